@@ -1,0 +1,1 @@
+//! Listen, dial, TLS, PROXY protocol.

@@ -1,0 +1,1 @@
+//! DNS, MX to addresses.

@@ -1,0 +1,1 @@
+//! Accepted messages on disk until the last recipient is settled.

@@ -1,0 +1,1 @@
+//! Header fields, Received, writing and reading DSN.

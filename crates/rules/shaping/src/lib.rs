@@ -1,0 +1,1 @@
+//! What a site tolerates: exact windows, permits.

@@ -1,0 +1,1 @@
+//! The wire grammar of SMTP and the two session machines, server and client.

@@ -1,0 +1,25 @@
+//! The nouns of the house: envelope, paths, domain, reply, status code, outcome and ids.
+//!
+//! Every other room imports this one, so it holds words and not behaviour: a value here is parsed once at the
+//! edge and valid ever after. Nothing here opens a file, reads a clock or derives a serialisation; disk, wire
+//! and API each have their own form and convert.
+//!
+//! Read first: [`Envelope`], then [`Mailbox`], then [`Reply`] and [`Outcome`].
+
+mod domain;
+mod envelope;
+mod id;
+mod mailbox;
+mod message;
+mod outcome;
+mod reply;
+mod status;
+
+pub use domain::{Domain, DomainError, Host};
+pub use envelope::{BodyType, Envelope, ForwardPath, Notify, Recipient, Ret, ReversePath};
+pub use id::{SessionId, SpoolId};
+pub use mailbox::{Mailbox, MailboxError};
+pub use message::{Message, Origin, Protocol, TlsInfo, UnixMillis};
+pub use outcome::Outcome;
+pub use reply::{Reply, ReplyClass, ReplyCode};
+pub use status::EnhancedStatusCode;

@@ -1,0 +1,82 @@
+//! A message as it was accepted: everything we know of it but its content.
+
+use crate::{Envelope, SessionId, SpoolId};
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A moment of wall-clock time, milliseconds since 1970-01-01 UTC. For records that outlive the process;
+/// never for measuring intervals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UnixMillis(pub u64);
+
+impl From<SystemTime> for UnixMillis {
+    /// Times before 1970 become 0.
+    fn from(time: SystemTime) -> Self {
+        Self(time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64)
+    }
+}
+
+impl From<UnixMillis> for SystemTime {
+    fn from(time: UnixMillis) -> Self {
+        UNIX_EPOCH + Duration::from_millis(time.0)
+    }
+}
+
+/// How a message came in: the with-protocol keywords of RFC 3848 and RFC 6531 §4.3 are made of this.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// SMTP with HELO.
+    Smtp,
+    /// SMTP with EHLO.
+    #[default]
+    Esmtp,
+    /// LMTP (RFC 2033).
+    Lmtp,
+    /// Made by this server: a DSN.
+    Internal,
+}
+
+/// The TLS session a peer spoke through.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TlsInfo {
+    /// `TLSv1.3`.
+    pub protocol: Box<str>,
+    /// `TLS_AES_256_GCM_SHA384`.
+    pub cipher: Box<str>,
+}
+
+/// Who handed a message to us, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The session it came by.
+    pub session: Option<SessionId>,
+    /// The client's address; absent for messages of our own making.
+    pub peer: Option<SocketAddr>,
+    /// Our end of the connection.
+    pub local: Option<SocketAddr>,
+    /// What the client called itself in HELO, EHLO or LHLO.
+    pub helo: Box<str>,
+    /// The authenticated user.
+    pub user: Option<Box<str>>,
+    /// The listener's name in the configuration.
+    pub listener: Box<str>,
+    /// How it spoke.
+    pub protocol: Protocol,
+    /// Its TLS session, if any.
+    pub tls: Option<TlsInfo>,
+}
+
+/// An accepted message without its content. Shared by `Arc` from acceptance to the last outcome.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Our name for it.
+    pub id: SpoolId,
+    /// When the end of data was seen.
+    pub received_at: UnixMillis,
+    /// Octets of the content, our Received field included.
+    pub size: u64,
+    /// Who sent it and who shall get it.
+    pub envelope: Envelope,
+    /// Who handed it to us.
+    pub origin: Origin,
+}

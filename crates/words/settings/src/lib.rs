@@ -1,0 +1,1 @@
+//! How a setting is declared: text, default, unit, bound and the place it came from.

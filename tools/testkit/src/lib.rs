@@ -1,0 +1,1 @@
+//! What tests need: scripted remotes, dialogue runner.
