@@ -1,0 +1,292 @@
+//! One transaction on its way through a session: what was sent, what was answered, what became of whom.
+
+use super::{Extensions, Stuffer};
+use bytes::Bytes;
+use mail::{BodyType, Message, Notify, Outcome, Reply, Ret};
+use std::fmt::Write;
+use std::sync::Arc;
+
+/// A message for some of its recipients, as the caller hands it in.
+#[derive(Clone, Debug)]
+pub struct Transaction {
+    /// The caller's name for it, returned with the result.
+    pub token: u64,
+    /// Envelope and size.
+    pub message: Arc<Message>,
+    /// Which recipients of the envelope, by index.
+    pub recipients: Vec<u32>,
+    /// The content in two pieces, back to back.
+    pub content: [Bytes; 2],
+}
+
+/// What became of one recipient.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecipientResult {
+    /// Index in the envelope.
+    pub index: u32,
+    /// Delivered, Deferred or Bounced.
+    pub outcome: Outcome,
+    /// The connection was lost between the end of data and its reply: the peer may have the message.
+    pub ambiguous: bool,
+}
+
+/// A transaction's result: every recipient handed in, each once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// The caller's name for it.
+    pub token: u64,
+    /// What became of each.
+    pub recipients: Vec<RecipientResult>,
+}
+
+/// The next thing to send for a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Mail,
+    Rcpt(usize),
+    Data,
+    /// DATA was sent; what comes next depends on its reply.
+    AwaitData,
+    /// Content, from this octet of the two pieces.
+    Content(usize),
+    /// Everything was sent.
+    Sent,
+}
+
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) tx: Transaction,
+    pub(super) step: Step,
+    pub(super) bdat: bool,
+    results: Vec<Option<(Outcome, bool)>>,
+    accepted: Vec<bool>,
+    stuffer: Stuffer,
+    /// The end of data stands in the output: from here on a lost connection is ambiguous.
+    pub(super) ended: bool,
+    /// How many octets the session has sent when the end of data is out.
+    pub(super) end_at: u64,
+    /// The server holds a transaction of ours that must be ended by RSET.
+    pub(super) needs_rset: bool,
+}
+
+impl Running {
+    pub(super) fn new(tx: Transaction, bdat: bool) -> Self {
+        let count = tx.recipients.len();
+        Self {
+            tx,
+            step: Step::Mail,
+            bdat,
+            results: vec![None; count],
+            accepted: vec![false; count],
+            stuffer: Stuffer::default(),
+            ended: false,
+            end_at: 0,
+            needs_rset: false,
+        }
+    }
+
+    pub(super) fn content_len(&self) -> usize {
+        self.tx.content[0].len() + self.tx.content[1].len()
+    }
+
+    /// Appends up to about `budget` octets of content. True when the content and its end are out.
+    pub(super) fn write_content(&mut self, from: usize, budget: usize, out: &mut Vec<u8>) -> (usize, bool) {
+        let mut at = from;
+        let mut left = budget;
+        for (piece, start) in [(&self.tx.content[0], 0), (&self.tx.content[1], self.tx.content[0].len())] {
+            if at >= start && at < start + piece.len() && left > 0 {
+                let part = &piece[at - start..piece.len().min(at - start + left)];
+                if self.bdat {
+                    out.extend_from_slice(part);
+                } else {
+                    self.stuffer.push(part, out);
+                }
+                at += part.len();
+                left -= part.len();
+            }
+        }
+        let done = at == self.content_len();
+        if done {
+            if !self.bdat {
+                self.stuffer.finish(out);
+            }
+            self.ended = true;
+        }
+        (at, done)
+    }
+
+    /// The reply to RCPT number `n`.
+    pub(super) fn rcpt_reply(&mut self, n: usize, reply: Reply) {
+        if reply.is_completed() {
+            self.accepted[n] = true;
+        } else if self.results[n].is_none() {
+            self.results[n] = Some((refusal(reply), false));
+        }
+    }
+
+    /// Recipients the server took and whose fate is open, in the order of their RCPT commands.
+    pub(super) fn open(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.results.len()).filter(|&n| self.results[n].is_none() && self.accepted[n])
+    }
+
+    pub(super) fn has_open(&self) -> bool {
+        self.open().next().is_some()
+    }
+
+    /// One reply decides for all whose fate is open. A 2yz counts only `at_end`: no other reply says that the
+    /// message was taken.
+    pub(super) fn decide_all(&mut self, reply: &Reply, at_end: bool) {
+        for n in 0..self.results.len() {
+            if self.results[n].is_none() {
+                let taken = at_end && self.accepted[n] && reply.is_completed();
+                let outcome = if taken { Outcome::Delivered(reply.clone()) } else { refusal(reply.clone()) };
+                self.results[n] = Some((outcome, false));
+            }
+        }
+    }
+
+    /// False if a 2yz cannot be the reply to the end of data: it came before the end was out, or its enhanced
+    /// status code is one of MAIL or RCPT (2.1.z, RFC 3463 §3.2).
+    pub(super) fn may_be_end(&self, sent_total: u64, reply: &Reply) -> bool {
+        sent_total >= self.end_at && reply.enhanced.is_none_or(|code| code.subject() != 1)
+    }
+
+    /// The end-of-data reply for one recipient (LMTP, RFC 2033 §4.2).
+    pub(super) fn decide(&mut self, n: usize, reply: Reply) {
+        if self.results[n].is_none() {
+            let outcome = if reply.is_completed() { Outcome::Delivered(reply) } else { refusal(reply) };
+            self.results[n] = Some((outcome, false));
+        }
+    }
+
+    /// The connection is gone.
+    pub(super) fn lost(&mut self, reply: &Reply) {
+        for n in 0..self.results.len() {
+            if self.results[n].is_none() {
+                self.results[n] = Some((Outcome::Deferred(reply.clone()), self.ended && self.accepted[n]));
+            }
+        }
+    }
+
+    pub(super) fn finish(self) -> Finished {
+        let unanswered =
+            || (Outcome::Deferred(Reply::new(451, (4, 5, 0), "no reply for this recipient")), false);
+        let recipients = self
+            .tx
+            .recipients
+            .iter()
+            .zip(self.results)
+            .map(|(&index, result)| {
+                let (outcome, ambiguous) = result.unwrap_or_else(unanswered);
+                RecipientResult { index, outcome, ambiguous }
+            })
+            .collect();
+        Finished { token: self.tx.token, recipients }
+    }
+}
+
+/// What a reply that is not a yes means. A 2yz or 3yz out of place is the server's mistake and no delivery.
+fn refusal(reply: Reply) -> Outcome {
+    if reply.is_permanent() {
+        Outcome::Bounced(reply)
+    } else if reply.is_transient() {
+        Outcome::Deferred(reply)
+    } else {
+        let text = format!("reply out of place: {reply}");
+        Outcome::Deferred(Reply::new(451, (4, 5, 0), text))
+    }
+}
+
+/// A reason for which this message cannot go to a server that offers these extensions; `tls` tells whether the
+/// session is encrypted.
+pub(super) fn obstacle(tx: &Transaction, offered: &Extensions, tls: bool) -> Option<Reply> {
+    let envelope = &tx.message.envelope;
+    if let Some(limit) = offered.size.filter(|&limit| limit > 0 && tx.message.size > limit) {
+        let text = format!("message of {} octets is over the next hop's limit of {limit}", tx.message.size);
+        return Some(Reply::new(552, (5, 3, 4), text));
+    }
+    if envelope.require_tls && !(tls && offered.require_tls) {
+        return Some(Reply::new(550, (5, 7, 30), "next hop does not support REQUIRETLS"));
+    }
+    if envelope.body == BodyType::BinaryMime && !offered.binarymime {
+        return Some(Reply::new(
+            554,
+            (5, 6, 3),
+            "next hop does not take BINARYMIME and conversion is not supported",
+        ));
+    }
+    if envelope.smtputf8 && !offered.smtputf8 && needs_smtputf8(tx) {
+        return Some(Reply::new(550, (5, 6, 7), "next hop does not support SMTPUTF8"));
+    }
+    if envelope.body == BodyType::EightBitMime
+        && !offered.eight_bit_mime
+        && !tx.content.iter().all(|piece| piece.is_ascii())
+    {
+        return Some(Reply::new(
+            554,
+            (5, 6, 3),
+            "next hop does not support 8BITMIME and conversion is not supported",
+        ));
+    }
+    None
+}
+
+/// True if an address of the transaction or a header field holds octets beyond ASCII (RFC 6531 §3.6).
+fn needs_smtputf8(tx: &Transaction) -> bool {
+    let envelope = &tx.message.envelope;
+    let addresses_ascii = envelope.reverse_path.as_str().is_ascii()
+        && tx.recipients.iter().all(|&n| {
+            envelope.recipients.get(n as usize).is_none_or(|recipient| recipient.path.as_str().is_ascii())
+        });
+    let header = |content: &[u8]| {
+        let end = memchr::memmem::find(content, b"\r\n\r\n").unwrap_or(content.len());
+        !content[..end].is_ascii()
+    };
+    !addresses_ascii || !tx.content[0].is_ascii() || header(&tx.content[1])
+}
+
+/// Appends MAIL with the parameters the server offers.
+pub(super) fn write_mail(tx: &Transaction, offered: &Extensions, out: &mut String) {
+    let envelope = &tx.message.envelope;
+    let _ = write!(out, "MAIL FROM:<{}>", envelope.reverse_path);
+    if offered.size.is_some() {
+        let _ = write!(out, " SIZE={}", tx.message.size);
+    }
+    match envelope.body {
+        BodyType::BinaryMime if offered.binarymime => out.push_str(" BODY=BINARYMIME"),
+        BodyType::EightBitMime if offered.eight_bit_mime => out.push_str(" BODY=8BITMIME"),
+        _ => {}
+    }
+    if envelope.smtputf8 && offered.smtputf8 {
+        out.push_str(" SMTPUTF8");
+    }
+    if envelope.require_tls && offered.require_tls {
+        out.push_str(" REQUIRETLS");
+    }
+    if offered.dsn {
+        match envelope.ret {
+            Some(Ret::Full) => out.push_str(" RET=FULL"),
+            Some(Ret::Headers) => out.push_str(" RET=HDRS"),
+            None => {}
+        }
+        if let Some(envid) = &envelope.envid {
+            let _ = write!(out, " ENVID={envid}");
+        }
+    }
+    out.push_str("\r\n");
+}
+
+/// Appends RCPT with the parameters the server offers.
+pub(super) fn write_rcpt(tx: &Transaction, n: usize, offered: &Extensions, out: &mut String) {
+    let Some(recipient) = tx.message.envelope.recipients.get(tx.recipients[n] as usize) else { return };
+    let _ = write!(out, "RCPT TO:<{}>", recipient.path);
+    if offered.dsn {
+        if recipient.notify != Notify::ABSENT {
+            let _ = write!(out, " NOTIFY={}", recipient.notify);
+        }
+        if let Some(orcpt) = &recipient.orcpt {
+            let _ = write!(out, " ORCPT={orcpt}");
+        }
+    }
+    out.push_str("\r\n");
+}
