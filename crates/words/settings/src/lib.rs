@@ -79,3 +79,6 @@ pub mod private {
     pub use crate::table::{Fields, docs, field, show};
     pub use crate::words::{pick, read_word, snake_bytes, snake_len, utf8};
 }
+
+#[cfg(test)]
+mod tests;

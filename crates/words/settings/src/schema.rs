@@ -196,6 +196,19 @@ impl Schema {
         }
     }
 
+    /// True if every value in a default keeps the bounds.
+    fn keeps(&self, shown: &Shown) -> bool {
+        match (self, shown) {
+            (Self::Optional(inner), shown) => inner.keeps(shown),
+            (Self::List(inner), Shown::List(items)) => items.iter().all(|item| inner.keeps(item)),
+            (Self::Map(inner), Shown::Table(items)) => items.iter().all(|(_, item)| inner.keeps(item)),
+            _ => {
+                let nowhere = Node::new(crate::Value::Bool(true), Place::whole(0));
+                self.check(shown, &nowhere, &mut Problems::new())
+            }
+        }
+    }
+
     /// The same with the bound of a field, `1s..=1h`, `1..` or `..=64KiB`; for lists, of each item.
     ///
     /// # Panics
@@ -247,7 +260,15 @@ impl Schema {
         }
     }
 
-    /// Checks a value that was read from `node` against the bounds; true if it keeps them.
+    /// What an option, a list or a map holds; itself for anything else.
+    pub fn inner(&self) -> &Schema {
+        match self {
+            Self::Optional(inner) | Self::List(inner) | Self::Map(inner) => inner,
+            other => other,
+        }
+    }
+
+    /// Checks a number, time or size that was read from `node` against the bounds; true if it keeps them.
     pub fn check(&self, shown: &Shown, node: &Node, problems: &mut Problems) -> bool {
         match (self, shown) {
             (Self::Int(bounds), Shown::Int(value)) => {
@@ -262,18 +283,6 @@ impl Schema {
             (Self::Size(bounds), Shown::Size(value)) => {
                 bounds.check(value, Size::to_string, node.place, problems)
             }
-            (Self::Optional(inner), shown) => inner.check(shown, node, problems),
-            (Self::List(inner), Shown::List(items)) => {
-                let pairs = items.iter().zip(node.items()).enumerate();
-                // `fold` and not `all`: every mistake is wanted.
-                pairs.fold(true, |fine, (index, (shown, node))| {
-                    problems.within_item(index, |problems| inner.check(shown, node, problems)) && fine
-                })
-            }
-            (Self::Map(inner), Shown::Table(items)) => items.iter().fold(true, |fine, (key, shown)| {
-                let Some(node) = node.child(key) else { return fine };
-                problems.within(key, |problems| inner.check(shown, node, problems)) && fine
-            }),
             _ => true,
         }
     }
@@ -288,7 +297,11 @@ impl<T: PartialOrd> Bounds<T> {
         };
         let problem = problems.outside(place, &bound, &show(value));
         if let (Some(min), Some(max)) = (&self.min, &self.max) {
-            problem.hint(format!("allowed is {} to {}", show(min), show(max)));
+            let (min, max) = (show(min), show(max));
+            // The end of a 64-bit type tells nobody anything.
+            if min.len().max(max.len()) < "9223372036854775807".len() {
+                problem.hint(format!("allowed is {min} to {max}"));
+            }
         }
         false
     }
@@ -344,9 +357,7 @@ fn field_mistakes(name: &str, field: &Field) -> Vec<String> {
             }
         }
         (Some(default), schema) => {
-            let node = Node::new(crate::Value::Bool(true), Place::whole(0));
-            let mut problems = Problems::new();
-            if !schema.check(default, &node, &mut problems) {
+            if !schema.keeps(default) {
                 found.push(format!("{name} has a default outside its bound: {default}"));
             }
         }

@@ -21,6 +21,12 @@ pub trait Setting: Sized {
 
     /// Its value, ready to print.
     fn show(&self) -> Shown;
+
+    /// Reads it within the bounds of a field, which `schema` carries.
+    fn read_within(node: &Node, schema: &Schema, problems: &mut Problems) -> Option<Self> {
+        let value = Self::read(node, problems)?;
+        schema.check(&value.show(), node, problems).then_some(value)
+    }
 }
 
 impl Setting for bool {
@@ -309,12 +315,16 @@ impl<T: Setting> Setting for Option<T> {
         Schema::Optional(Box::new(T::schema()))
     }
 
-    /// A `${NAME:-}` that gave nothing leaves the setting out.
     fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
+        Self::read_within(node, &Self::schema(), problems)
+    }
+
+    /// A `${NAME:-}` that gave nothing leaves the setting out.
+    fn read_within(node: &Node, schema: &Schema, problems: &mut Problems) -> Option<Self> {
         if node.filled_text() == Some("") {
             return Some(None);
         }
-        T::read(node, problems).map(Some)
+        T::read_within(node, schema.inner(), problems).map(Some)
     }
 
     fn show(&self) -> Shown {
@@ -328,15 +338,21 @@ impl<T: Setting> Setting for Vec<T> {
     }
 
     fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
+        Self::read_within(node, &Self::schema(), problems)
+    }
+
+    fn read_within(node: &Node, schema: &Schema, problems: &mut Problems) -> Option<Self> {
         let Value::Array(items) = &node.value else {
             let problem = problems.mismatch(node, "a list");
-            match (&node.value, T::schema()) {
-                (Value::Table(_), _) => problem.hint("write its header with two brackets: `[[…]]`"),
+            match &node.value {
+                Value::Table(_) => problem.hint("write its header with two brackets: `[[…]]`"),
                 _ => problem.hint("put it in brackets: `[…]`"),
             };
             return None;
         };
-        let read = |(index, item)| problems.within_item(index, |problems| T::read(item, problems));
+        let read = |(index, item)| {
+            problems.within_item(index, |problems| T::read_within(item, schema.inner(), problems))
+        };
         // Collected in two steps, so that a bad item does not hide the mistakes of the next.
         let items: Vec<Option<T>> = items.iter().enumerate().map(read).collect();
         items.into_iter().collect()
@@ -353,12 +369,18 @@ impl<T: Setting> Setting for BTreeMap<String, T> {
     }
 
     fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
+        Self::read_within(node, &Self::schema(), problems)
+    }
+
+    fn read_within(node: &Node, schema: &Schema, problems: &mut Problems) -> Option<Self> {
         let Value::Table(entries) = &node.value else {
             problems.mismatch(node, "a table");
             return None;
         };
         let read = |(key, node): &(crate::Key, Node)| {
-            problems.within(&key.name, |problems| Some((key.name.clone(), T::read(node, problems)?)))
+            problems.within(&key.name, |problems| {
+                Some((key.name.clone(), T::read_within(node, schema.inner(), problems)?))
+            })
         };
         let entries: Vec<Option<(String, T)>> = entries.iter().map(read).collect();
         entries.into_iter().collect()

@@ -234,10 +234,7 @@ impl<'a> Fields<'a> {
             return Some(default());
         };
         self.problems.within(field.key, |problems| {
-            let read = |problems: &mut Problems| {
-                let value = T::read(node, problems)?;
-                field.schema.check(&value.show(), node, problems).then_some(value)
-            };
+            let read = |problems: &mut Problems| T::read_within(node, &field.schema, problems);
             if field.secret { problems.within_secret(node.place, read) } else { read(problems) }
         })
     }
