@@ -1,0 +1,267 @@
+//! What an operator may set about delivery.
+
+use queue::{Backoff, Schedule};
+use settings::{Cidr, Node, Problems, Size, Text};
+use shaping::{Limits, Rate};
+use smtp::client::Timeouts;
+use std::time::Duration;
+
+const fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+settings::words! {
+    /// When a session to a next hop is encrypted by STARTTLS.
+    pub enum TlsUse {
+        /// Never.
+        Off,
+        /// When offered; certificates are not checked, and a handshake that fails is repeated in the clear.
+        Opportunistic,
+        /// Always, whatever the certificate says.
+        Required,
+        /// Always, with a certificate that is valid for the exchanger's name.
+        Verified,
+    }
+}
+
+settings::table! {
+    /// How mail leaves.
+    #[check(Config::check)]
+    pub struct Config {
+        /// What we call ourselves in EHLO; left out, the server's host name.
+        pub ehlo_name: Option<String> = None,
+        /// Connections open at once to one destination.
+        #[in(1..=10_000)]
+        pub connections_max: u32 = 20,
+        /// Connections open at once to all destinations together.
+        #[in(1..=100_000)]
+        pub connections_total_max: u32 = 2_000,
+        /// Messages on one connection before it is closed; 0 sets no limit.
+        pub messages_per_connection: u32 = 1_000,
+        /// Recipients of one message in one transaction.
+        #[in(1..=10_000)]
+        pub recipients_per_transaction: u32 = 100,
+        /// Messages to one destination in any window, such as `["20/s", "5000/h"]`; all of them hold.
+        pub message_rates: Vec<Text<Rate>> = Vec::new(),
+        /// New connections to one destination in any window, such as `["10/m"]`.
+        pub connection_rates: Vec<Text<Rate>> = Vec::new(),
+        /// The wait before a destination whose exchangers cannot be reached is tried again; doubles each time.
+        #[in(100ms..=1d)]
+        pub reconnect_min: Duration = seconds(30),
+        /// The longest such wait.
+        #[in(100ms..=1d)]
+        pub reconnect_max: Duration = seconds(900),
+        /// Addresses of a destination tried before giving up for now.
+        #[in(1..=100)]
+        pub addresses_max: u32 = 10,
+        /// Longest wait for one address to accept a connection, before the next is tried.
+        #[in(100ms..=5m)]
+        pub connect_timeout: Duration = seconds(15),
+        /// Longest wait for the greeting (RFC 5321 §4.5.3.2.1).
+        #[in(100ms..=1h)]
+        pub greeting_timeout: Duration = seconds(300),
+        /// Longest wait for the replies to EHLO, STARTTLS and AUTH, and for the TLS handshake.
+        #[in(100ms..=1h)]
+        pub ehlo_timeout: Duration = seconds(300),
+        /// Longest wait for the reply to MAIL (RFC 5321 §4.5.3.2.2).
+        #[in(100ms..=1h)]
+        pub mail_timeout: Duration = seconds(300),
+        /// Longest wait for the reply to RCPT (RFC 5321 §4.5.3.2.3).
+        #[in(100ms..=1h)]
+        pub rcpt_timeout: Duration = seconds(300),
+        /// Longest wait for the reply to DATA (RFC 5321 §4.5.3.2.4).
+        #[in(100ms..=1h)]
+        pub data_timeout: Duration = seconds(120),
+        /// Longest wait for the peer to take a block of content (RFC 5321 §4.5.3.2.5).
+        #[in(100ms..=1h)]
+        pub block_timeout: Duration = seconds(180),
+        /// Longest wait for the reply to the end of data (RFC 5321 §4.5.3.2.6). Shorter means duplicates.
+        #[in(100ms..=2h)]
+        pub end_timeout: Duration = seconds(600),
+        /// How long a connection with nothing to send stays open for the next message.
+        #[in(0s..=5m)]
+        pub idle_timeout: Duration = seconds(5),
+        /// Use PIPELINING when offered.
+        pub pipelining: bool = true,
+        /// Use CHUNKING when offered.
+        pub chunking: bool = true,
+        /// STARTTLS to destinations without a rule of their own.
+        pub tls: TlsUse = TlsUse::Opportunistic,
+        /// Loopback, private and other special ranges to which mail may go although a public DNS answer should
+        /// never name them. A `route` needs no mention here.
+        pub allow: Vec<Cidr> = Vec::new(),
+        /// The port exchangers found by DNS are tried at.
+        #[in(1..=65_535)]
+        pub port: u16 = 25,
+        /// Local IPv4 address connections come from; left out, the machine chooses.
+        pub source_v4: Option<std::net::Ipv4Addr> = None,
+        /// Local IPv6 address connections come from; left out, the machine chooses.
+        pub source_v6: Option<std::net::Ipv6Addr> = None,
+        /// Recipients queued at most; beyond it mail is answered 452. Each costs some seventy octets of memory.
+        #[in(1_000..)]
+        pub recipients_queued_max: u64 = 20_000_000,
+    }
+}
+
+impl Config {
+    fn check(&self, node: &Node, problems: &mut Problems) {
+        if self.reconnect_min > self.reconnect_max {
+            problems.error(node.at("reconnect_min"), "`reconnect_min` must not exceed `reconnect_max`");
+        }
+        if let Some(name) = &self.ehlo_name
+            && mail::Host::parse(name).is_err()
+        {
+            problems.error(node.at("ehlo_name"), "`ehlo_name` must be a domain name or an address literal");
+        }
+    }
+
+    /// The limits towards a destination.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            connections: self.connections_max,
+            messages_per_connection: self.messages_per_connection,
+            recipients_per_transaction: self.recipients_per_transaction,
+            message_rates: self.message_rates.iter().map(|rate| rate.0).collect(),
+            connection_rates: self.connection_rates.iter().map(|rate| rate.0).collect(),
+            reconnect_min: self.reconnect_min,
+            reconnect_max: self.reconnect_max,
+        }
+    }
+
+    /// The waits within a session.
+    pub fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            greeting: self.greeting_timeout,
+            ehlo: self.ehlo_timeout,
+            mail: self.mail_timeout,
+            rcpt: self.rcpt_timeout,
+            data: self.data_timeout,
+            block: self.block_timeout,
+            end: self.end_timeout,
+            quit: seconds(10),
+        }
+    }
+}
+
+settings::table! {
+    /// When a deferred recipient is tried again, and when it is given up.
+    #[check(RetryConfig::check)]
+    pub struct RetryConfig {
+        /// The wait after each attempt, such as `["5m", "15m", "1h"]`; the last repeats. Left empty, waits grow
+        /// from `first` by `factor` up to `max`.
+        #[in(100ms..=7d)]
+        pub waits: Vec<Duration> = Vec::new(),
+        /// The wait after the first attempt.
+        #[in(100ms..=1d)]
+        pub first: Duration = seconds(600),
+        /// What each wait is multiplied by.
+        #[in(1.0..=10.0)]
+        pub factor: f64 = 1.5,
+        /// The longest wait.
+        #[in(100ms..=7d)]
+        pub max: Duration = seconds(4 * 3600),
+        /// Part of each wait that is random, so that what was deferred together does not come back together.
+        #[in(0.0..=1.0)]
+        pub jitter: f64 = 0.1,
+        /// How long a message is tried before it is given up.
+        #[in(1s..=60d)]
+        pub expire_after: Duration = seconds(5 * 86_400),
+        /// The least wait after a connection was lost between the end of data and its reply: the next hop may
+        /// have the message, and a moment later may say so (RFC 1047).
+        #[in(0s..=1d)]
+        pub ambiguous_wait: Duration = seconds(600),
+    }
+}
+
+impl RetryConfig {
+    fn check(&self, node: &Node, problems: &mut Problems) {
+        if self.waits.is_empty() && self.first > self.max {
+            problems.error(node.at("first"), "`first` must not exceed `max`");
+        }
+    }
+
+    /// The schedule of the machine.
+    pub fn schedule(&self) -> Schedule {
+        let backoff = if self.waits.is_empty() {
+            Backoff::Exponential { first: self.first, factor: self.factor, max: self.max }
+        } else {
+            Backoff::List(self.waits.clone())
+        };
+        Schedule { backoff, jitter: self.jitter }
+    }
+}
+
+settings::words! {
+    /// How much of a message a failure report returns when the client did not say (RET, RFC 3461 §4.3).
+    pub enum Returned {
+        /// The whole message, up to `returned_max`.
+        Full,
+        /// Its header.
+        Headers,
+    }
+}
+
+settings::table! {
+    /// Mail about mail: delivery status notifications (RFC 3464).
+    pub struct DsnConfig {
+        /// Send them. Off, a failure is only in the accounting: for senders that read it there.
+        pub enabled: bool = true,
+        /// Tell the sender once when a recipient is still queued after this long; 0s never does.
+        #[in(0s..=30d)]
+        pub delay_after: Duration = seconds(4 * 3600),
+        /// What a failure report returns when the client did not say.
+        pub returned: Returned = Returned::Headers,
+        /// Octets of a message a report returns; a larger one comes back as its header.
+        #[in(1KiB..=64MiB)]
+        pub returned_max: Size = Size::kib(64),
+    }
+}
+
+settings::table! {
+    /// Where the mail of some domains goes. The key is a domain, `*.domain` for those below it, or `*` for all
+    /// that have no route of their own.
+    #[check(RouteConfig::check)]
+    pub struct RouteConfig {
+        /// The next hop: `host:port`, `[address]:port`, or several in the order they are tried, `;` between.
+        /// A name is looked up by A and AAAA.
+        pub next_hop: String,
+        /// Speak LMTP (RFC 2033).
+        pub lmtp: bool = false,
+        /// STARTTLS to this next hop; left out, as `delivery.tls` says.
+        pub tls: Option<TlsUse> = None,
+        /// User for AUTH.
+        pub user: Option<String> = None,
+        /// Password for AUTH.
+        #[secret]
+        pub password: Option<String> = None,
+        /// AUTH also without TLS.
+        pub auth_without_tls: bool = false,
+        /// Connections open at once to this next hop; left out, as `delivery.connections_max` says.
+        #[in(1..=10_000)]
+        pub connections_max: Option<u32> = None,
+    }
+}
+
+impl RouteConfig {
+    fn check(&self, node: &Node, problems: &mut Problems) {
+        if let Err(text) = crate::route::parse_next_hops(&self.next_hop) {
+            problems.error(node.at("next_hop"), text);
+        }
+        if self.user.is_some() != self.password.is_some() {
+            problems.error(node.at("user"), "`user` and `password` are needed together");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_are_sound() {
+        assert_eq!(settings::mistakes::<Config>(), Vec::<String>::new());
+        assert_eq!(settings::mistakes::<RetryConfig>(), Vec::<String>::new());
+        assert_eq!(settings::mistakes::<DsnConfig>(), Vec::<String>::new());
+        assert_eq!(settings::mistakes::<RouteConfig>(), Vec::<String>::new());
+    }
+}
