@@ -1,0 +1,254 @@
+//! TLS towards other sites.
+
+use super::certificates::pem_problem;
+use super::{CertificateError, OUTGOING_OCTETS_MAX, TlsError, provider};
+use crate::{Stream, Verification};
+use mail::Host;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+
+/// How we speak TLS to other sites.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectorConfig {
+    /// PEM file of the certificates that may vouch for a site; the machine's own when absent.
+    pub ca_file: Option<PathBuf>,
+    /// Exchangers whose sessions are remembered for resumption, least recently used first out. A session
+    /// costs some kilobytes.
+    pub session_servers_max: usize,
+}
+
+impl Default for ConnectorConfig {
+    fn default() -> Self {
+        Self { ca_file: None, session_servers_max: 1024 }
+    }
+}
+
+/// What is asked of a server's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Policy {
+    /// Nothing, and the caller goes on in the clear if TLS fails.
+    Opportunistic,
+    /// Nothing, but there is no going on in the clear.
+    Required,
+    /// Name, dates and chain must be good.
+    Verified,
+}
+
+/// The client's side of TLS, with the sessions it remembers.
+#[derive(Clone)]
+pub struct Connector {
+    // Their sessions are apart: one begun without verification never serves where it is asked for.
+    lax: TlsConnector,
+    strict: Option<TlsConnector>,
+    verifier: Option<Arc<WebPkiServerVerifier>>,
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connector").field("has_roots", &self.verifier.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Connector {
+    /// Reads the certificates that may vouch for a site.
+    pub fn new(config: &ConnectorConfig) -> Result<Self, CertificateError> {
+        let roots = roots(config)?;
+        let provider = provider();
+        let verifier = if roots.is_empty() {
+            None
+        } else {
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+                .build()
+                .map(Some)
+                .map_err(|e| CertificateError::new(config.ca_file.as_deref(), e))?
+        };
+        let connector = |verifier: Arc<dyn ServerCertVerifier>| {
+            let mut client = ClientConfig::builder_with_provider(provider.clone())
+                .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+                .map_err(|e| CertificateError::new(None, e))?
+                .dangerous()
+                .with_custom_certificate_verifier(verifier)
+                .with_no_client_auth();
+            // rustls keeps up to eight tickets for a server and divides the number by that.
+            client.resumption = Resumption::in_memory_sessions(config.session_servers_max.saturating_mul(8));
+            client.enable_early_data = false;
+            Ok(TlsConnector::from(Arc::new(client)))
+        };
+        Ok(Self {
+            lax: connector(Arc::new(Unverified(provider.clone())))?,
+            strict: verifier.clone().map(|v| connector(v)).transpose()?,
+            verifier,
+        })
+    }
+
+    /// Begins TLS after the server's 220 to STARTTLS. `name` is the exchanger's (or the smart host's); it
+    /// goes into SNI, is what the certificate must cover, and is what sessions are remembered by.
+    /// `leftover` is what the caller has read beyond the 220: anything there is an injection.
+    pub async fn starttls(
+        &self,
+        stream: Stream,
+        name: &Host,
+        policy: Policy,
+        leftover: &[u8],
+        deadline: Instant,
+    ) -> Result<Stream, TlsError> {
+        if !leftover.is_empty() {
+            return Err(TlsError::Injected);
+        }
+        self.connect(stream, name, policy, deadline).await
+    }
+
+    /// Begins TLS at once, as for port 465.
+    pub async fn connect(
+        &self,
+        stream: Stream,
+        name: &Host,
+        policy: Policy,
+        deadline: Instant,
+    ) -> Result<Stream, TlsError> {
+        let connector = match policy {
+            Policy::Opportunistic | Policy::Required => &self.lax,
+            Policy::Verified => self.strict.as_ref().ok_or_else(|| {
+                TlsError::NotVerified("this machine has no certificates that may vouch for a site".into())
+            })?,
+        };
+        let server_name = server_name(name)
+            .ok_or_else(|| TlsError::Failed(format!("{name} cannot be a server's name in TLS").into()))?;
+        let io = stream.into_plain()?;
+        let handshake = connector.connect_with(server_name.clone(), io, |session| {
+            session.set_buffer_limit(Some(OUTGOING_OCTETS_MAX));
+        });
+        let tls = match timeout_at(deadline, handshake).await {
+            Ok(done) => done?,
+            Err(_) => return Err(TlsError::TimedOut),
+        };
+        let verifier = match policy {
+            Policy::Verified => None,
+            _ => Some(self.verifier.clone()),
+        };
+        Ok(Stream::client(tls, Examiner { verifier, name: server_name }))
+    }
+}
+
+/// Says what verification would have said of a certificate that was not asked to pass it.
+#[derive(Debug)]
+pub(crate) struct Examiner {
+    /// `None`: the certificate has passed. `Some(None)`: nothing to verify it by.
+    verifier: Option<Option<Arc<WebPkiServerVerifier>>>,
+    name: ServerName<'static>,
+}
+
+impl Examiner {
+    pub(crate) fn examine(&self, chain: Option<&[CertificateDer<'_>]>) -> Verification {
+        let not = |why: String| Verification::NotVerified(why.into());
+        let verifier = match &self.verifier {
+            None => return Verification::Verified,
+            Some(None) => return not("no certificates that may vouch for a site".to_owned()),
+            Some(Some(verifier)) => verifier,
+        };
+        let Some([first, rest @ ..]) = chain else {
+            return not("the server showed no certificate".to_owned());
+        };
+        match verifier.verify_server_cert(first, rest, &self.name, &[], UnixTime::now()) {
+            Ok(_) => Verification::Verified,
+            Err(rustls::Error::InvalidCertificate(why)) => not(why.to_string()),
+            Err(other) => not(other.to_string()),
+        }
+    }
+}
+
+fn server_name(host: &Host) -> Option<ServerName<'static>> {
+    match host {
+        Host::Domain(domain) => ServerName::try_from(domain.as_str().to_owned()).ok(),
+        Host::Literal(ip) => Some(ServerName::from(*ip)),
+    }
+}
+
+fn roots(config: &ConnectorConfig) -> Result<RootCertStore, CertificateError> {
+    let mut roots = RootCertStore::empty();
+    let Some(file) = &config.ca_file else {
+        let native = rustls_native_certs::load_native_certs();
+        for error in &native.errors {
+            tracing::warn!(%error, "some of the machine's certificates cannot be read");
+        }
+        roots.add_parsable_certificates(native.certs);
+        if roots.is_empty() {
+            tracing::warn!("this machine has no certificates that may vouch for a site");
+        }
+        return Ok(roots);
+    };
+    let problem = |e| CertificateError::new(Some(file), pem_problem(e, "certificate"));
+    for certificate in CertificateDer::pem_file_iter(file).map_err(problem)? {
+        roots.add(certificate.map_err(problem)?).map_err(|e| CertificateError::new(Some(file), e))?;
+    }
+    if roots.is_empty() {
+        return Err(CertificateError::new(Some(file), "holds no certificate"));
+    }
+    Ok(roots)
+}
+
+/// Takes any certificate: whoever could forge one could also have removed STARTTLS. The handshake's
+/// signature is still checked, so that what [`Examiner`] says of the certificate holds for the
+/// peer; only where the certificate cannot be read at all, and so never counts as verified, is it not.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl Unverified {
+    fn or_unreadable(
+        certificate: &CertificateDer<'_>,
+        checked: Result<HandshakeSignatureValid, rustls::Error>,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        match checked {
+            Err(_) if ParsedCertificate::try_from(certificate).is_err() => {
+                Ok(HandshakeSignatureValid::assertion())
+            }
+            checked => checked,
+        }
+    }
+}
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _server_name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let checked = verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms);
+        Self::or_unreadable(cert, checked)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let checked = verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms);
+        Self::or_unreadable(cert, checked)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
