@@ -1,1 +1,36 @@
-//! Header fields, Received, writing and reading DSN.
+//! What stands in a message: header fields, the Received field, and mail about mail (RFC 3464).
+//!
+//! Rules only: bytes in, bytes out. Time and randomness are arguments, nothing here opens a file or a socket,
+//! and nothing here changes what a client handed in; fields are put in front, never edited.
+//!
+//! On the way in, reception calls [`scan`] once over the content, asks [`Scan::refusal`] whether the header is
+//! within its [`HeaderLimits`] (size, count, hops), and writes [`ReceivedField`] and, for submissions,
+//! [`add_missing`] in front. On the way out, delivery asks [`Needs`] whether the next hop can carry the message.
+//! When a recipient's fate is to be told, [`wanted`] says whether, [`write_dsn`] says how, and [`read_dsn`]
+//! understands what others wrote.
+//!
+//! Read first: `header.rs`, then `dsn/mod.rs`.
+
+mod content;
+mod date;
+mod dsn;
+mod encoding;
+mod header;
+mod received;
+
+pub use content::{Needs, Offers, has_bare_newline, is_seven_bit, lines_within, longest_line};
+pub use date::{parse_date, write_date};
+pub use dsn::{
+    Action, Address, DeliveryStatus, Dsn, DsnConfig, DsnDraft, DsnError, DsnRequest, RecipientReport,
+    RecipientStatus, ReportKind, Returned, read_delivery_status, read_dsn, wanted, write_dsn,
+};
+pub use encoding::{decode_xtext, one_line};
+pub use header::{Field, Fields, HeaderLimits, Scan, scan};
+pub use received::{ReceivedField, add_missing, with_protocol};
+
+/// Entry points for the fuzz targets: total functions that must neither panic nor loop.
+#[doc(hidden)]
+pub mod fuzz {
+    pub use crate::dsn::fuzz_dsn as dsn;
+    pub use crate::header::fuzz_header as header;
+}
