@@ -157,6 +157,13 @@ impl Path {
         self.open = self.open.saturating_sub(1);
     }
 
+    /// A connection that was allowed was not opened after all.
+    pub fn unopened(&mut self) {
+        self.connecting = self.connecting.saturating_sub(1);
+        self.open = self.open.saturating_sub(1);
+        self.connections.iter_mut().for_each(Window::give_back);
+    }
+
     /// How many of `wanted` messages may be sent now; each is then spent or given back.
     pub fn ask_messages(&mut self, now: Instant, wanted: u32) -> Result<u32, Hold> {
         let mut granted = u64::from(wanted);

@@ -1,0 +1,357 @@
+//! One connection to a destination, from the first candidate address to QUIT.
+
+use crate::candidates::Candidate;
+use crate::config::TlsUse;
+use crate::job::{ConnectionId, Event, Hot, Job};
+use crate::route::{Route, Target};
+use crate::session::{Session, Turn};
+use crate::settle::{Hop, Settler};
+use crate::shared::{Settings, Shared};
+use mail::{Host, Outcome, Reply};
+use net::tls::Policy;
+use smtp::client::{self, Client, Event as SmtpEvent, RecipientResult, Stage, Transaction};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::task::Poll;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::debug;
+
+/// Jobs a connection may hold: two in the session, so that they overlap, and one whose content is at hand.
+pub(crate) const JOBS_MAX: usize = 3;
+
+/// What a connection is made with.
+pub(crate) struct Connection {
+    pub(crate) id: ConnectionId,
+    pub(crate) target: Target,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) jobs: mpsc::Receiver<Job>,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) messages_max: u32,
+}
+
+/// Why no candidate became a session.
+struct NoSession {
+    reply: Reply,
+    /// The destination exists no more or never will: everything that waits for it may be told so.
+    permanent: bool,
+    hop: Option<Arc<Hop>>,
+}
+
+impl Connection {
+    /// Lives until the destination has nothing more to get, or the peer or an error ends it.
+    pub(crate) async fn run(mut self) {
+        let route = match &self.target {
+            Target::Route(name) => self.settings.routes.get(name).cloned(),
+            _ => None,
+        };
+        let (connected, reason) = match self.connect(route.as_deref()).await {
+            Ok((session, hop)) => {
+                let _ = self.events.send(Event::Connected(self.id)).await;
+                self.serve(session, hop).await;
+                (true, None)
+            }
+            Err(none) => {
+                debug!(target = %self.target, reply = %none.reply, "no exchanger could be reached");
+                let reason: Arc<str> = none.reply.to_string().into();
+                self.refuse_all(none).await;
+                (false, Some(reason))
+            }
+        };
+        let _ = self.events.send(Event::Draining(self.id)).await;
+        self.jobs.close();
+        while let Some(job) = self.jobs.recv().await {
+            let _ = self.events.send(Event::Returned(self.id, job)).await;
+        }
+        let _ = self.events.send(Event::Closed { id: self.id, connected, reason }).await;
+    }
+
+    /// Tries the candidates in turn until one is ready.
+    async fn connect(&self, route: Option<&Route>) -> Result<(Session, Arc<Hop>), NoSession> {
+        let permanent = |reply: Reply| NoSession { permanent: reply.is_permanent(), reply, hop: None };
+        let candidates = self.shared.candidates(&self.settings, &self.target, route).await.map_err(permanent)?;
+        let mut last: Option<NoSession> = None;
+        for candidate in candidates.into_iter().take(self.settings.delivery.addresses_max as usize) {
+            match self.connect_to(&candidate, route).await {
+                Ok(ready) => return Ok(ready),
+                Err(none) => {
+                    debug!(target = %self.target, host = %candidate.host, address = %candidate.address, reply = %none.reply, "candidate failed");
+                    // A refusal for good counts only if no other exchanger could be hoped for.
+                    if last.as_ref().is_none_or(|last| last.permanent) {
+                        last = Some(none);
+                    }
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| NoSession {
+            reply: Reply::new(451, (4, 4, 4), "no address to connect to"),
+            permanent: false,
+            hop: None,
+        }))
+    }
+
+    async fn connect_to(
+        &self,
+        candidate: &Candidate,
+        route: Option<&Route>,
+    ) -> Result<(Session, Arc<Hop>), NoSession> {
+        let tls = route.and_then(|route| route.tls).unwrap_or(self.settings.delivery.tls);
+        match self.open(candidate, route, tls).await {
+            // Opportunistic means that mail goes on without TLS when TLS fails, on a new connection.
+            Err((Stage::StartTls, _)) if tls == TlsUse::Opportunistic => {
+                self.open(candidate, route, TlsUse::Off).await
+            }
+            other => other,
+        }
+        .map_err(|(stage, none)| NoSession {
+            // A host that refuses our greeting for good may be one of several; a refused AUTH is our own
+            // misconfiguration and no fault of the message.
+            permanent: none.permanent && matches!(stage, Stage::Greeting),
+            ..none
+        })
+    }
+
+    async fn open(
+        &self,
+        candidate: &Candidate,
+        route: Option<&Route>,
+        tls: TlsUse,
+    ) -> Result<(Session, Arc<Hop>), (Stage, NoSession)> {
+        let delivery = &self.settings.delivery;
+        let none = |stage, reply: Reply, hop: Option<Arc<Hop>>| {
+            (stage, NoSession { permanent: reply.is_permanent(), reply, hop })
+        };
+        let deadline = Instant::now() + delivery.connect_timeout;
+        let stream = self
+            .shared
+            .dialer
+            .dial(&self.settings.source, candidate.address, deadline)
+            .await
+            .map_err(|error| none(Stage::Greeting, error.reply(), None))?;
+        let local = stream.local_addr().ok();
+        let hop = |session: &Session| {
+            Arc::new(Hop {
+                target: self.target.to_string().into(),
+                host: candidate.host.clone(),
+                remote: candidate.address,
+                local,
+                tls: session.stream.tls_info(),
+                extensions: session.client.extensions().list().into(),
+                dsn: session.client.extensions().dsn,
+            })
+        };
+        let config = client::Config {
+            ehlo_name: self.settings.ehlo_name.clone(),
+            lmtp: route.is_some_and(|route| route.lmtp),
+            tls: match tls {
+                TlsUse::Off => client::TlsUse::Off,
+                TlsUse::Opportunistic => client::TlsUse::Opportunistic,
+                TlsUse::Required | TlsUse::Verified => client::TlsUse::Required,
+            },
+            auth: route.and_then(|route| route.auth.clone()),
+            auth_in_clear: route.is_some_and(|route| route.auth_without_tls),
+            pipelining: delivery.pipelining,
+            chunking: delivery.chunking,
+            timeouts: delivery.timeouts(),
+        };
+        let mut session = Session::new(stream, Client::new(config, false, Instant::now().into_std()));
+        loop {
+            match session.turn(None, |_, _| Poll::<()>::Pending).await {
+                Turn::Event(SmtpEvent::StartTls) => {
+                    let policy = match tls {
+                        TlsUse::Off | TlsUse::Opportunistic => Policy::Opportunistic,
+                        TlsUse::Required => Policy::Required,
+                        TlsUse::Verified => Policy::Verified,
+                    };
+                    let Session { stream, mut client, .. } = session;
+                    let deadline = Instant::now() + delivery.ehlo_timeout;
+                    let name = candidate.name();
+                    match self.shared.connector.starttls(stream, &name, policy, &[], deadline).await {
+                        Ok(stream) => {
+                            client.tls_started(Instant::now().into_std());
+                            session = Session::new(stream, client);
+                        }
+                        Err(error) => return Err(none(Stage::StartTls, error.reply(), None)),
+                    }
+                }
+                Turn::Event(SmtpEvent::Ready) => {
+                    let hop = hop(&session);
+                    return Ok((session, hop));
+                }
+                Turn::Event(SmtpEvent::Failed(failure)) => {
+                    return Err(none(failure.stage, failure.reply, Some(hop(&session))));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Carries messages until there are none for a while.
+    async fn serve(&mut self, mut session: Session, hop: Arc<Hop>) {
+        let mut running: HashMap<u64, Running> = HashMap::new();
+        let mut waiting: VecDeque<Transaction> = VecDeque::new();
+        let (mut next_token, mut begun, mut quitting) = (0u64, 0u32, false);
+        let idle = self.settings.delivery.idle_timeout;
+        let mut idle_since = Instant::now();
+        let settler = Settler { shared: &self.shared, settings: &self.settings, hop: Some(hop) };
+        loop {
+            while session.client.wants() {
+                let Some(tx) = waiting.pop_front() else { break };
+                session.client.submit(Instant::now().into_std(), tx);
+            }
+            let full = self.messages_max > 0 && begun >= self.messages_max;
+            let stop = full || session.client.exhausted() || self.shared.is_stopping();
+            let at_rest = session.client.in_flight() == 0 && waiting.is_empty();
+            if at_rest && stop && !quitting {
+                session.client.quit(Instant::now().into_std());
+                quitting = true;
+            }
+            let deadline = (at_rest && !quitting).then(|| idle_since + idle);
+            let may_take = waiting.is_empty() && !stop && !quitting;
+            let jobs = &mut self.jobs;
+            let turn = session
+                .turn(deadline, |client, cx| if may_take && client.wants() { jobs.poll_recv(cx) } else { Poll::Pending })
+                .await;
+            match turn {
+                Turn::Other(Some(job)) => {
+                    begun += 1;
+                    let Some(hot) = self.content_of(&job).await else {
+                        settler.unreadable(&self.events, self.id, job).await;
+                        continue;
+                    };
+                    let first_token = next_token;
+                    let rcpt_max = match session.client.extensions().rcpt_max {
+                        0 => usize::MAX,
+                        max => max as usize,
+                    };
+                    let recipients: Vec<u32> =
+                        job.entries.iter().flat_map(|entry| entry.first..entry.first + entry.count).collect();
+                    for part in recipients.chunks(rcpt_max) {
+                        waiting.push_back(Transaction {
+                            token: next_token,
+                            message: hot.message.clone(),
+                            recipients: part.to_vec(),
+                            content: [hot.content.prefix.clone(), hot.content.body.clone()],
+                        });
+                        next_token += 1;
+                    }
+                    let parts = (next_token - first_token) as u32;
+                    for token in first_token..next_token {
+                        running.insert(token, Running { first_token, parts: 0, job: None, results: Vec::new() });
+                    }
+                    if let Some(first) = running.get_mut(&first_token) {
+                        *first = Running { first_token, parts, job: Some((job, hot)), results: Vec::new() };
+                    }
+                }
+                // The dispatcher has forgotten this connection: the server stops.
+                Turn::Other(None) | Turn::Deadline => {
+                    session.client.quit(Instant::now().into_std());
+                    quitting = true;
+                }
+                Turn::Event(SmtpEvent::Finished(finished)) => {
+                    idle_since = Instant::now();
+                    self.part_over(&mut running, finished.token, Some(finished.recipients), &settler).await;
+                }
+                Turn::Event(SmtpEvent::Unsent(token)) => {
+                    idle_since = Instant::now();
+                    self.part_over(&mut running, token, None, &settler).await;
+                }
+                Turn::Event(SmtpEvent::Failed(failure)) => {
+                    debug!(target = %self.target, reply = %failure.reply, stage = ?failure.stage, "session ended");
+                    for tx in waiting.drain(..) {
+                        self.part_over(&mut running, tx.token, None, &settler).await;
+                    }
+                    return;
+                }
+                Turn::Event(SmtpEvent::Closed) => return,
+                Turn::Event(SmtpEvent::Ready | SmtpEvent::StartTls) => {}
+            }
+        }
+    }
+
+    /// One transaction of a job is over; the job is when all are. A job of which no part was sent goes back
+    /// untouched; recipients of an unsent part of another are deferred by a moment.
+    async fn part_over(
+        &self,
+        running: &mut HashMap<u64, Running>,
+        token: u64,
+        results: Option<Vec<RecipientResult>>,
+        settler: &Settler<'_>,
+    ) {
+        let Some(first_token) = running.get(&token).map(|part| part.first_token) else { return };
+        if token != first_token {
+            running.remove(&token);
+        }
+        let Some(first) = running.get_mut(&first_token) else { return };
+        first.parts -= 1;
+        first.results.extend(results.into_iter().flatten());
+        if first.parts > 0 {
+            return;
+        }
+        let Some(Running { job: Some((job, hot)), mut results, .. }) = running.remove(&first_token) else { return };
+        if results.is_empty() {
+            let _ = self.events.send(Event::Returned(self.id, Job { hot: Some(hot), ..job })).await;
+            return;
+        }
+        if results.len() < job.recipients() {
+            let unsent = Reply::new(451, (4, 4, 2), "the connection ended before this recipient's transaction");
+            for index in job.entries.iter().flat_map(|entry| entry.first..entry.first + entry.count) {
+                if !results.iter().any(|result| result.index == index) {
+                    results.push(RecipientResult { index, outcome: Outcome::Deferred(unsent.clone()), ambiguous: false });
+                }
+            }
+        }
+        let done = settler.settle(&job, &hot, results).await;
+        let _ = self.events.send(Event::Done(self.id, done)).await;
+    }
+
+    /// No session came to be: the job this connection was opened for gets the reason. When it is for good, so
+    /// does everything else that waits, which the dispatcher hands us as long as we take it.
+    async fn refuse_all(&mut self, none: NoSession) {
+        let settler = Settler { shared: &self.shared, settings: &self.settings, hop: none.hop };
+        let outcome =
+            if none.permanent { Outcome::Bounced(none.reply) } else { Outcome::Deferred(none.reply) };
+        if none.permanent {
+            let _ = self.events.send(Event::Connected(self.id)).await;
+        }
+        let patience = std::time::Duration::from_millis(if none.permanent { 200 } else { 0 });
+        while let Ok(Some(job)) = tokio::time::timeout(patience, self.jobs.recv()).await {
+            let Some(hot) = self.content_of(&job).await else {
+                settler.unreadable(&self.events, self.id, job).await;
+                continue;
+            };
+            let results = job
+                .entries
+                .iter()
+                .flat_map(|entry| entry.first..entry.first + entry.count)
+                .map(|index| RecipientResult { index, outcome: outcome.clone(), ambiguous: false })
+                .collect();
+            let done = settler.settle(&job, &hot, results).await;
+            let _ = self.events.send(Event::Done(self.id, done)).await;
+        }
+    }
+
+    /// The message and its content: from memory, or from the spool.
+    async fn content_of(&self, job: &Job) -> Option<Hot> {
+        match &job.hot {
+            Some(hot) => Some(hot.clone()),
+            None => self.shared.read(job.handle).await,
+        }
+    }
+}
+
+/// A job under way. All of its transactions stand in the map; the first carries the job.
+struct Running {
+    first_token: u64,
+    parts: u32,
+    job: Option<(Job, Hot)>,
+    results: Vec<RecipientResult>,
+}
+
+impl Candidate {
+    /// The name for SNI and certificates.
+    fn name(&self) -> Host {
+        Host::parse(&self.host).unwrap_or(Host::Literal(self.address.ip()))
+    }
+}
