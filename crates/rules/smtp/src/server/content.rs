@@ -1,0 +1,404 @@
+//! The content of a message as it comes in: where it ends, and whether it is fit to keep.
+//!
+//! Only CRLF.CRLF ends DATA. Whoever takes less for the end lets a second message be smuggled in behind the
+//! first, so every other look-alike is content, and content with a bare CR or LF is refused or made CRLF.
+
+use super::config::{BareNewline, Config, LongLine};
+
+/// Why content will not be kept, whatever else comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    BareNewline,
+    LongLine,
+    HeaderSize,
+    HeaderCount,
+    TooBig,
+}
+
+/// Where in a line the scanner stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum At {
+    /// Behind a CRLF, or at the very beginning.
+    #[default]
+    LineStart,
+    /// Behind a dot at the start of a line. It is not kept: it is transparency or the end.
+    Dot,
+    /// Behind a dot and a CR.
+    DotCr,
+    /// Within a line.
+    Within,
+    /// Behind a CR that is not yet kept.
+    Cr,
+}
+
+/// Content under way. Costs one pass over the octets, and grows only with what has come.
+#[derive(Debug, Default)]
+pub(super) struct Content {
+    kept: Vec<u8>,
+    /// Octets that came, kept or not.
+    arrived: u64,
+    /// Octets in the current line so far.
+    line: usize,
+    header_size: u64,
+    header_count: u32,
+    fault: Option<Fault>,
+    at: At,
+    in_body: bool,
+}
+
+impl Content {
+    pub(super) fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
+    pub(super) fn arrived(&self) -> u64 {
+        self.arrived
+    }
+
+    /// The octets kept.
+    pub(super) fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.kept)
+    }
+
+    /// Takes octets of DATA. Gives how many it took, and whether the end of data was among them.
+    pub(super) fn data(&mut self, limits: &Config, input: &[u8]) -> (usize, bool) {
+        let (taken, ended) = self.scan(limits, input, true);
+        self.arrived += taken as u64;
+        (taken, ended)
+    }
+
+    /// Takes octets of a chunk whose lines are text.
+    pub(super) fn chunk(&mut self, limits: &Config, input: &[u8]) {
+        self.arrived += input.len() as u64;
+        self.scan(limits, input, false);
+    }
+
+    /// Takes octets of a chunk of a BINARYMIME message: the header section is text, the rest is not looked at.
+    pub(super) fn binary_chunk(&mut self, limits: &Config, input: &[u8]) {
+        self.arrived += input.len() as u64;
+        let mut rest = input;
+        while !self.in_body && self.fault.is_none() && !rest.is_empty() {
+            // Line by line, so that the scanner stops where the body begins.
+            let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
+            self.scan(limits, &rest[..end], false);
+            rest = &rest[end..];
+        }
+        if self.in_body && self.at == At::Cr && !rest.is_empty() {
+            self.keep(limits, b"\r");
+            self.at = At::Within;
+        }
+        self.keep(limits, rest);
+    }
+
+    /// The last chunk has come.
+    pub(super) fn end_chunks(&mut self, limits: &Config) {
+        if self.at == At::Cr {
+            self.bare(limits);
+        }
+    }
+
+    fn scan(&mut self, limits: &Config, input: &[u8], dots: bool) -> (usize, bool) {
+        let mut i = 0;
+        // Octets from `from` to `i` are to be kept as they are.
+        let mut from = 0;
+        while let Some(&b) = input.get(i) {
+            match self.at {
+                At::LineStart => {
+                    if b == b'.' && dots {
+                        self.keep(limits, &input[from..i]);
+                        self.at = At::Dot;
+                        i += 1;
+                        from = i;
+                    } else {
+                        self.at = At::Within;
+                    }
+                }
+                At::Within => {
+                    let rest = &input[i..];
+                    let found = memchr::memchr2(b'\r', b'\n', rest);
+                    let len = found.unwrap_or(rest.len());
+                    if len > 0 {
+                        if self.line == 0 && !self.in_body && !matches!(b, b' ' | b'\t') {
+                            self.field(limits);
+                        }
+                        if self.line + len > limits.body_line_max {
+                            self.keep(limits, &input[from..i]);
+                            self.long(limits, &rest[..len]);
+                            from = i + len;
+                        } else {
+                            self.line += len;
+                        }
+                    }
+                    i += len;
+                    if found.is_none() {
+                        break;
+                    }
+                    match (input[i], input.get(i + 1)) {
+                        (b'\r', Some(b'\n')) => {
+                            self.end_line(limits);
+                            self.at = At::LineStart;
+                            i += 2;
+                        }
+                        (b'\r', None) => {
+                            self.keep(limits, &input[from..i]);
+                            self.at = At::Cr;
+                            i += 1;
+                            from = i;
+                        }
+                        _ => {
+                            self.keep(limits, &input[from..i]);
+                            self.bare(limits);
+                            i += 1;
+                            from = i;
+                        }
+                    }
+                }
+                At::Dot => {
+                    if b == b'\r' {
+                        self.at = At::DotCr;
+                        i += 1;
+                        from = i;
+                    } else {
+                        self.at = At::Within;
+                    }
+                }
+                At::DotCr => {
+                    if b == b'\n' {
+                        self.at = At::LineStart;
+                        return (i + 1, true);
+                    }
+                    self.bare(limits);
+                }
+                At::Cr => {
+                    if b == b'\n' {
+                        self.keep(limits, b"\r\n");
+                        self.end_line(limits);
+                        self.at = At::LineStart;
+                        i += 1;
+                        from = i;
+                    } else {
+                        self.bare(limits);
+                    }
+                }
+            }
+        }
+        self.keep(limits, &input[from..i]);
+        (i, false)
+    }
+
+    /// A CR or LF stands alone, and what came before it is kept. What follows is a new line of content, but
+    /// not one on which a dot means anything.
+    fn bare(&mut self, limits: &Config) {
+        match limits.bare_newline {
+            BareNewline::Refuse => self.fail(Fault::BareNewline),
+            BareNewline::Normalise => {
+                self.keep(limits, b"\r\n");
+                self.end_line(limits);
+            }
+        }
+        self.at = At::Within;
+    }
+
+    fn end_line(&mut self, limits: &Config) {
+        if !self.in_body {
+            self.header_size += self.line as u64 + 2;
+            self.in_body = self.line == 0;
+            if self.header_size > limits.header_size_max {
+                self.fail(Fault::HeaderSize);
+            }
+        }
+        self.line = 0;
+    }
+
+    fn field(&mut self, limits: &Config) {
+        self.header_count += 1;
+        if self.header_count > limits.header_count_max {
+            self.fail(Fault::HeaderCount);
+        }
+    }
+
+    /// `part` makes the current line too long.
+    fn long(&mut self, limits: &Config, part: &[u8]) {
+        if limits.long_line == LongLine::Refuse {
+            self.line += part.len();
+            return self.fail(Fault::LongLine);
+        }
+        // Smaller numbers could not hold a folded UTF-8 character.
+        let max = limits.body_line_max.max(64);
+        let mut rest = part;
+        while self.fault.is_none() && self.line + rest.len() > max {
+            let (head, tail) = rest.split_at(max - self.line.min(max));
+            self.keep(limits, head);
+            // Move a character that the break would cut to the new line.
+            let kept = self.kept.len();
+            let continued = self.kept.iter().rev().take(3).take_while(|&&b| is_continuation(b)).count();
+            let cut = match self.kept.get(kept.wrapping_sub(continued + 1)) {
+                Some(&b) if tail.first().is_some_and(|&b| is_continuation(b)) && b >= 0xC0 => continued + 1,
+                _ => 0,
+            };
+            let moved = self.kept.split_off(kept - cut);
+            self.keep(limits, b"\r\n ");
+            self.keep(limits, &moved);
+            if !self.in_body {
+                self.header_size += max as u64;
+            }
+            self.line = 1 + cut;
+            rest = tail;
+        }
+        self.line += rest.len();
+        self.keep(limits, rest);
+    }
+
+    fn keep(&mut self, limits: &Config, octets: &[u8]) {
+        if self.fault.is_some() || octets.is_empty() {
+            return;
+        }
+        if (self.kept.len() + octets.len()) as u64 > limits.message_size_max {
+            return self.fail(Fault::TooBig);
+        }
+        self.kept.extend_from_slice(octets);
+    }
+
+    fn fail(&mut self, fault: Fault) {
+        self.fault.get_or_insert(fault);
+        // What is refused is not worth its memory.
+        self.kept = Vec::new();
+    }
+}
+
+fn is_continuation(b: u8) -> bool {
+    b & 0xC0 == 0x80
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(limits: &Config, wire: &[u8], piece: usize) -> (Result<Vec<u8>, Fault>, usize, bool) {
+        let mut content = Content::default();
+        let (mut at, mut ended) = (0, false);
+        while at < wire.len() && !ended {
+            let end = wire.len().min(at + piece);
+            let (taken, end) = content.data(limits, &wire[at..end]);
+            at += taken;
+            ended = end;
+        }
+        (content.fault().map_or_else(|| Ok(content.take()), Err), at, ended)
+    }
+
+    #[track_caller]
+    fn check(limits: &Config, wire: &[u8], content: Result<&[u8], Fault>, rest: usize) {
+        for piece in 1..=wire.len() {
+            let (found, taken, ended) = run(limits, wire, piece);
+            assert!(ended, "no end in {:?} by {piece}", wire.escape_ascii().to_string());
+            assert_eq!(found.as_deref().map_err(|&e| e), content, "{} by {piece}", wire.escape_ascii());
+            assert_eq!(wire.len() - taken, rest, "{} by {piece}", wire.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn the_end_of_data_and_nothing_else() {
+        let strict = Config::default();
+        check(&strict, b".\r\n", Ok(b""), 0);
+        check(&strict, b"a\r\n.\r\nNOOP", Ok(b"a\r\n"), 4);
+        check(&strict, b"..\r\n.a\r\n...b\r\n.\r\n", Ok(b".\r\na\r\n..b\r\n"), 0);
+        check(&strict, b"\r\n. \r\n.\0\r\n\0.\r\n.\r\n", Ok(b"\r\n \r\n\0\r\n\0.\r\n"), 0);
+        check(
+            &strict,
+            b"\x85.\x85\r\n\x0b.\x0b\r\n\xe2\x80\xa8.\xe2\x80\xa8\r\n.\r\n",
+            Ok(b"\x85.\x85\r\n\x0b.\x0b\r\n\xe2\x80\xa8.\xe2\x80\xa8\r\n"),
+            0,
+        );
+        for smuggled in [
+            &b"a\n.\nb"[..],
+            b"a\n.\r\nb",
+            b"a\r\n.\nb",
+            b"a\r.\rb",
+            b"a\r.\r\nb",
+            b"a\r\n.\rb",
+            b"a\n.\rb",
+            b"a\r\r\n.\r\r\nb",
+            b"a\r\n.\r\r\nb",
+            b"a\r",
+            b"a\n",
+        ] {
+            let wire = [smuggled, b"\r\n.\r\n"].concat();
+            check(&strict, &wire, Err(Fault::BareNewline), 0);
+        }
+    }
+
+    #[test]
+    fn bare_newlines_made_whole() {
+        let limits = Config { bare_newline: BareNewline::Normalise, ..Config::default() };
+        check(&limits, b"a\n.\nb\r\n.\r\n", Ok(b"a\r\n.\r\nb\r\n"), 0);
+        check(&limits, b"a\r\n.\nb\r\n.\r\n", Ok(b"a\r\n\r\nb\r\n"), 0);
+        check(&limits, b"a\r.\r\nb\r\n.\r\n", Ok(b"a\r\n.\r\nb\r\n"), 0);
+        check(&limits, b"a\r\n.\rb\r\n.\r\n", Ok(b"a\r\n\r\nb\r\n"), 0);
+        check(&limits, b"a\r\r\n.\r\r\nb\r\n.\r\n", Ok(b"a\r\n\r\n\r\n\r\nb\r\n"), 0);
+        check(&limits, b"a\r\r\r\n.\r\n", Ok(b"a\r\n\r\n\r\n"), 0);
+    }
+
+    #[test]
+    fn long_lines_are_refused_or_folded() {
+        let limits = Config { body_line_max: 64, ..Config::default() };
+        let (full, over) = ("x".repeat(64), "x".repeat(65));
+        check(&limits, format!("{full}\r\n.\r\n").as_bytes(), Ok(format!("{full}\r\n").as_bytes()), 0);
+        check(&limits, format!("{over}\r\n.\r\n").as_bytes(), Err(Fault::LongLine), 0);
+        let limits = Config { long_line: LongLine::Fold, ..limits };
+        check(&limits, format!("{full}\r\n.\r\n").as_bytes(), Ok(format!("{full}\r\n").as_bytes()), 0);
+        check(&limits, format!("{over}\r\n.\r\n").as_bytes(), Ok(format!("{full}\r\n x\r\n").as_bytes()), 0);
+        let accents = format!("x{}", "é".repeat(40));
+        let folded = format!("x{}\r\n {}", "é".repeat(31), "é".repeat(9));
+        check(&limits, format!("{accents}\r\n.\r\n").as_bytes(), Ok(format!("{folded}\r\n").as_bytes()), 0);
+        let junk = [0x80u8; 200];
+        let (found, _, ended) = run(&limits, &[&junk[..], b"\r\n.\r\n"].concat(), 7);
+        assert!(ended && found.unwrap().split(|&b| b == b'\n').all(|line| line.len() <= 65));
+    }
+
+    #[test]
+    fn headers_are_counted_and_bodies_are_not() {
+        let limits = Config { header_count_max: 3, header_size_max: 39, ..Config::default() };
+        check(
+            &limits,
+            b"A: 1\r\n b\r\n\tc\r\nB: 2\r\nC: 3\r\n\r\nd\r\ne\r\nf\r\n.\r\n",
+            Ok(b"A: 1\r\n b\r\n\tc\r\nB: 2\r\nC: 3\r\n\r\nd\r\ne\r\nf\r\n"),
+            0,
+        );
+        check(&limits, b"A:\r\nB:\r\nC:\r\nD:\r\n\r\n.\r\n", Err(Fault::HeaderCount), 0);
+        check(&limits, b"A: 123456789\r\n 123456789\r\n 123456789\r\n\r\n.\r\n", Err(Fault::HeaderSize), 0);
+        check(
+            &limits,
+            b"\r\n123456789 123456789 123456789 123456789 1234567890\r\n.\r\n",
+            Ok(b"\r\n123456789 123456789 123456789 123456789 1234567890\r\n"),
+            0,
+        );
+    }
+
+    #[test]
+    fn too_big_is_read_to_its_end_and_kept_nowhere() {
+        let limits = Config { message_size_max: 10, ..Config::default() };
+        check(&limits, b"12345678\r\n.\r\n", Ok(b"12345678\r\n"), 0);
+        check(&limits, b"123456789\r\n.\r\nQUIT", Err(Fault::TooBig), 4);
+    }
+
+    #[test]
+    fn chunks_of_text_and_of_octets() {
+        let limits = Config::default();
+        let run = |binary: bool, pieces: &[&[u8]]| {
+            let mut content = Content::default();
+            for piece in pieces {
+                if binary { content.binary_chunk(&limits, piece) } else { content.chunk(&limits, piece) }
+            }
+            content.end_chunks(&limits);
+            content.fault().map_or_else(|| Ok(content.take()), Err)
+        };
+        assert_eq!(run(false, &[b"a\r", b"\n.\r", b"\n", b".b"]), Ok(b"a\r\n.\r\n.b".to_vec()));
+        assert_eq!(run(false, &[b"a\r"]), Err(Fault::BareNewline));
+        assert_eq!(run(false, &[b"a\r", b"b"]), Err(Fault::BareNewline));
+        assert_eq!(
+            run(true, &[b"A: b\r\n\r\n\n\r.", b"\r", b"\n\0"]),
+            Ok(b"A: b\r\n\r\n\n\r.\r\n\0".to_vec())
+        );
+        assert_eq!(run(true, &[b"A: b\nC: d\r\n\r\n"]), Err(Fault::BareNewline));
+    }
+}

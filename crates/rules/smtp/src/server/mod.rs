@@ -1,0 +1,856 @@
+//! One session seen from the server: bytes in, questions to the driver, replies out.
+//!
+//! The driver's loop: [`receive`](Server::receive) what was read until it is used up, obey
+//! [`event`](Server::event) after each call, [`answer`](Server::answer) its questions, send
+//! [`output`](Server::output), and [`wake`](Server::wake) at [`wake_at`](Server::wake_at). While a question is
+//! open, or a client that makes mistakes is made to wait, nothing is taken; TCP then holds the client back.
+//!
+//! [`transitions`] is the map of a session. `commands.rs` reads commands, `content.rs` finds the end of a
+//! message, `replies.rs` holds what is said.
+
+mod commands;
+mod config;
+mod content;
+mod event;
+mod replies;
+pub mod transitions;
+
+pub use config::{BareNewline, Config, Connection, HelloName, LongLine};
+pub use event::{Answer, Event, XClient};
+pub use transitions::State;
+
+use crate::command::{self, Verb};
+use crate::{base64, reply};
+use content::{Content, Fault};
+use mail::{Envelope, Protocol, Recipient, Reply, ReplyClass, ReversePath};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use transitions::Move;
+
+/// A session. Idle, it holds no buffers.
+#[derive(Debug)]
+pub struct Server {
+    config: Arc<Config>,
+    connection: Connection,
+    state: State,
+    reading: Reading,
+    question: Option<Question>,
+    /// The driver has been given the question.
+    asked: bool,
+    order: Option<Order>,
+    /// The beginning of a line whose end has not come.
+    line: Vec<u8>,
+    output: Vec<u8>,
+
+    hello: Box<str>,
+    extended: bool,
+    user: Option<Box<str>>,
+    envelope: Envelope,
+    /// RCPT was tried in this transaction, so "no valid recipients" is the truth.
+    rcpt_tried: bool,
+    content: Content,
+    chunks: u32,
+
+    transactions: u32,
+    errors: u32,
+    refusals: u32,
+    idle_commands: u32,
+    auth_failures: u32,
+    /// Commands out of order that a pipelining client could not know to be so: its MAIL was refused, and the
+    /// rest of the group was under way.
+    excused: u32,
+
+    started: Instant,
+    /// When the client last did what it has time limits for: a whole command, or an octet of content.
+    since: Instant,
+    content_since: Instant,
+    content_octets: u64,
+    held_until: Option<Instant>,
+    shutting_down: bool,
+    talked_early: bool,
+}
+
+/// What the next octets are.
+#[derive(Debug)]
+enum Reading {
+    Line,
+    /// The rest of a line that was answered already.
+    Discard {
+        count: u64,
+        after_cr: bool,
+    },
+    Data,
+    Chunk {
+        left: u64,
+        last: bool,
+    },
+    /// A chunk of a BDAT that was refused.
+    Swallow {
+        left: u64,
+        reply: Reply,
+    },
+}
+
+#[derive(Debug)]
+enum Question {
+    Hello { extended: bool },
+    Mail { size: Option<u64>, auth: Option<Box<str>> },
+    Rcpt(Recipient),
+    Data,
+    FirstChunk { size: u64, last: bool },
+    Message { recipients: usize },
+    Auth { mechanism: Box<str>, initial: Option<Vec<u8>> },
+    AuthResponse(Vec<u8>),
+    Vrfy(Box<str>),
+    Expn(Box<str>),
+    XClient(Box<XClient>),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Order {
+    StartTls,
+    Close,
+}
+
+/// The first octet of a TLS record that holds a handshake: the client began TLS where none is spoken.
+const TLS_HANDSHAKE: u8 = 0x16;
+
+impl Server {
+    /// A session on a connection just made. It reads nothing until [`Server::greet`].
+    pub fn new(config: Arc<Config>, connection: Connection, now: Instant) -> Self {
+        Self {
+            config,
+            connection,
+            state: State::Greeting,
+            reading: Reading::Line,
+            question: None,
+            asked: false,
+            order: None,
+            line: Vec::new(),
+            output: Vec::new(),
+            hello: "".into(),
+            extended: false,
+            user: None,
+            envelope: Envelope::new(ReversePath::Null, Vec::new()),
+            rcpt_tried: false,
+            content: Content::default(),
+            chunks: 0,
+            transactions: 0,
+            errors: 0,
+            refusals: 0,
+            idle_commands: 0,
+            auth_failures: 0,
+            excused: 0,
+            started: now,
+            since: now,
+            content_since: now,
+            content_octets: 0,
+            held_until: None,
+            shutting_down: false,
+            talked_early: false,
+        }
+    }
+
+    /// Says the greeting: the usual one, or the given one. A greeting of 4yz, or 521 (RFC 7504 §3), closes; after
+    /// another 5yz the client is heard until QUIT and served nothing (RFC 5321 §3.1).
+    ///
+    /// # Panics
+    /// If the session was greeted already.
+    pub fn greet(&mut self, now: Instant, greeting: Option<Reply>) {
+        self.since = now;
+        let Some(greeting) = greeting else {
+            self.go(Move::Greet);
+            self.say_greeting();
+            return self.boundary();
+        };
+        // RFC 2034 §4: nothing is negotiated yet, so the greeting has no enhanced code.
+        reply::write(&Reply { enhanced: None, ..greeting.clone() }, &mut self.output);
+        match greeting.class() {
+            ReplyClass::Completed => self.go(Move::Greet),
+            ReplyClass::Permanent if greeting.code.get() != 521 => self.go(Move::Refuse),
+            _ => self.close(),
+        }
+        self.boundary();
+    }
+
+    /// Takes octets from the client and gives how many it took. It stops at a question, when the output is past
+    /// its bound, and while the client is made to wait.
+    pub fn receive(&mut self, now: Instant, input: &[u8]) -> usize {
+        let mut taken = 0;
+        while taken < input.len() {
+            match self.state {
+                State::Greeting => {
+                    self.talked_early = true;
+                    return taken;
+                }
+                // What comes between STARTTLS and the handshake was put there by somebody in the middle, or by
+                // a client that deserves no better (CVE-2011-0411).
+                State::Tls | State::Closed => return input.len(),
+                _ => {}
+            }
+            if self.question.is_some() || self.is_held(now) || self.output.len() > self.config.output_max {
+                return taken;
+            }
+            let rest = &input[taken..];
+            taken += match self.reading {
+                Reading::Line => self.receive_line(now, rest),
+                Reading::Discard { count, after_cr } => self.receive_discard(rest, count, after_cr),
+                Reading::Data => self.receive_data(now, rest),
+                Reading::Chunk { left, last } => self.receive_chunk(now, rest, left, last),
+                Reading::Swallow { left, .. } => self.receive_swallowed(now, rest, left),
+            };
+            self.boundary();
+        }
+        taken
+    }
+
+    /// The open question or an order; each is given once.
+    pub fn event(&mut self) -> Option<Event<'_>> {
+        if self.question.is_none() || self.asked {
+            return self.order.take().map(|order| match order {
+                Order::StartTls => Event::StartTls,
+                Order::Close => Event::Close,
+            });
+        }
+        self.asked = true;
+        if let Some(Question::Message { .. }) = self.question {
+            let content = std::mem::take(&mut self.content).take();
+            let nothing = Envelope::new(ReversePath::Null, Vec::new());
+            return Some(Event::Message {
+                envelope: std::mem::replace(&mut self.envelope, nothing),
+                content,
+            });
+        }
+        let envelope = &self.envelope;
+        Some(match self.question.as_ref()? {
+            Question::Hello { extended } => Event::Hello { name: &self.hello, extended: *extended },
+            Question::Mail { size, auth } => Event::Mail { envelope, size: *size, auth: auth.as_deref() },
+            Question::Rcpt(recipient) => Event::Rcpt { envelope, recipient },
+            Question::Data | Question::FirstChunk { .. } => Event::Data { envelope },
+            Question::Message { .. } => return None,
+            Question::Auth { mechanism, initial } => Event::Auth { mechanism, initial: initial.as_deref() },
+            Question::AuthResponse(response) => Event::AuthResponse(response),
+            Question::Vrfy(name) => Event::Vrfy(name),
+            Question::Expn(name) => Event::Expn(name),
+            Question::XClient(attributes) => Event::XClient(attributes),
+        })
+    }
+
+    /// Answers the open question.
+    ///
+    /// # Panics
+    /// If none is open, or the answer does not fit it: the driver's mistake.
+    pub fn answer(&mut self, now: Instant, answer: Answer) {
+        let question = self.question.take().expect("an answer follows a question");
+        self.asked = false;
+        self.since = now;
+        match question {
+            Question::Auth { .. } | Question::AuthResponse(_) => self.answer_auth(answer),
+            Question::Message { recipients } => self.answer_message(answer, recipients),
+            question => {
+                let verdict = Verdict::of(answer);
+                self.answer_command(now, question, verdict);
+            }
+        }
+        self.boundary();
+    }
+
+    /// What is to be sent. The driver takes it away.
+    pub fn output(&mut self) -> &mut Vec<u8> {
+        &mut self.output
+    }
+
+    /// Gives back the memory of an output that was sent; worth calling before a wait of unknown length.
+    pub fn release(&mut self) {
+        if self.output.is_empty() {
+            self.output = Vec::new();
+        }
+    }
+
+    /// When [`Server::wake`] is to be called at the latest. `None` while a question is open: the client is
+    /// not to blame for our own thinking.
+    pub fn wake_at(&self) -> Option<Instant> {
+        if self.question.is_some() {
+            return None;
+        }
+        let deadline = self.deadline()?.0;
+        Some(self.held_until.map_or(deadline, |held| held.min(deadline)))
+    }
+
+    /// Lets time take effect: ends the wait of a client that made mistakes, or the session.
+    pub fn wake(&mut self, now: Instant) {
+        if self.held_until.is_some_and(|held| held <= now) {
+            self.held_until = None;
+        }
+        if self.question.is_some() {
+            return;
+        }
+        match self.deadline() {
+            // Plain text has no place in the midst of a handshake.
+            Some((deadline, _)) if deadline <= now && self.state == State::Tls => self.close(),
+            Some((deadline, why)) if deadline <= now => self.close_with(why),
+            _ => {}
+        }
+    }
+
+    /// Ends the session at the next boundary between commands: at once, unless content is under way or a
+    /// question open.
+    pub fn shut_down(&mut self) {
+        self.shutting_down = true;
+        self.boundary();
+    }
+
+    /// The handshake after STARTTLS is done: all that was said before is forgotten (RFC 3207 §4.2).
+    ///
+    /// # Panics
+    /// If no STARTTLS was ordered.
+    pub fn tls_started(&mut self, now: Instant) {
+        self.go(Move::TlsStarted);
+        self.since = now;
+        self.connection.tls = true;
+        self.forget_client();
+        self.boundary();
+    }
+
+    /// Where the session stands.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// What the client calls itself; empty before HELO.
+    pub fn hello(&self) -> &str {
+        &self.hello
+    }
+
+    /// How the client speaks: SMTP until it says EHLO.
+    pub fn protocol(&self) -> Protocol {
+        match (self.connection.lmtp, self.extended) {
+            (true, _) => Protocol::Lmtp,
+            (false, true) => Protocol::Esmtp,
+            (false, false) => Protocol::Smtp,
+        }
+    }
+
+    /// The authenticated user.
+    pub fn user(&self) -> Option<&str> {
+        self.user.as_deref()
+    }
+
+    /// TLS is on.
+    pub fn tls(&self) -> bool {
+        self.connection.tls
+    }
+
+    /// The transaction so far.
+    pub fn envelope(&self) -> &Envelope {
+        &self.envelope
+    }
+
+    /// The client sent something before it was greeted.
+    pub fn talked_early(&self) -> bool {
+        self.talked_early
+    }
+
+    /// Wrong commands so far.
+    pub fn errors(&self) -> u32 {
+        self.errors
+    }
+
+    // Time.
+
+    fn is_held(&mut self, now: Instant) -> bool {
+        if self.held_until.is_some_and(|held| held <= now) {
+            self.held_until = None;
+        }
+        self.held_until.is_some()
+    }
+
+    /// When the session ends if the client does nothing more, and what is said then.
+    fn deadline(&self) -> Option<(Instant, &'static str)> {
+        let config = &self.config;
+        let own = match (self.state, &self.reading) {
+            (State::Greeting | State::Closed, _) => return None,
+            (State::Refused, _) => (self.since + config.refused_timeout, replies::TIMEOUT),
+            (_, Reading::Data | Reading::Chunk { .. } | Reading::Swallow { .. }) => {
+                let silent = (self.since + config.data_timeout, replies::TIMEOUT);
+                self.too_slow_at().map_or(silent, |slow| silent.min((slow, replies::TOO_SLOW)))
+            }
+            _ => (self.since + config.command_timeout, replies::TIMEOUT),
+        };
+        Some(own.min((self.started + config.session_time_max, replies::TOO_LONG)))
+    }
+
+    /// When the octets that have come will be too few for the time they took.
+    fn too_slow_at(&self) -> Option<Instant> {
+        let rate = u64::from(self.config.data_rate_min);
+        let earned = Duration::from_millis(self.content_octets.saturating_mul(1000).checked_div(rate)?);
+        self.content_since.checked_add(self.config.data_rate_grace + earned)
+    }
+
+    fn content_came(&mut self, now: Instant, octets: usize) {
+        self.since = now;
+        self.content_octets += octets as u64;
+    }
+
+    fn content_begins(&mut self, now: Instant, reading: Reading) {
+        self.reading = reading;
+        self.since = now;
+        self.content_since = now;
+        self.content_octets = 0;
+    }
+
+    // Octets.
+
+    fn receive_line(&mut self, now: Instant, input: &[u8]) -> usize {
+        if self.line.is_empty() && input[0] == TLS_HANDSHAKE {
+            self.close_with(replies::NOT_SMTP);
+            return input.len();
+        }
+        let Some(end) = memchr::memchr(b'\n', input) else {
+            let room = self.line_max(input) + 1;
+            let len = self.line.len() + input.len();
+            let ends_in_cr = input.ends_with(b"\r");
+            if len > room || (len == room && !ends_in_cr) {
+                self.refuse_line(now, input, true);
+                self.discard(len as u64, ends_in_cr);
+            } else {
+                self.line.extend_from_slice(input);
+            }
+            return input.len();
+        };
+        let head = &input[..end];
+        let max = self.line_max(input);
+        let len = self.line.len() + end;
+        let whole = if end == 0 { self.line.ends_with(b"\r") } else { head.ends_with(b"\r") };
+        if !whole || len - 1 > max {
+            let too_long = len - usize::from(whole) > max;
+            self.refuse_line(now, head, too_long);
+            if whole {
+                self.check_discarded(len as u64);
+            } else {
+                self.discard(len as u64 + 1, false);
+            }
+            return end + 1;
+        }
+        self.since = now;
+        if self.line.is_empty() {
+            self.receive_command(now, &head[..len - 1]);
+        } else {
+            let mut line = std::mem::take(&mut self.line);
+            line.extend_from_slice(head);
+            line.pop();
+            self.receive_command(now, &line);
+        }
+        end + 1
+    }
+
+    /// The limit for the line whose next octets are `input`.
+    fn line_max(&self, input: &[u8]) -> usize {
+        const AUTH: &[u8] = b"AUTH ";
+        let begins_with_auth = || {
+            self.line
+                .iter()
+                .chain(input)
+                .take(AUTH.len())
+                .map(u8::to_ascii_uppercase)
+                .eq(AUTH.iter().copied())
+        };
+        if self.state == State::Auth
+            || (self.line.len() + input.len() > self.config.command_line_max && begins_with_auth())
+        {
+            self.config.auth_line_max
+        } else {
+            self.config.command_line_max
+        }
+    }
+
+    /// Answers a line that is too long, or holds a LF that ends nothing. None of it is run.
+    fn refuse_line(&mut self, now: Instant, input: &[u8], too_long: bool) {
+        let mut head = std::mem::take(&mut self.line);
+        head.extend_from_slice(&input[..input.len().min(16)]);
+        if self.state == State::Auth {
+            self.go(Move::AuthEnd);
+            return self.wrong(
+                now,
+                if too_long { replies::AUTH_LINE_TOO_LONG } else { replies::BARE_LF_IN_COMMAND },
+            );
+        }
+        if command::verb_of(&head) == Verb::Foreign {
+            return self.close_with(replies::NOT_SMTP);
+        }
+        self.wrong(now, if too_long { replies::LINE_TOO_LONG } else { replies::BARE_LF_IN_COMMAND });
+    }
+
+    fn discard(&mut self, count: u64, after_cr: bool) {
+        if self.state != State::Closed {
+            self.reading = Reading::Discard { count, after_cr };
+            self.check_discarded(count);
+        }
+    }
+
+    fn check_discarded(&mut self, count: u64) {
+        if count > self.config.command_line_discard_max && self.state != State::Closed {
+            self.close_with(replies::ENDLESS_LINE);
+        }
+    }
+
+    fn receive_discard(&mut self, input: &[u8], count: u64, after_cr: bool) -> usize {
+        let end = memchr::memchr(b'\n', input);
+        let head = &input[..end.unwrap_or(input.len())];
+        let cr = if head.is_empty() { after_cr } else { head.ends_with(b"\r") };
+        let taken = end.map_or(input.len(), |at| at + 1);
+        match end {
+            Some(_) if cr => {
+                self.reading = Reading::Line;
+                self.check_discarded(count + taken as u64 - 1);
+            }
+            _ => self.discard(count + taken as u64, end.is_none() && cr),
+        }
+        taken
+    }
+
+    fn receive_data(&mut self, now: Instant, input: &[u8]) -> usize {
+        let (taken, ended) = self.content.data(&self.config, input);
+        self.content_came(now, taken);
+        if ended {
+            self.reading = Reading::Line;
+            self.content_ended();
+        } else {
+            self.check_overrun();
+        }
+        taken
+    }
+
+    fn receive_chunk(&mut self, now: Instant, input: &[u8], left: u64, last: bool) -> usize {
+        let taken = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
+        if self.envelope.body == mail::BodyType::BinaryMime {
+            self.content.binary_chunk(&self.config, &input[..taken]);
+        } else {
+            self.content.chunk(&self.config, &input[..taken]);
+        }
+        self.content_came(now, taken);
+        let left = left - taken as u64;
+        self.reading = Reading::Chunk { left, last };
+        if left == 0 {
+            self.chunk_ended(last);
+        }
+        taken
+    }
+
+    fn chunk_ended(&mut self, last: bool) {
+        self.reading = Reading::Line;
+        if last {
+            self.content.end_chunks(&self.config);
+            self.content_ended();
+        } else if let Some(fault) = self.content.fault() {
+            self.say(fault_reply(fault));
+            self.refused();
+            self.lose_transaction();
+        } else {
+            self.say(replies::CHUNK_OK);
+        }
+    }
+
+    fn receive_swallowed(&mut self, now: Instant, input: &[u8], left: u64) -> usize {
+        let taken = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
+        self.content_came(now, taken);
+        if let Reading::Swallow { left, reply } = &mut self.reading {
+            *left -= taken as u64;
+            if *left == 0 {
+                reply::write(reply, &mut self.output);
+                self.reading = Reading::Line;
+            }
+        }
+        taken
+    }
+
+    /// The end of the content has come.
+    fn content_ended(&mut self) {
+        let recipients = self.envelope.recipients.len();
+        let Some(fault) = self.content.fault() else {
+            return self.ask(Question::Message { recipients });
+        };
+        let replies = if self.connection.lmtp { recipients } else { 1 };
+        (0..replies).for_each(|_| self.say(fault_reply(fault)));
+        self.refused();
+        self.end_transaction();
+    }
+
+    fn check_overrun(&mut self) {
+        let most = self.config.message_size_max.saturating_add(self.config.message_overrun_max);
+        if self.content.arrived() > most {
+            self.close_with(replies::TOO_BIG_CLOSING);
+        }
+    }
+
+    // Answers.
+
+    fn answer_command(&mut self, now: Instant, question: Question, verdict: Verdict) {
+        let Verdict { accepted, reply, close } = verdict;
+        match question {
+            Question::Hello { extended } => {
+                self.reset_transaction();
+                self.go(if accepted { Move::Hello } else { Move::HelloRefused });
+                if accepted {
+                    self.extended = extended;
+                    self.say_hello();
+                } else {
+                    self.hello = "".into();
+                    self.extended = false;
+                    self.say_or(&reply, replies::BAD_HELLO);
+                }
+            }
+            Question::Mail { .. } => {
+                self.say_or(&reply, replies::MAIL_OK);
+                if accepted {
+                    self.go(Move::Mail);
+                    self.transactions += 1;
+                    self.excused = 0;
+                } else {
+                    self.count_refusal(&reply);
+                    self.reset_transaction();
+                }
+            }
+            Question::Rcpt(recipient) => {
+                self.say_or(&reply, replies::RCPT_OK);
+                if accepted {
+                    self.go(Move::Rcpt);
+                    self.envelope.recipients.push(recipient);
+                } else {
+                    self.count_refusal(&reply);
+                }
+            }
+            Question::Data if accepted => {
+                self.go(Move::Data);
+                self.say(replies::GO_ON);
+                self.content_begins(now, Reading::Data);
+            }
+            Question::Data => {
+                self.say_or(&reply, replies::BAD_SEQUENCE);
+                self.lose_transaction();
+            }
+            Question::FirstChunk { size, last } if accepted => {
+                self.go(Move::Bdat);
+                self.begin_chunk(now, size, last);
+            }
+            Question::FirstChunk { size, .. } => {
+                self.lose_transaction();
+                self.swallow(now, size, reply.expect("a refusal has a reply"));
+            }
+            Question::XClient(attributes) if accepted => {
+                self.go(Move::XClient);
+                self.forget_client();
+                self.user = attributes.login;
+                self.say_greeting();
+            }
+            Question::Vrfy(_) => self.say_or(&reply, replies::VRFY),
+            Question::Expn(_) => self.say_or(&reply, replies::NOT_SERVED),
+            Question::XClient(_) => self.say_or(&reply, replies::NO_XCLIENT),
+            Question::Auth { .. } | Question::AuthResponse(_) | Question::Message { .. } => {
+                unreachable!("answered elsewhere")
+            }
+        }
+        if close {
+            self.close();
+        }
+    }
+
+    fn answer_message(&mut self, answer: Answer, recipients: usize) {
+        let (given, close) = match answer {
+            Answer::Accept => (vec![], false),
+            Answer::Reply(reply) => {
+                let close = reply.code.get() == 421;
+                (vec![reply], close)
+            }
+            Answer::Close(reply) => (vec![reply], true),
+            Answer::Replies(given) => {
+                assert!(self.connection.lmtp && given.len() == recipients, "LMTP: one reply a recipient");
+                (given, false)
+            }
+            other => panic!("a message was asked about, and {other:?} answered"),
+        };
+        let wanted = if self.connection.lmtp { recipients } else { 1 };
+        for n in 0..wanted {
+            match given.get(n).or(given.first()) {
+                Some(reply) => reply::write(reply, &mut self.output),
+                None => self.say(replies::MESSAGE_OK),
+            }
+        }
+        if given.is_empty() || given.iter().any(Reply::is_completed) {
+            self.idle_commands = 0;
+        } else if given.iter().any(Reply::is_permanent) {
+            self.refused();
+        }
+        self.end_transaction();
+        if close {
+            self.close();
+        }
+    }
+
+    fn answer_auth(&mut self, answer: Answer) {
+        match answer {
+            Answer::Challenge(challenge) => {
+                self.output.extend_from_slice(b"334 ");
+                base64::encode(&challenge, &mut self.output);
+                self.output.extend_from_slice(b"\r\n");
+            }
+            Answer::Authenticated(user) => {
+                self.go(Move::AuthEnd);
+                self.user = Some(user);
+                self.say(replies::AUTHENTICATED);
+            }
+            Answer::Reply(reply) => self.fail_auth(&reply, false),
+            Answer::Close(reply) => self.fail_auth(&reply, true),
+            other => panic!("AUTH was asked about, and {other:?} answered"),
+        }
+    }
+
+    fn fail_auth(&mut self, reply: &Reply, close: bool) {
+        assert!(!reply.is_completed(), "success names the user: Answer::Authenticated");
+        self.go(Move::AuthEnd);
+        reply::write(reply, &mut self.output);
+        self.auth_failures += 1;
+        if close || reply.code.get() == 421 {
+            self.close();
+        } else if self.auth_failures >= self.config.auth_failures_max {
+            self.close_with(replies::TOO_MANY_AUTH_FAILURES);
+        }
+    }
+
+    // Moves.
+
+    fn go(&mut self, by: Move) {
+        self.state =
+            self.state.after(by).unwrap_or_else(|| panic!("{by:?} is not legal in {:?}", self.state));
+    }
+
+    fn ask(&mut self, question: Question) {
+        debug_assert!(self.question.is_none());
+        self.asked = false;
+        self.question = Some(question);
+    }
+
+    /// Acts on [`Server::shut_down`] if no command and no content is under way.
+    fn boundary(&mut self) {
+        let between = matches!(self.reading, Reading::Line) && self.question.is_none();
+        let closable = !matches!(self.state, State::Greeting | State::Tls | State::Closed);
+        if self.shutting_down && between && closable {
+            self.close_with(replies::SHUTTING_DOWN);
+        }
+    }
+
+    fn close(&mut self) {
+        if self.state == State::Closed {
+            return;
+        }
+        self.go(Move::Close);
+        self.reading = Reading::Line;
+        self.line = Vec::new();
+        self.reset_transaction();
+        self.held_until = None;
+        self.order = Some(Order::Close);
+    }
+
+    fn close_with(&mut self, line: &'static str) {
+        self.say(line);
+        self.close();
+    }
+
+    fn forget_client(&mut self) {
+        self.hello = "".into();
+        self.extended = false;
+        self.user = None;
+        self.line = Vec::new();
+        self.reset_transaction();
+    }
+
+    fn reset_transaction(&mut self) {
+        self.envelope = Envelope::new(ReversePath::Null, Vec::new());
+        self.content = Content::default();
+        self.rcpt_tried = false;
+        self.chunks = 0;
+    }
+
+    fn end_transaction(&mut self) {
+        self.go(Move::End);
+        self.reset_transaction();
+    }
+
+    /// Ends a transaction in whose midst the client may still be.
+    fn lose_transaction(&mut self) {
+        self.end_transaction();
+        self.excuse(self.config.chunks_max);
+    }
+
+    fn excuse(&mut self, commands: u32) {
+        self.excused = commands;
+    }
+
+    // Replies.
+
+    fn say(&mut self, line: &'static str) {
+        self.output.extend_from_slice(line.as_bytes());
+        self.output.extend_from_slice(b"\r\n");
+    }
+
+    fn say_or(&mut self, reply: &Option<Reply>, usual: &'static str) {
+        match reply {
+            Some(reply) => reply::write(reply, &mut self.output),
+            None => self.say(usual),
+        }
+    }
+
+    /// Answers a wrong command, and makes a client that sends many wait, then go.
+    fn wrong(&mut self, now: Instant, line: &'static str) {
+        self.say(line);
+        self.errors += 1;
+        if self.errors >= self.config.errors_max {
+            self.close_with(replies::TOO_MANY_ERRORS);
+        } else if self.errors > self.config.errors_prompt_max {
+            self.held_until = now.checked_add(self.config.error_delay);
+        }
+    }
+
+    fn count_refusal(&mut self, reply: &Option<Reply>) {
+        if reply.as_ref().is_some_and(Reply::is_permanent) {
+            self.refused();
+        }
+    }
+
+    fn refused(&mut self) {
+        self.refusals += 1;
+    }
+}
+
+/// An answer to a command, taken apart.
+struct Verdict {
+    accepted: bool,
+    reply: Option<Reply>,
+    close: bool,
+}
+
+impl Verdict {
+    fn of(answer: Answer) -> Self {
+        let (reply, close) = match answer {
+            Answer::Accept => return Self { accepted: true, reply: None, close: false },
+            Answer::Reply(reply) => {
+                let close = reply.code.get() == 421;
+                (reply, close)
+            }
+            Answer::Close(reply) => (reply, true),
+            other => panic!("a command was asked about, and {other:?} answered"),
+        };
+        let accepted = matches!(reply.class(), ReplyClass::Completed | ReplyClass::Intermediate);
+        Self { accepted, reply: Some(reply), close }
+    }
+}
+
+fn fault_reply(fault: Fault) -> &'static str {
+    match fault {
+        Fault::BareNewline => replies::BARE_NEWLINE,
+        Fault::LongLine => replies::LONG_LINE,
+        Fault::HeaderSize => replies::HEADER_TOO_BIG,
+        Fault::HeaderCount => replies::TOO_MANY_FIELDS,
+        Fault::TooBig => replies::TOO_BIG,
+    }
+}
