@@ -1,0 +1,821 @@
+//! The loader: sends marked messages as fast as the peer takes them, or at a fixed rate.
+//!
+//! At a fixed rate it is an open loop: message *n* is due at `start + n / rate` whatever became of the ones
+//! before, and its latency is counted from that moment. A slow peer therefore shows in the figures instead
+//! of slowing down the question.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, oneshot};
+
+use crate::histogram::Histogram;
+use crate::sequence::SequenceSet;
+use crate::template::{Plan, Template};
+use crate::wire::{self, Buffer};
+use crate::{Percentiles, json, usage};
+
+/// When a run ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Amount {
+    /// After so many messages.
+    Messages(u64),
+    /// When so much time has passed; messages begun are finished.
+    Time(Duration),
+}
+
+/// A user and password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// The user's name.
+    pub user: String,
+    /// The password.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Credentials({:?}, …)", self.user)
+    }
+}
+
+/// What to send, where and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The server to load.
+    pub target: SocketAddr,
+    /// How many messages, or for how long.
+    pub amount: Amount,
+    /// Octets of content of each message, header included. Below about 350 the header alone is sent.
+    pub size: usize,
+    /// Connections held at once.
+    pub connections: usize,
+    /// Messages after which a connection says QUIT and is opened anew; 0 keeps it to the end.
+    pub messages_per_connection: u64,
+    /// Recipients of each message, in one transaction.
+    pub recipients: u64,
+    /// Domains over which recipients are spread, `d000000.` to `d<n-1>.` below `recipient_domain`.
+    /// With 1, all live in `recipient_domain` itself.
+    pub recipient_domains: u64,
+    /// The recipients' domain. Recipient *i* of a message is `b<i>@` it.
+    pub recipient_domain: String,
+    /// One fixed address for every recipient in place of the numbered ones.
+    pub recipient: Option<String>,
+    /// The reverse-path.
+    pub sender: String,
+    /// The name given in EHLO.
+    pub helo: String,
+    /// Messages a second, offered whether the peer keeps up or not; none for as fast as it answers.
+    pub rate: Option<f64>,
+    /// Sends MAIL, RCPT and DATA in one segment when the peer offers PIPELINING (RFC 2920).
+    pub pipelining: bool,
+    /// Sends the next MAIL, RCPT and DATA together with the end of the message before: one write and, from
+    /// most peers, one reply segment for each message. Not at a fixed rate, since there a message's first
+    /// command has its own due time.
+    pub overlap: bool,
+    /// Sends each message with its commands in one write, by BDAT, when the peer offers CHUNKING.
+    pub chunking: bool,
+    /// AUTH PLAIN, before the first message of a connection.
+    pub auth: Option<Credentials>,
+    /// STARTTLS before anything else, believing any certificate; the peer must offer it.
+    pub starttls: bool,
+    /// Threads, each with its own share of the connections; 0 for one per processor.
+    pub threads: usize,
+    /// How long to wait for a connection or one reply.
+    pub timeout: Duration,
+    /// Connections that may fail one after another, anywhere, before the run is given up.
+    pub failures_max: u64,
+    /// Pause after a failed connection before the next try.
+    pub failure_pause: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            target: SocketAddr::from(([127, 0, 0, 1], 2525)),
+            amount: Amount::Messages(10_000),
+            size: 4096,
+            connections: 50,
+            messages_per_connection: 0,
+            recipients: 1,
+            recipient_domains: 1,
+            recipient_domain: "bench.test".into(),
+            recipient: None,
+            sender: "sender@loader.test".into(),
+            helo: "loader.test".into(),
+            rate: None,
+            pipelining: true,
+            overlap: false,
+            chunking: false,
+            auth: None,
+            starttls: false,
+            threads: 0,
+            timeout: Duration::from_secs(120),
+            failures_max: 1000,
+            failure_pause: Duration::from_millis(50),
+        }
+    }
+}
+
+/// What became of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The run's name in each message's mark.
+    pub run: u32,
+    /// Messages begun.
+    pub sent: u64,
+    /// Messages answered with 250 after their end.
+    pub accepted: u64,
+    /// Messages answered with 4xx or 5xx at any phase.
+    pub refused: u64,
+    /// Messages whose connection broke, or timed out, before their last reply.
+    pub failed: u64,
+    /// Recipients refused in transactions that went on without them.
+    pub recipients_refused: u64,
+    /// Connections opened.
+    pub connections: u64,
+    /// Connections that could not be opened or broke.
+    pub connections_failed: u64,
+    /// Every reply's code, and how often it came.
+    pub codes: BTreeMap<u16, u64>,
+    /// The first few refusals and failures in words, to show what went wrong.
+    pub complaints: Vec<String>,
+    /// From the first message begun to the last reply.
+    pub elapsed: Duration,
+    /// From the scheduled moment to the 250 after the end of data. Without a rate the schedule of a message
+    /// is when its MAIL is written; with `overlap`, when its content is.
+    pub latency: Percentiles,
+    /// CPU time of the loader's own threads.
+    pub cpu: Duration,
+    /// Messages that were answered with 250.
+    pub acknowledged: SequenceSet,
+    /// Messages sent to their end without an answer: they may have been accepted or not.
+    pub unanswered: SequenceSet,
+}
+
+impl Report {
+    /// Accepted messages a second.
+    pub fn rate(&self) -> f64 {
+        self.accepted as f64 / self.elapsed.as_secs_f64().max(1e-9)
+    }
+
+    /// CPU the loader itself used for each message it sent.
+    pub fn cpu_per_message(&self) -> Duration {
+        self.cpu / u32::try_from(self.sent.max(1)).unwrap_or(u32::MAX)
+    }
+
+    /// One line of JSON; durations in microseconds.
+    pub fn to_json(&self) -> String {
+        let codes =
+            self.codes.iter().fold(json::Object::default(), |o, (code, n)| o.raw(&code.to_string(), n));
+        json::Object::default()
+            .text("run", &format!("{:08x}", self.run))
+            .raw("sent", self.sent)
+            .raw("accepted", self.accepted)
+            .raw("refused", self.refused)
+            .raw("failed", self.failed)
+            .raw("unanswered", self.unanswered.len())
+            .raw("recipients_refused", self.recipients_refused)
+            .raw("connections", self.connections)
+            .raw("connections_failed", self.connections_failed)
+            .raw("codes", codes.end())
+            .us("elapsed_us", self.elapsed)
+            .raw("rate", format_args!("{:.1}", self.rate()))
+            .percentiles("latency", &self.latency)
+            .us("cpu_us", self.cpu)
+            .raw("complaints", json::array(self.complaints.iter().map(|text| json::string(text))))
+            .end()
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        writeln!(
+            f,
+            "sent {}: accepted {}, refused {}, failed {} in {:.2} s: {:.0} messages/s",
+            self.sent,
+            self.accepted,
+            self.refused,
+            self.failed,
+            self.elapsed.as_secs_f64(),
+            self.rate()
+        )?;
+        writeln!(f, "latency to 250: {}", self.latency)?;
+        write!(f, "connections {}, failed {}; replies", self.connections, self.connections_failed)?;
+        for (code, count) in &self.codes {
+            write!(f, " {code} {count}×")?;
+        }
+        write!(f, "\nloader's own CPU: {:.1} µs a message", self.cpu_per_message().as_secs_f64() * 1e6)?;
+        self.complaints.iter().try_for_each(|text| write!(f, "\n  {text}"))
+    }
+}
+
+/// Runs to the end and reports.
+pub async fn run(options: Options) -> Report {
+    Loader::start(options).finish().await
+}
+
+/// A run under way on threads of its own.
+pub struct Loader {
+    shared: Arc<Shared>,
+    workers: Vec<oneshot::Receiver<Tally>>,
+}
+
+impl Loader {
+    /// Starts the threads and returns at once.
+    pub fn start(options: Options) -> Self {
+        let threads = match options.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        let threads = threads.min(options.connections).max(1);
+        let shared = Arc::new(Shared {
+            run: wire::random_u64() as u32,
+            next: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            failures: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
+            pace_cpu_us: AtomicU64::new(0),
+            handshakes_left: AtomicU64::new(options.connections as u64),
+            pace: options.rate.map(|rate| Pace { rate, due: Semaphore::new(0), start: Mutex::new(None) }),
+            started: Instant::now(),
+            options,
+        });
+        let mut workers = Vec::new();
+        for thread in 0..threads {
+            let (done, finished) = oneshot::channel();
+            let shared = Arc::clone(&shared);
+            let share = shared.options.connections / threads
+                + usize::from(thread < shared.options.connections % threads);
+            std::thread::Builder::new()
+                .name(format!("loader-{thread}"))
+                .spawn(move || {
+                    // The receiver is gone only when nobody wants the report any more.
+                    let _ = done.send(worker(&shared, share));
+                })
+                .expect("a thread can be started");
+            workers.push(finished);
+        }
+        if shared.pace.is_some() {
+            let shared = Arc::clone(&shared);
+            std::thread::Builder::new()
+                .name("loader-pace".into())
+                .spawn(move || pace(&shared))
+                .expect("a thread can be started");
+        }
+        Self { shared, workers }
+    }
+
+    /// The run's name in each message's mark.
+    pub fn run_id(&self) -> u32 {
+        self.shared.run
+    }
+
+    /// Messages acknowledged so far.
+    pub fn accepted(&self) -> u64 {
+        self.shared.accepted.load(Relaxed)
+    }
+
+    /// Begins no further message; [`Loader::finish`] then returns soon.
+    pub fn stop(&self) {
+        self.shared.halt();
+    }
+
+    /// Waits for the end of the run.
+    pub async fn finish(mut self) -> Report {
+        let mut total = Tally::default();
+        for worker in std::mem::take(&mut self.workers) {
+            // A worker that panicked has printed why; its messages are missing from the report.
+            if let Ok(tally) = worker.await {
+                total.merge(tally);
+            }
+        }
+        self.stop();
+        let elapsed_us = total.last_us.saturating_sub(total.first_us.unwrap_or(total.last_us));
+        Report {
+            run: self.shared.run,
+            sent: total.sent,
+            accepted: total.accepted,
+            refused: total.refused,
+            failed: total.failed,
+            recipients_refused: total.recipients_refused,
+            connections: total.connections,
+            connections_failed: total.connections_failed,
+            codes: total.codes,
+            complaints: total.complaints,
+            elapsed: Duration::from_micros(elapsed_us),
+            latency: total.latency.percentiles(),
+            cpu: total.cpu + Duration::from_micros(self.shared.pace_cpu_us.load(Relaxed)),
+            acknowledged: total.acknowledged,
+            unanswered: total.unanswered,
+        }
+    }
+}
+
+struct Shared {
+    options: Options,
+    run: u32,
+    next: AtomicU64,
+    stop: AtomicBool,
+    /// Connections that failed since the last that did not.
+    failures: AtomicU64,
+    accepted: AtomicU64,
+    pace_cpu_us: AtomicU64,
+    /// Connections that have not come to their first message; the pace waits for them.
+    handshakes_left: AtomicU64,
+    pace: Option<Pace>,
+    started: Instant,
+}
+
+struct Pace {
+    rate: f64,
+    /// A permit for each message that is due.
+    due: Semaphore,
+    /// The schedule's origin in both clocks' terms: microseconds since 1970.
+    start: Mutex<Option<u64>>,
+}
+
+impl Shared {
+    fn halt(&self) {
+        self.stop.store(true, Relaxed);
+        if let Some(pace) = &self.pace {
+            pace.due.close();
+        }
+    }
+
+    /// The next message's number, unless the run is over.
+    fn take_number(&self) -> Option<u64> {
+        if self.stop.load(Relaxed) {
+            return None;
+        }
+        match self.options.amount {
+            Amount::Time(time) if self.started.elapsed() >= time && self.pace.is_none() => None,
+            Amount::Time(_) => Some(self.next.fetch_add(1, Relaxed)),
+            Amount::Messages(total) => {
+                let number = self.next.fetch_add(1, Relaxed);
+                (number < total).then_some(number)
+            }
+        }
+    }
+
+    /// Waits until a message is due: its number and scheduled time.
+    async fn next_due(&self) -> Option<(u64, u64)> {
+        let Some(pace) = &self.pace else { return Some((self.take_number()?, wire::unix_us())) };
+        pace.due.acquire().await.ok()?.forget();
+        let number = self.take_number()?;
+        let start = lock(&pace.start).unwrap_or(0);
+        Some((number, start + (number as f64 * 1e6 / pace.rate) as u64))
+    }
+}
+
+/// Makes messages due, each at its time. A thread of its own, because the runtime's timers tick in
+/// milliseconds and that would be most of what a fast server's latency shows.
+fn pace(shared: &Shared) {
+    let pace = shared.pace.as_ref().expect("only called with a pace");
+    let patience = Instant::now() + Duration::from_secs(10);
+    while shared.handshakes_left.load(Relaxed) > 0 && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let total = match shared.options.amount {
+        Amount::Messages(total) => total,
+        Amount::Time(time) => (time.as_secs_f64() * pace.rate) as u64,
+    };
+    let start = Instant::now();
+    *lock(&pace.start) = Some(wire::unix_us());
+    for number in 0..total {
+        let due = start + Duration::from_secs_f64(number as f64 / pace.rate);
+        if let Some(wait) = due.checked_duration_since(Instant::now()) {
+            std::thread::sleep(wait);
+        }
+        if shared.stop.load(Relaxed) {
+            break;
+        }
+        pace.due.add_permits(1);
+    }
+    // The permits given out are still honoured before the rest is told that nothing more comes.
+    while shared.next.load(Relaxed) < total && !shared.stop.load(Relaxed) {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    pace.due.close();
+    shared.pace_cpu_us.store(usage::thread_cpu().as_micros() as u64, Relaxed);
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no holder of this lock panics")
+}
+
+/// What one thread has counted.
+#[derive(Default)]
+struct Tally {
+    sent: u64,
+    accepted: u64,
+    refused: u64,
+    failed: u64,
+    recipients_refused: u64,
+    connections: u64,
+    connections_failed: u64,
+    codes: BTreeMap<u16, u64>,
+    complaints: Vec<String>,
+    latency: Histogram,
+    acknowledged: SequenceSet,
+    unanswered: SequenceSet,
+    first_us: Option<u64>,
+    last_us: u64,
+    cpu: Duration,
+}
+
+/// Complaints kept; more of the same helps nobody.
+const COMPLAINTS_MAX: usize = 10;
+
+impl Tally {
+    fn complain(&mut self, text: impl FnOnce() -> String) {
+        if self.complaints.len() < COMPLAINTS_MAX {
+            let text = text();
+            if !self.complaints.contains(&text) {
+                self.complaints.push(text);
+            }
+        }
+    }
+
+    fn merge(&mut self, other: Tally) {
+        self.sent += other.sent;
+        self.accepted += other.accepted;
+        self.refused += other.refused;
+        self.failed += other.failed;
+        self.recipients_refused += other.recipients_refused;
+        self.connections += other.connections;
+        self.connections_failed += other.connections_failed;
+        other.codes.into_iter().for_each(|(code, count)| *self.codes.entry(code).or_default() += count);
+        other.complaints.into_iter().for_each(|text| self.complain(|| text));
+        self.latency.merge(&other.latency);
+        self.acknowledged.merge(&other.acknowledged);
+        self.unanswered.merge(&other.unanswered);
+        self.first_us = [self.first_us, other.first_us].into_iter().flatten().min();
+        self.last_us = self.last_us.max(other.last_us);
+        self.cpu += other.cpu;
+    }
+}
+
+fn worker(shared: &Arc<Shared>, connections: usize) -> Tally {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can start");
+    let tally = Arc::new(Mutex::new(Tally::default()));
+    runtime.block_on(async {
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..connections {
+            let (shared, tally) = (Arc::clone(shared), Arc::clone(&tally));
+            clients.spawn(async move { client(&shared, &tally).await });
+        }
+        while clients.join_next().await.is_some() {}
+    });
+    drop(runtime);
+    let mut tally = std::mem::take(&mut *lock(&tally));
+    tally.cpu = usage::thread_cpu();
+    tally
+}
+
+/// A message's number and its scheduled time.
+type Due = (u64, u64);
+
+/// Why a connection was left in peace.
+enum Left {
+    Finished,
+    /// It has carried its share of messages; open another.
+    UsedUp,
+}
+
+/// One place among the connections: opens one, uses it up, opens the next.
+async fn client(shared: &Shared, tally: &Mutex<Tally>) {
+    let options = &shared.options;
+    let mut handshake = Some(&shared.handshakes_left);
+    loop {
+        let mut first = None;
+        if options.messages_per_connection > 0 {
+            ready(&mut handshake);
+            // Opening the connection is part of the first message's latency.
+            first = shared.next_due().await;
+            if first.is_none() {
+                break;
+            }
+        }
+        match connection(shared, tally, first, &mut handshake).await {
+            Ok(Left::Finished) => break,
+            Ok(Left::UsedUp) => {}
+            Err(error) => {
+                {
+                    let mut tally = lock(tally);
+                    tally.connections_failed += 1;
+                    tally.complain(|| error.to_string());
+                }
+                if shared.failures.fetch_add(1, Relaxed) + 1 >= options.failures_max {
+                    shared.halt();
+                }
+                tokio::time::sleep(options.failure_pause).await;
+            }
+        }
+        if shared.stop.load(Relaxed) {
+            break;
+        }
+    }
+    ready(&mut handshake);
+}
+
+/// Tells the pace, once, that it need not wait for this client.
+fn ready(handshake: &mut Option<&AtomicU64>) {
+    if let Some(left) = handshake.take() {
+        left.fetch_sub(1, Relaxed);
+    }
+}
+
+async fn connection(
+    shared: &Shared,
+    tally: &Mutex<Tally>,
+    first: Option<Due>,
+    handshake: &mut Option<&AtomicU64>,
+) -> io::Result<Left> {
+    let options = &shared.options;
+    let opening = async {
+        let stream = TcpStream::connect(options.target).await?;
+        stream.set_nodelay(true)?;
+        let mut session = Session::new(stream, shared, tally);
+        session.expect(220).await?;
+        session.ehlo().await?;
+        io::Result::Ok(session)
+    };
+    let opened = limited(options.timeout, opening).await;
+    if first.is_some() && opened.is_err() {
+        // The message that waited for this connection has failed with it.
+        let mut tally = lock(tally);
+        tally.sent += 1;
+        tally.failed += 1;
+    }
+    let mut session = opened?;
+    lock(tally).connections += 1;
+    session.prepare().await?;
+    ready(handshake);
+    session.messages(first).await
+}
+
+async fn limited<T>(limit: Duration, work: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// An open connection.
+struct Session<'a, S> {
+    stream: S,
+    buffer: Buffer,
+    shared: &'a Shared,
+    tally: &'a Mutex<Tally>,
+    /// The last reply that was a refusal, or that of EHLO.
+    text: String,
+    offers: Offers,
+    template: Template,
+    /// Replies by code less 200, added to the tally at the end.
+    codes: Box<[u64; 400]>,
+}
+
+/// What the peer's EHLO reply offers, of what we would use.
+#[derive(Default)]
+struct Offers {
+    pipelining: bool,
+    chunking: bool,
+    size: bool,
+}
+
+/// How far the message at hand came.
+#[derive(Clone, Copy, Default)]
+struct Progress {
+    /// Its end is on the wire.
+    ended: bool,
+    /// The message after it, whose commands are on the wire.
+    next: Option<Due>,
+}
+
+impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
+    fn new(stream: S, shared: &'a Shared, tally: &'a Mutex<Tally>) -> Self {
+        Self {
+            stream,
+            buffer: Buffer::new(2048, 64 * 1024),
+            shared,
+            tally,
+            text: String::new(),
+            offers: Offers::default(),
+            template: Template::new(&plan(shared, &Offers::default())),
+            codes: Box::new([0; 400]),
+        }
+    }
+
+    async fn reply(&mut self) -> io::Result<u16> {
+        let code = self.buffer.reply(&mut self.stream, &mut self.text, 400).await?;
+        self.codes[usize::from(code) - 200] += 1;
+        if code == 421 {
+            return Err(io::Error::other(format!("the peer closes: {}", self.text)));
+        }
+        Ok(code)
+    }
+
+    async fn expect(&mut self, wanted: u16) -> io::Result<()> {
+        let code = self.reply().await?;
+        if code == wanted {
+            return Ok(());
+        }
+        Err(io::Error::other(format!("wanted {wanted}, got {code} {}", self.text)))
+    }
+
+    async fn ehlo(&mut self) -> io::Result<()> {
+        let command = format!("EHLO {}\r\n", self.shared.options.helo);
+        self.stream.write_all(command.as_bytes()).await?;
+        let code = self.buffer.reply(&mut self.stream, &mut self.text, 200).await?;
+        if code != 250 {
+            return Err(io::Error::other(format!("EHLO refused: {}", self.text)));
+        }
+        let offers = |keyword: &str| {
+            self.text.lines().skip(1).any(|line| {
+                let word = line.get(4..).unwrap_or("").split(' ').next().unwrap_or("");
+                word.trim().eq_ignore_ascii_case(keyword)
+            })
+        };
+        self.offers =
+            Offers { pipelining: offers("PIPELINING"), chunking: offers("CHUNKING"), size: offers("SIZE") };
+        Ok(())
+    }
+
+    /// AUTH when asked for, and the message as this peer wants it.
+    async fn prepare(&mut self) -> io::Result<()> {
+        if let Some(Credentials { user, password }) = &self.shared.options.auth {
+            let command = format!("AUTH PLAIN {}\r\n", wire::auth_plain(user, password));
+            self.stream.write_all(command.as_bytes()).await?;
+            limited(self.shared.options.timeout, self.expect(235)).await?;
+        }
+        self.template = Template::new(&plan(self.shared, &self.offers));
+        Ok(())
+    }
+
+    async fn messages(&mut self, mut due: Option<Due>) -> io::Result<Left> {
+        let options = &self.shared.options;
+        let mut begun = false;
+        let mut carried = 0;
+        loop {
+            if due.is_none() {
+                due = self.shared.next_due().await;
+            }
+            let Some(message) = due.take() else {
+                self.quit().await;
+                return Ok(Left::Finished);
+            };
+            carried += 1;
+            let is_last = carried == options.messages_per_connection;
+            let mut progress = Progress::default();
+            let sent = self.message(message, begun, is_last, &mut progress);
+            if let Err(error) = limited(options.timeout, sent).await {
+                let mut tally = lock(self.tally);
+                let lost = 1 + u64::from(progress.next.is_some());
+                tally.sent += lost;
+                tally.failed += lost;
+                if progress.ended {
+                    tally.unanswered.insert(message.0);
+                }
+                return Err(error);
+            }
+            self.shared.failures.store(0, Relaxed);
+            if is_last {
+                self.quit().await;
+                return Ok(Left::UsedUp);
+            }
+            due = progress.next;
+            begun = due.is_some();
+        }
+    }
+
+    /// One transaction. `begun` when its commands went out with the end of the message before.
+    async fn message(
+        &mut self,
+        (number, mut scheduled): Due,
+        begun: bool,
+        is_last: bool,
+        progress: &mut Progress,
+    ) -> io::Result<()> {
+        let options = &self.shared.options;
+        let chunking = options.chunking && self.offers.chunking;
+        let pipelining = options.pipelining && self.offers.pipelining;
+        if !begun {
+            self.template.address(number);
+        }
+        if chunking {
+            self.template.mark(number, scheduled);
+            self.stream.write_all(self.template.whole()).await?;
+            progress.ended = true;
+        } else if pipelining && !begun {
+            self.stream.write_all(self.template.commands()).await?;
+        }
+        let mut refused = 0;
+        let mut goes_on = true;
+        for index in 0..options.recipients + 2 {
+            if !chunking && !pipelining {
+                let line =
+                    self.template.commands().split_inclusive(|octet| *octet == b'\n').nth(index as usize);
+                self.stream.write_all(line.expect("a line for each command")).await?;
+            }
+            let code = self.reply().await?;
+            let is_end = index == options.recipients + 1;
+            if code >= 400 {
+                lock(self.tally).complain(|| self.text.clone());
+                let is_recipient = index > 0 && !is_end;
+                refused += u64::from(is_recipient);
+                if !is_recipient {
+                    goes_on = false;
+                    if !chunking && !pipelining {
+                        break;
+                    }
+                }
+            }
+        }
+        lock(self.tally).recipients_refused += if goes_on { refused } else { 0 };
+        if goes_on && !chunking {
+            if refused == options.recipients {
+                // 354 without a recipient: an empty message must follow (RFC 2920 §3.1).
+                self.stream.write_all(b".\r\n").await?;
+                self.reply().await?;
+                goes_on = false;
+            } else {
+                if self.shared.pace.is_none() && options.overlap {
+                    scheduled = wire::unix_us();
+                }
+                self.template.mark(number, scheduled);
+                if options.overlap && pipelining && self.shared.pace.is_none() && !is_last {
+                    progress.next = self.shared.next_due().await;
+                }
+                progress.ended = true;
+                if let Some((next, _)) = progress.next {
+                    self.template.address(next);
+                    self.stream.write_all(self.template.whole()).await?;
+                } else {
+                    self.stream.write_all(self.template.content()).await?;
+                }
+                if self.reply().await? >= 400 {
+                    goes_on = false;
+                }
+            }
+        }
+        let now = wire::unix_us();
+        let mut tally = lock(self.tally);
+        tally.sent += 1;
+        if goes_on {
+            tally.accepted += 1;
+            tally.acknowledged.insert(number);
+            tally.latency.record_us(now.saturating_sub(scheduled));
+            self.shared.accepted.fetch_add(1, Relaxed);
+        } else {
+            tally.refused += 1;
+            tally.complain(|| self.text.clone());
+        }
+        tally.first_us = Some(tally.first_us.map_or(scheduled, |first| first.min(scheduled)));
+        tally.last_us = tally.last_us.max(now);
+        drop(tally);
+        Ok(())
+    }
+
+    /// Leaves politely. The peer closes first, so that the port pair waits on its side and not on ours.
+    async fn quit(&mut self) {
+        let farewell = async {
+            self.stream.write_all(b"QUIT\r\n").await?;
+            self.reply().await?;
+            while self.buffer.fill(&mut self.stream).await.is_ok() {
+                self.buffer.consume(usize::MAX);
+            }
+            self.stream.shutdown().await
+        };
+        // Nothing depends on it: every message on this connection has its answer.
+        let _ = limited(Duration::from_secs(2), farewell).await;
+    }
+}
+
+impl<S> Drop for Session<'_, S> {
+    fn drop(&mut self) {
+        let Ok(mut tally) = self.tally.lock() else { return };
+        for (code, count) in (200..).zip(self.codes.iter()).filter(|(_, count)| **count > 0) {
+            *tally.codes.entry(code).or_default() += count;
+        }
+    }
+}
+
+fn plan<'a>(shared: &'a Shared, offers: &Offers) -> Plan<'a> {
+    let options = &shared.options;
+    Plan {
+        run: shared.run,
+        size: options.size,
+        sender: &options.sender,
+        recipient: options.recipient.as_deref(),
+        recipient_domain: &options.recipient_domain,
+        recipient_domains: options.recipient_domains,
+        recipients: options.recipients.max(1),
+        chunking: options.chunking && offers.chunking,
+        declare_size: offers.size,
+    }
+}

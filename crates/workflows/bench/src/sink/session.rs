@@ -1,0 +1,785 @@
+//! One connection to the sink: commands, content, and the rules asked at each phase.
+//!
+//! Replies wait in `out` until the input is used up, so that a pipelined group is answered in one write.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::LazyLock;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use memchr::memmem::Finder;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::rules::{Action, Event, Phase};
+use super::{Captured, CapturedRecipient, Keep, RUNS_MAX, Shared, lock};
+use crate::sequence::{MARK_FIELD, Mark};
+use crate::wire::{self, Buffer};
+
+static MARK_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(MARK_FIELD));
+static HEADER_END_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
+
+/// Holds a common message whole, so that it is read with one call; a command line may be as long too.
+const BUFFER_OCTETS: usize = 64 * 1024;
+/// A header in which no mark was found so far is given up.
+const HEADER_MAX: usize = 64 * 1024;
+
+/// What a connection must be able to do besides reading and writing.
+pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {
+    /// Makes the coming close a TCP reset.
+    fn reset_on_close(&self);
+}
+
+impl Wire for TcpStream {
+    fn reset_on_close(&self) {
+        // Without it the peer sees an ordinary close, which is a drop all the same.
+        let _ = self.set_zero_linger();
+    }
+}
+
+/// Serves a connection to its end. What ends it is the peer's affair, so no error comes back.
+pub(super) async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr) {
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let _ = Session::new(shared, stream, peer, false).run().await;
+}
+
+/// How a session goes on.
+#[derive(PartialEq, Eq)]
+enum Flow {
+    On,
+    Close,
+}
+
+/// What the rules have decided about the thing at hand.
+#[derive(PartialEq, Eq)]
+enum Verdict {
+    /// Nothing; do as usual.
+    Usual,
+    /// It has been answered.
+    Answered,
+    TakeDrop,
+    Close,
+}
+
+struct Session<'a, S> {
+    shared: &'a Shared,
+    stream: S,
+    peer: SocketAddr,
+    secure: bool,
+    authenticated: bool,
+    buffer: Buffer,
+    line: Vec<u8>,
+    out: Vec<u8>,
+    helo: Vec<u8>,
+    transaction: Transaction,
+    /// Pause before each reply octet of the next flush.
+    slow: Option<Duration>,
+}
+
+/// What is known of the message being received; its memory is used again for the next.
+#[derive(Default)]
+struct Transaction {
+    is_open: bool,
+    mail: Argument,
+    recipients: Vec<Argument>,
+    /// Recipients in use; those behind keep their memory.
+    recipient_count: usize,
+    content: Vec<u8>,
+    octets: u64,
+    /// BDAT has begun.
+    in_chunks: bool,
+    header: Header,
+}
+
+/// The argument of MAIL or RCPT: an address and what follows.
+#[derive(Default)]
+struct Argument {
+    address: Vec<u8>,
+    parameters: Vec<u8>,
+}
+
+/// The search for the mark.
+#[derive(Default)]
+struct Header {
+    /// What has been searched in vain, when it came in pieces.
+    so_far: Vec<u8>,
+    is_decided: bool,
+    mark: Option<Mark>,
+}
+
+impl Header {
+    fn look(&mut self, piece: &[u8]) {
+        if self.is_decided {
+            return;
+        }
+        if !self.so_far.is_empty() {
+            self.so_far.extend_from_slice(piece);
+        }
+        let text = if self.so_far.is_empty() { piece } else { &self.so_far };
+        match find_mark(text) {
+            Some(mark) => (self.is_decided, self.mark) = (true, mark),
+            None if text.len() > HEADER_MAX => self.is_decided = true,
+            None if self.so_far.is_empty() => self.so_far.extend_from_slice(piece),
+            None => {}
+        }
+    }
+
+    fn clear(&mut self) {
+        self.so_far.clear();
+        (self.is_decided, self.mark) = (false, None);
+    }
+}
+
+/// `None` while more of the header is needed to tell.
+fn find_mark(text: &[u8]) -> Option<Option<Mark>> {
+    let end = || if text.starts_with(b"\r\n") { Some(0) } else { HEADER_END_FINDER.find(text) };
+    let Some(at) = MARK_FINDER.find(text) else { return end().map(|_| None) };
+    if HEADER_END_FINDER.find(&text[..at]).is_some() || (at > 0 && text[at - 1] != b'\n') {
+        return Some(None);
+    }
+    let value = &text[at + MARK_FIELD.len()..];
+    let length = memchr::memchr(b'\r', value)?;
+    Some(Mark::parse(&value[..length]))
+}
+
+impl Transaction {
+    fn clear(&mut self) {
+        self.is_open = false;
+        self.recipient_count = 0;
+        self.content.clear();
+        self.octets = 0;
+        self.in_chunks = false;
+        self.header.clear();
+    }
+
+    fn recipients(&self) -> &[Argument] {
+        &self.recipients[..self.recipient_count]
+    }
+}
+
+impl Argument {
+    /// Takes `<address> parameters`; false when there are no angle brackets.
+    fn set(&mut self, text: &[u8]) -> bool {
+        let text = text.trim_ascii_start();
+        let Some(end) =
+            text.first().filter(|first| **first == b'<').and_then(|_| memchr::memrchr(b'>', text))
+        else {
+            return false;
+        };
+        self.address.clear();
+        self.address.extend_from_slice(&text[1..end]);
+        self.parameters.clear();
+        self.parameters.extend_from_slice(text[end + 1..].trim_ascii());
+        true
+    }
+
+    /// The number in the loader's `b<number>@`.
+    fn index(&self) -> Option<u64> {
+        let rest = self.address.strip_prefix(b"b")?;
+        wire::decimal(&rest[..memchr::memchr(b'@', rest)?])
+    }
+}
+
+/// Strips a keyword without regard to case.
+fn after_keyword<'a>(line: &'a [u8], keyword: &[u8]) -> Option<&'a [u8]> {
+    let (head, rest) = line.split_at_checked(keyword.len())?;
+    head.eq_ignore_ascii_case(keyword).then_some(rest)
+}
+
+impl<'a, S: Wire> Session<'a, S> {
+    fn new(shared: &'a Shared, stream: S, peer: SocketAddr, secure: bool) -> Self {
+        Self {
+            shared,
+            stream,
+            peer,
+            secure,
+            authenticated: false,
+            buffer: Buffer::new(BUFFER_OCTETS, BUFFER_OCTETS),
+            line: Vec::with_capacity(128),
+            out: Vec::with_capacity(512),
+            helo: Vec::new(),
+            transaction: Transaction::default(),
+            slow: None,
+        }
+    }
+
+    async fn run(mut self) -> io::Result<()> {
+        if !self.secure {
+            if self.ask(Phase::Connect).await? != Verdict::Usual {
+                return Ok(());
+            }
+            match self.ask(Phase::Banner).await? {
+                Verdict::Close => return self.flush().await,
+                Verdict::Answered => {}
+                _ => self.say(&format!("220 {} ESMTP sink", self.shared.options.hostname)),
+            }
+        }
+        loop {
+            while self.buffer.line().is_none() {
+                self.flush().await?;
+                self.buffer.fill(&mut self.stream).await?;
+            }
+            self.take_line();
+            let flow = self.command().await?;
+            if flow == Flow::Close {
+                self.flush().await?;
+                return self.stream.shutdown().await;
+            }
+        }
+    }
+
+    fn take_line(&mut self) {
+        let Some((line, used)) = self.buffer.line() else { return };
+        let is_bare = used == line.len() + 1;
+        self.line.clear();
+        self.line.extend_from_slice(line);
+        self.buffer.consume(used);
+        if self.shared.options.strict {
+            if is_bare {
+                self.fault("command ended by a bare LF");
+            }
+            if !self.shared.options.pipelining && !self.buffer.unread().is_empty() {
+                self.fault("pipelining without an offer");
+            }
+        }
+    }
+
+    fn say(&mut self, reply: &str) {
+        self.out.extend_from_slice(reply.as_bytes());
+        self.out.extend_from_slice(b"\r\n");
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        if self.out.is_empty() {
+            return Ok(());
+        }
+        match self.slow.take() {
+            None => self.stream.write_all(&self.out).await?,
+            Some(pause) => {
+                for octet in &self.out {
+                    tokio::time::sleep(pause).await;
+                    self.stream.write_all(&[*octet]).await?;
+                }
+            }
+        }
+        self.out.clear();
+        Ok(())
+    }
+
+    fn fault(&self, what: &'static str) {
+        *lock(&self.shared.totals).faults.entry(what).or_default() += 1;
+    }
+
+    async fn command(&mut self) -> io::Result<Flow> {
+        let line = std::mem::take(&mut self.line);
+        let flow = self.dispatch(&line).await;
+        self.line = line;
+        flow
+    }
+
+    async fn dispatch(&mut self, line: &[u8]) -> io::Result<Flow> {
+        if let Some(argument) = after_keyword(line, b"MAIL FROM:") {
+            self.mail(argument).await
+        } else if let Some(argument) = after_keyword(line, b"RCPT TO:") {
+            self.rcpt(argument).await
+        } else if line.eq_ignore_ascii_case(b"DATA") {
+            self.data().await
+        } else if let Some(argument) = after_keyword(line, b"BDAT ") {
+            self.bdat(argument).await
+        } else if let Some(name) = after_keyword(line, b"EHLO ") {
+            self.hello(name, true).await
+        } else if let Some(name) = after_keyword(line, b"HELO ") {
+            self.hello(name, false).await
+        } else if line.eq_ignore_ascii_case(b"RSET") {
+            self.transaction.clear();
+            self.say("250 2.0.0 reset");
+            Ok(Flow::On)
+        } else if line.eq_ignore_ascii_case(b"QUIT") {
+            if self.ask(Phase::Quit).await? == Verdict::Usual {
+                self.say("221 2.0.0 bye");
+            }
+            Ok(Flow::Close)
+        } else if after_keyword(line, b"NOOP").is_some() {
+            self.say("250 2.0.0 ok");
+            Ok(Flow::On)
+        } else if let Some(argument) = after_keyword(line, b"AUTH ") {
+            self.auth(argument).await
+        } else {
+            if self.shared.options.strict {
+                self.fault("unknown command");
+            }
+            self.say("500 5.5.2 unknown command");
+            Ok(Flow::On)
+        }
+    }
+
+    async fn hello(&mut self, name: &[u8], extended: bool) -> io::Result<Flow> {
+        self.helo.clear();
+        self.helo.extend_from_slice(name.trim_ascii());
+        self.transaction.clear();
+        match self.ask(Phase::Helo).await? {
+            Verdict::Usual if extended => self.out.extend_from_slice(self.shared.ehlo.as_bytes()),
+            Verdict::Usual => self.say(&format!("250 {}", self.shared.options.hostname)),
+            Verdict::Close => return Ok(Flow::Close),
+            _ => self.helo.clear(),
+        }
+        Ok(Flow::On)
+    }
+
+    async fn auth(&mut self, argument: &[u8]) -> io::Result<Flow> {
+        match self.ask(Phase::Auth).await? {
+            Verdict::Usual => {}
+            Verdict::Close => return Ok(Flow::Close),
+            _ => return Ok(Flow::On),
+        }
+        let Some(credentials) = &self.shared.options.auth else {
+            self.say("503 5.5.1 not offered");
+            return Ok(Flow::On);
+        };
+        let Some(initial) = after_keyword(argument, b"PLAIN") else {
+            self.say("504 5.5.4 only PLAIN");
+            return Ok(Flow::On);
+        };
+        let mut response = initial.trim_ascii().to_vec();
+        if response.is_empty() {
+            self.say("334 ");
+            while self.buffer.line().is_none() {
+                self.flush().await?;
+                self.buffer.fill(&mut self.stream).await?;
+            }
+            self.take_line();
+            response = self.line.clone();
+        }
+        self.authenticated =
+            response == wire::auth_plain(&credentials.user, &credentials.password).as_bytes();
+        self.say(if self.authenticated { "235 2.7.0 welcome" } else { "535 5.7.8 wrong" });
+        Ok(Flow::On)
+    }
+
+    async fn mail(&mut self, argument: &[u8]) -> io::Result<Flow> {
+        if self.helo.is_empty() || self.transaction.is_open {
+            return Ok(self.out_of_order());
+        }
+        self.transaction.clear();
+        if !self.transaction.mail.set(argument) {
+            self.say("501 5.5.4 MAIL FROM:<address>");
+            return Ok(Flow::On);
+        }
+        match self.ask(Phase::Mail).await? {
+            Verdict::Usual => {}
+            Verdict::Close => return Ok(Flow::Close),
+            _ => return Ok(Flow::On),
+        }
+        let declared = size_parameter(&self.transaction.mail.parameters);
+        if declared.is_some_and(|size| size > self.shared.options.size_max) {
+            self.say("552 5.3.4 too large");
+            return Ok(Flow::On);
+        }
+        self.transaction.is_open = true;
+        self.say("250 2.1.0 ok");
+        Ok(Flow::On)
+    }
+
+    fn out_of_order(&mut self) -> Flow {
+        if self.shared.options.strict {
+            self.fault("command out of order");
+        }
+        self.say("503 5.5.1 bad sequence of commands");
+        Flow::On
+    }
+
+    async fn rcpt(&mut self, argument: &[u8]) -> io::Result<Flow> {
+        let transaction = &mut self.transaction;
+        if !transaction.is_open || transaction.in_chunks {
+            return Ok(self.out_of_order());
+        }
+        if transaction.recipient_count == self.shared.options.recipients_max {
+            self.say("452 4.5.3 too many recipients");
+            return Ok(Flow::On);
+        }
+        let count = transaction.recipient_count;
+        if transaction.recipients.len() == count {
+            transaction.recipients.push(Argument::default());
+        }
+        if !transaction.recipients[count].set(argument) {
+            self.say("501 5.5.4 RCPT TO:<address>");
+            return Ok(Flow::On);
+        }
+        match self.ask(Phase::Rcpt).await? {
+            Verdict::Usual => {}
+            Verdict::Close => return Ok(Flow::Close),
+            _ => return Ok(Flow::On),
+        }
+        self.transaction.recipient_count += 1;
+        self.say("250 2.1.5 ok");
+        Ok(Flow::On)
+    }
+
+    async fn data(&mut self) -> io::Result<Flow> {
+        if self.transaction.recipient_count == 0 || self.transaction.in_chunks {
+            return Ok(self.out_of_order());
+        }
+        match self.ask(Phase::Data).await? {
+            Verdict::Usual => {}
+            Verdict::Close => return Ok(Flow::Close),
+            _ => return Ok(Flow::On),
+        }
+        self.say("354 go on");
+        if self.shared.options.strict && !self.buffer.unread().is_empty() {
+            self.fault("content before 354");
+        }
+        if self.shared.has_rules.load(Relaxed) {
+            self.flush().await?;
+            if self.buffer.unread().is_empty() {
+                self.buffer.fill(&mut self.stream).await?;
+            }
+            if self.ask(Phase::Body).await? == Verdict::Close {
+                return Ok(Flow::Close);
+            }
+        }
+        let pause = self.slow.take();
+        let mut at_start = true;
+        while !self.content(&mut at_start) {
+            self.flush().await?;
+            if let Some(pause) = pause {
+                tokio::time::sleep(pause).await;
+            }
+            self.buffer.fill(&mut self.stream).await?;
+        }
+        self.end_of_message(true).await
+    }
+
+    /// Takes what the buffer holds of the content; true when the end of data was in it.
+    fn content(&mut self, at_start: &mut bool) -> bool {
+        let data = self.buffer.unread();
+        if *at_start {
+            // The CRLF before the dot may be that of the DATA command.
+            if data.starts_with(b".\r\n") {
+                self.buffer.consume(3);
+                return true;
+            }
+            if b".\r\n".starts_with(data) {
+                return false;
+            }
+            *at_start = false;
+        }
+        let (octets, used, is_end) = match wire::end_of_data(data) {
+            Some(at) => (at + 2, at + wire::END_OF_DATA.len(), true),
+            None => {
+                let safe = data.len().saturating_sub(wire::END_OF_DATA.len() - 1);
+                (safe, safe, false)
+            }
+        };
+        let piece = &data[..octets];
+        self.transaction.header.look(piece);
+        self.transaction.octets += octets as u64;
+        if self.shared.collects() {
+            self.transaction.content.extend_from_slice(piece);
+        }
+        self.buffer.consume(used);
+        is_end
+    }
+
+    async fn bdat(&mut self, argument: &[u8]) -> io::Result<Flow> {
+        let mut words = argument.split(|octet| *octet == b' ').filter(|word| !word.is_empty());
+        let Some(mut left) = words.next().and_then(wire::decimal) else {
+            self.say("501 5.5.4 BDAT size [LAST]");
+            return Ok(Flow::On);
+        };
+        let is_last = words.next().is_some_and(|word| word.eq_ignore_ascii_case(b"LAST"));
+        let is_first = !self.transaction.in_chunks;
+        let in_order = self.transaction.recipient_count > 0 && self.shared.options.chunking;
+        self.transaction.in_chunks = true;
+        let octets = left;
+        while left > 0 {
+            if self.buffer.unread().is_empty() {
+                self.flush().await?;
+                self.buffer.fill(&mut self.stream).await?;
+            }
+            let data = self.buffer.unread();
+            let piece = &data[..usize::try_from(left).unwrap_or(usize::MAX).min(data.len())];
+            if in_order {
+                self.transaction.header.look(piece);
+                self.transaction.octets += piece.len() as u64;
+                if self.shared.collects() {
+                    self.transaction.content.extend_from_slice(piece);
+                }
+            }
+            left -= piece.len() as u64;
+            let used = piece.len();
+            self.buffer.consume(used);
+        }
+        if !in_order {
+            self.transaction.clear();
+            return Ok(self.out_of_order());
+        }
+        if is_first {
+            match self.ask(Phase::Data).await? {
+                Verdict::Usual => {}
+                Verdict::Close => return Ok(Flow::Close),
+                _ => {
+                    self.transaction.clear();
+                    return Ok(Flow::On);
+                }
+            }
+        }
+        if is_last {
+            return self.end_of_message(false).await;
+        }
+        self.say(&format!("250 2.0.0 {octets} octets"));
+        Ok(Flow::On)
+    }
+
+    async fn end_of_message(&mut self, is_dotted: bool) -> io::Result<Flow> {
+        let now_us = wire::unix_us();
+        let verdict = self.ask(Phase::Dot).await?;
+        let flow = match verdict {
+            Verdict::Usual if self.transaction.octets > self.shared.options.size_max => {
+                self.say("552 5.3.4 too large");
+                Flow::On
+            }
+            Verdict::Usual => {
+                self.take_message(is_dotted, now_us);
+                self.say("250 2.0.0 taken");
+                Flow::On
+            }
+            Verdict::TakeDrop => {
+                self.take_message(is_dotted, now_us);
+                Flow::Close
+            }
+            Verdict::Answered => Flow::On,
+            Verdict::Close => Flow::Close,
+        };
+        self.transaction.clear();
+        Ok(flow)
+    }
+
+    fn take_message(&mut self, is_dotted: bool, now_us: u64) {
+        if self.shared.collects() {
+            self.inspect_and_keep(is_dotted);
+        }
+        let transaction = &self.transaction;
+        let recipients = transaction.recipients();
+        let mut totals = lock(&self.shared.totals);
+        let totals = &mut *totals;
+        totals.messages += 1;
+        totals.recipients += recipients.len() as u64;
+        totals.octets += transaction.octets;
+        let Some(mark) = &transaction.header.mark else {
+            totals.unmarked += 1;
+            return;
+        };
+        if totals.runs.len() < RUNS_MAX || totals.runs.contains_key(&mark.run) {
+            let run = totals.runs.entry(mark.run).or_default();
+            let indices = recipients.iter().zip(0u64..).map(|(to, nth)| to.index().unwrap_or(nth));
+            run.count(mark, indices, now_us);
+        }
+    }
+
+    fn inspect_and_keep(&mut self, is_dotted: bool) {
+        let transaction = &mut self.transaction;
+        let content = std::mem::take(&mut transaction.content);
+        let content = if is_dotted { without_stuffing(content) } else { content };
+        let transaction = &self.transaction;
+        if self.shared.options.strict {
+            content_faults(&content, &transaction.mail.parameters).for_each(|what| self.fault(what));
+            let declared = size_parameter(&transaction.mail.parameters);
+            if declared.is_some_and(|size| size < content.len() as u64) {
+                self.fault("SIZE declared too small");
+            }
+        }
+        if matches!(self.shared.options.keep, Keep::Nothing) {
+            return;
+        }
+        let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+        self.shared.keep(Captured {
+            number: self.shared.kept_count.fetch_add(1, Relaxed) + 1,
+            peer: self.peer,
+            helo: text(&self.helo),
+            secure: self.secure,
+            authenticated: self.authenticated,
+            reverse_path: text(&transaction.mail.address),
+            parameters: text(&transaction.mail.parameters),
+            recipients: transaction
+                .recipients()
+                .iter()
+                .map(|to| CapturedRecipient { address: text(&to.address), parameters: text(&to.parameters) })
+                .collect(),
+            content: Bytes::from(content),
+            received: SystemTime::now(),
+        });
+    }
+
+    /// Asks the rules about this phase and does what they say, as far as it is the same everywhere.
+    async fn ask(&mut self, phase: Phase) -> io::Result<Verdict> {
+        if !self.shared.has_rules.load(Relaxed) {
+            return Ok(Verdict::Usual);
+        }
+        let Some(action) = self.judge(phase) else { return Ok(Verdict::Usual) };
+        lock(&self.shared.totals).rules_acted += 1;
+        // What was asked before has its answer before this one misbehaves.
+        if !matches!(action, Action::Reply(_) | Action::Close(_)) {
+            self.flush().await?;
+        }
+        match action {
+            Action::Reply(text) | Action::Junk(text) => {
+                self.out.extend_from_slice(text.as_bytes());
+                Ok(Verdict::Answered)
+            }
+            Action::Close(text) => {
+                self.out.extend_from_slice(text.as_bytes());
+                Ok(Verdict::Close)
+            }
+            Action::Drop { reset } => {
+                if reset {
+                    self.stream.reset_on_close();
+                }
+                Ok(Verdict::Close)
+            }
+            Action::TakeDrop => Ok(Verdict::TakeDrop),
+            Action::Stall(Some(time)) => {
+                tokio::time::sleep(time).await;
+                Ok(Verdict::Usual)
+            }
+            Action::Stall(None) => {
+                self.stall(phase).await;
+                Ok(Verdict::Close)
+            }
+            Action::Slow(pause) => {
+                self.slow = Some(pause);
+                Ok(Verdict::Usual)
+            }
+            Action::Accept => Ok(Verdict::Usual),
+        }
+    }
+
+    fn judge(&self, phase: Phase) -> Option<Action> {
+        let transaction = &self.transaction;
+        let one: [&[u8]; 1];
+        let many: Vec<&[u8]>;
+        let addresses: &[&[u8]] = match phase {
+            Phase::Helo => {
+                one = [&self.helo];
+                &one
+            }
+            Phase::Mail => {
+                one = [&transaction.mail.address];
+                &one
+            }
+            Phase::Rcpt => {
+                one = [&transaction.recipients[transaction.recipient_count].address];
+                &one
+            }
+            Phase::Data | Phase::Body | Phase::Dot => {
+                many = transaction.recipients().iter().map(|to| &to.address[..]).collect();
+                &many
+            }
+            _ => &[],
+        };
+        let has_mail = matches!(phase, Phase::Mail | Phase::Rcpt | Phase::Data | Phase::Body | Phase::Dot);
+        let event = Event {
+            reverse_path: has_mail.then_some(&transaction.mail.address),
+            addresses,
+            open: self.shared.open.load(Relaxed),
+        };
+        lock(&self.shared.book).judge(phase, Instant::now(), event)
+    }
+
+    /// Until the peer gives up. At `body` nothing is read, so that its send buffer fills.
+    async fn stall(&mut self, phase: Phase) {
+        if phase == Phase::Body {
+            tokio::time::sleep(Duration::from_secs(24 * 3600)).await;
+        }
+        while self.buffer.fill(&mut self.stream).await.is_ok() {
+            self.buffer.consume(usize::MAX);
+        }
+    }
+}
+
+/// `SIZE=n` among the parameters of MAIL.
+fn size_parameter(parameters: &[u8]) -> Option<u64> {
+    let mut words = parameters.split(|octet| *octet == b' ');
+    words.find_map(|word| after_keyword(word, b"SIZE=")).and_then(wire::decimal)
+}
+
+/// Takes away the dot that the client put before each line that began with one (RFC 5321 §4.5.2).
+fn without_stuffing(content: Vec<u8>) -> Vec<u8> {
+    let stuffed: Vec<usize> = memchr::memmem::find_iter(&content, b"\r\n.").map(|at| at + 2).collect();
+    if stuffed.is_empty() && !content.starts_with(b".") {
+        return content;
+    }
+    let mut plain = Vec::with_capacity(content.len());
+    let mut from = usize::from(content.starts_with(b"."));
+    for dot in stuffed {
+        plain.extend_from_slice(&content[from..dot]);
+        from = dot + 1;
+    }
+    plain.extend_from_slice(&content[from..]);
+    plain
+}
+
+/// Longest line without its CRLF (RFC 5321 §4.5.3.1.6).
+const LINE_MAX: usize = 998;
+
+fn content_faults(content: &[u8], parameters: &[u8]) -> impl Iterator<Item = &'static str> {
+    let mut bare = false;
+    let mut long = false;
+    for line in content.split_inclusive(|octet| *octet == b'\n') {
+        let text = line.strip_suffix(b"\r\n").unwrap_or(line);
+        bare |= text.iter().any(|octet| matches!(octet, b'\r' | b'\n'));
+        long |= text.len() > LINE_MAX;
+    }
+    let words = || parameters.split(|octet| *octet == b' ');
+    let may_be_8bit = words().any(|word| {
+        after_keyword(word, b"BODY=").is_some_and(|body| !body.eq_ignore_ascii_case(b"7BIT"))
+            || word.eq_ignore_ascii_case(b"SMTPUTF8")
+    });
+    let faults = [
+        (bare, "bare CR or LF in content"),
+        (long, "content line longer than 998 octets"),
+        (content.contains(&0), "NUL in content"),
+        (!content.is_ascii() && !may_be_8bit, "8-bit content without BODY=8BITMIME"),
+    ];
+    faults.into_iter().filter(|(is_fault, _)| *is_fault).map(|(_, what)| what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_is_found_in_the_header_only() {
+        let parse = |text: &str| find_mark(text.as_bytes()).map(|mark| mark.map(|mark| mark.sequence));
+        assert_eq!(parse("Received: x\r\nX-Tuma-Bench: be-7-1\r\nA: b\r\n"), Some(Some(7)));
+        assert_eq!(parse("X-Tuma-Bench: be-7-1\r\n"), Some(Some(7)));
+        assert_eq!(parse("X-Tuma-Bench: be-7-"), None, "the value is not whole yet");
+        assert_eq!(parse("A: b\r\n\r\nX-Tuma-Bench: be-7-1\r\n"), Some(None));
+        assert_eq!(parse("\r\nbody"), Some(None));
+        assert_eq!(parse("A: b\r\n"), None);
+        assert_eq!(parse("A: X-Tuma-Bench: be-7-1\r\n"), Some(None));
+    }
+
+    #[test]
+    fn stuffing() {
+        let plain = |text: &str| String::from_utf8(without_stuffing(text.into())).expect("ASCII");
+        assert_eq!(plain("a\r\n..b\r\n...\r\n"), "a\r\n.b\r\n..\r\n");
+        assert_eq!(plain("..\r\na.b\r\n"), ".\r\na.b\r\n");
+    }
+
+    #[test]
+    fn faults() {
+        let faults = |content: &str, parameters: &str| {
+            content_faults(content.as_bytes(), parameters.as_bytes()).collect::<Vec<_>>()
+        };
+        assert_eq!(faults("a\r\nb\r\n", ""), [""; 0]);
+        assert_eq!(faults("a\nb\r\n", ""), ["bare CR or LF in content"]);
+        assert_eq!(faults("a\rb\r\n", ""), ["bare CR or LF in content"]);
+        assert_eq!(faults(&format!("{}\r\n", "a".repeat(999)), ""), ["content line longer than 998 octets"]);
+        assert_eq!(faults("ü\r\n", "SIZE=9"), ["8-bit content without BODY=8BITMIME"]);
+        assert_eq!(faults("ü\r\n", "SIZE=9 body=8bitmime"), [""; 0]);
+    }
+}
