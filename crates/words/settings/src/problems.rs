@@ -62,6 +62,8 @@ pub struct Problems {
     concealed: usize,
     /// Values that no printed source line may show.
     secrets: HashSet<Place>,
+    /// The file could not be parsed whole: a key that is not there may have been written all the same.
+    incomplete: bool,
 }
 
 #[derive(Debug)]
@@ -185,6 +187,34 @@ impl Problems {
         text
     }
 
+    /// From now on missing keys are not reported, since the tree lacks what could not be parsed.
+    pub fn expect_gaps(&mut self) {
+        self.incomplete = true;
+    }
+
+    /// True if missing keys are not reported.
+    pub fn expects_gaps(&self) -> bool {
+        self.incomplete
+    }
+
+    /// Keeps only some of the problems.
+    pub fn retain(&mut self, keep: impl FnMut(&Problem) -> bool) {
+        self.list.retain(keep);
+    }
+
+    /// Adds the problems and the secrets of another.
+    pub fn append(&mut self, other: Problems) {
+        self.secrets.extend(other.secrets);
+        self.more += other.more;
+        for problem in other.list {
+            if self.list.len() < PROBLEMS_MAX {
+                self.list.push(problem);
+            } else {
+                self.more += 1;
+            }
+        }
+    }
+
     /// True if nothing was found.
     pub fn is_empty(&self) -> bool {
         self.list.is_empty()
@@ -303,7 +333,8 @@ impl Spot {
         let before = chars.iter().filter(|(at, _)| *at < start).count();
         let width = chars.iter().filter(|(at, _)| (start..end).contains(at)).count().max(1);
 
-        let from = if before > LINE_MAX / 2 { before - LINE_MAX / 4 } else { 0 };
+        let cut = chars.len() > LINE_MAX && before > LINE_MAX / 2;
+        let from = if cut { before - LINE_MAX / 4 } else { 0 };
         let to = chars.len().min(from + LINE_MAX);
         let mut shown: String = chars.get(from..to).unwrap_or_default().iter().map(|(_, c)| *c).collect();
         let mut indent = before.saturating_sub(from);

@@ -1,0 +1,170 @@
+//! The configuration file: the only room that knows it is TOML.
+//!
+//! [`load`] reads a file and what it includes, fills in the environment, and hands the tree to the struct that
+//! the rooms' tables make up; either all of it is right, or a [`Report`] shows every mistake. Nothing here knows a
+//! setting: the root is any [`Setting`], and what `tuma config` prints ([`check`], [`json_schema`],
+//! [`Loaded::show`], [`reference`]) comes from its declaration.
+
+mod fill;
+mod fuzz;
+mod include;
+mod parse;
+mod reference;
+mod schema;
+mod show;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+
+use settings::{Node, Problems, Setting, Sources, Value};
+
+#[doc(hidden)]
+pub use fuzz::fuzz;
+pub use include::{FILE_MAX, FILES_MAX, INCLUDE_DEPTH_MAX};
+pub use reference::reference;
+pub use schema::json_schema;
+
+/// Where the values of `${NAME}` come from.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// The environment of this process. A value that is not UTF-8 counts as not set.
+pub fn process_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// A configuration that was read, and where each part of it came from.
+#[derive(Debug)]
+pub struct Loaded<T> {
+    /// What the server works with.
+    pub value: T,
+    /// What the operator should look at; holds no errors.
+    pub warnings: Report,
+    tree: Node,
+}
+
+/// What was found in a configuration, with the files it was found in. `Display` prints it without colours.
+#[derive(Debug)]
+pub struct Report {
+    /// The mistakes.
+    pub problems: Problems,
+    /// The files that were read.
+    pub sources: Sources,
+}
+
+impl Report {
+    /// Every problem as `file:line:col: error: …`, its line, a caret and what helps.
+    pub fn render(&self, colour: bool) -> String {
+        self.problems.render(&self.sources, colour)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.render(false))
+    }
+}
+
+impl std::error::Error for Report {}
+
+/// Reads a configuration file and everything it includes.
+pub fn load<T: Setting>(path: &Path, env: Environment<'_>) -> Result<Loaded<T>, Box<Report>> {
+    let mut sources = Sources::default();
+    let mut problems = Problems::new();
+    let tree = include::read_file(path, env, &mut sources, &mut problems);
+    finish(tree, sources, problems)
+}
+
+/// Reads a configuration from a text, which cannot include files. `name` stands for its path in messages.
+pub fn load_text<T: Setting>(name: &str, text: &str, env: Environment<'_>) -> Result<Loaded<T>, Box<Report>> {
+    let mut sources = Sources::default();
+    let mut problems = Problems::new();
+    let tree = include::read_text(name, text, env, &mut sources, &mut problems);
+    finish(tree, sources, problems)
+}
+
+fn finish<T: Setting>(
+    tree: Node,
+    sources: Sources,
+    mut problems: Problems,
+) -> Result<Loaded<T>, Box<Report>> {
+    // What the parser, the inclusion and the filling in found makes the lines it stands on doubtful: what the
+    // tables say about the same lines would only repeat it, and a missing key may be in what was not understood.
+    let doubtful: BTreeSet<(usize, usize)> =
+        problems.iter().map(|problem| (problem.place.file, sources.line(problem.place))).collect();
+    let mut found = Problems::new();
+    if problems.expects_gaps() {
+        found.expect_gaps();
+    }
+    let value = T::read(&tree, &mut found);
+    found.retain(|problem| {
+        problem.place.is_whole() || !doubtful.contains(&(problem.place.file, sources.line(problem.place)))
+    });
+    problems.append(found);
+    match value {
+        Some(value) if !problems.has_errors() => {
+            Ok(Loaded { value, warnings: Report { problems, sources }, tree })
+        }
+        _ => Err(Box::new(Report { problems, sources })),
+    }
+}
+
+impl<T: Setting> Loaded<T> {
+    /// The effective values as TOML, each with a comment that says where it came from; secrets hidden.
+    pub fn show(&self) -> String {
+        show::show(&self.value.show(), &self.tree, &self.warnings.sources)
+    }
+
+    /// One line for an operator whose configuration is right.
+    pub fn summary(&self) -> String {
+        let sources = &self.warnings.sources;
+        let mut text = format!("ok: {}", sources.path(0).display());
+        if sources.len() > 1 {
+            text.push_str(&format!(" and {}", plural(sources.len() - 1, "included file")));
+        }
+        text.push_str(&format!(", {} written", plural(leaves(&self.tree), "setting")));
+        match self.warnings.problems.count().1 {
+            0 => text,
+            n => format!("{text}, {}", plural(n, "warning")),
+        }
+    }
+}
+
+fn plural(n: usize, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+/// How many values a tree holds that are not tables.
+fn leaves(node: &Node) -> usize {
+    match &node.value {
+        Value::Table(entries) => entries.iter().map(|(_, node)| leaves(node)).sum(),
+        Value::Array(items) if parse::is_array_of_tables(items) => items.iter().map(leaves).sum(),
+        _ => 1,
+    }
+}
+
+/// `tuma config check`: prints every mistake and returns 1, or prints a summary and returns 0.
+pub fn check<T: Setting>(
+    path: &Path,
+    env: Environment<'_>,
+    colour: bool,
+    out: &mut dyn std::io::Write,
+) -> std::io::Result<u8> {
+    match load::<T>(path, env) {
+        Ok(loaded) => {
+            write!(out, "{}", loaded.warnings.render(colour))?;
+            writeln!(out, "{}", loaded.summary())?;
+            Ok(0)
+        }
+        Err(report) => {
+            let (errors, warnings) = report.problems.count();
+            write!(out, "{}", report.render(colour))?;
+            let warnings =
+                if warnings > 0 { format!(", {}", plural(warnings, "warning")) } else { String::new() };
+            writeln!(out, "{}{warnings}", plural(errors, "error"))?;
+            Ok(1)
+        }
+    }
+}

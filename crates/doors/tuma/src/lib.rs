@@ -1,0 +1,3 @@
+//! Tuma, a mail transfer agent: the parts of the binary that tests drive too.
+
+pub mod config;
