@@ -11,7 +11,7 @@ const WORD_MAX: usize = 200;
 /// is cut with `...`.
 pub fn one_line(text: &str, max: usize) -> String {
     let mut out = String::with_capacity(text.len().min(max));
-    for word in text.split(|c: char| matches!(c, ' ' | '\t' | '\r' | '\n')).filter(|word| !word.is_empty()) {
+    for word in text.split([' ', '\t', '\r', '\n']).filter(|word| !word.is_empty()) {
         if !out.is_empty() {
             out.push(' ');
         }
