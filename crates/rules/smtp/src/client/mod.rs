@@ -12,13 +12,11 @@
 mod extensions;
 mod machine;
 mod reply;
-mod stuff;
 mod transaction;
 
 pub use extensions::Extensions;
 pub use machine::{Client, Config, Credentials, Event, Failure, Stage, Timeouts, TlsUse};
 pub use reply::{ReplyError, ReplyReader};
-pub use stuff::Stuffer;
 pub use transaction::{Finished, RecipientResult, Transaction};
 
 #[cfg(test)]

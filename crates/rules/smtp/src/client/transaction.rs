@@ -1,6 +1,7 @@
 //! One transaction on its way through a session: what was sent, what was answered, what became of whom.
 
-use super::{Extensions, Stuffer};
+use super::Extensions;
+use crate::data::{END_OF_DATA, Stuffer};
 use bytes::Bytes;
 use mail::{BodyType, Message, Notify, Outcome, Reply, Ret};
 use std::fmt::Write;
@@ -109,6 +110,7 @@ impl Running {
         if done {
             if !self.bdat {
                 self.stuffer.finish(out);
+                out.extend_from_slice(END_OF_DATA);
             }
             self.ended = true;
         }
