@@ -1,0 +1,135 @@
+//! A resolver that remembers: bounded in entries and in the size of each, with times held within limits.
+
+use crate::memo::Memo;
+use crate::{Answer, BoxFuture, Mx, Resolver};
+use mail::Domain;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What is remembered of DNS, and how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheConfig {
+    /// Names remembered for each kind of record (MX, A, AAAA), absent ones included.
+    pub names_max: usize,
+    /// Records are believed at least this long, whatever their TTL: a TTL of 0 must not mean a question for
+    /// every message.
+    pub ttl_min: Duration,
+    /// Records are believed at most this long.
+    pub ttl_max: Duration,
+    /// The absence of a name or record is believed at least this long.
+    pub negative_ttl_min: Duration,
+    /// The absence of a name or record is believed at most this long.
+    pub negative_ttl_max: Duration,
+    /// After SERVFAIL, a timeout and the like, the question is not asked again for this long.
+    pub failure_ttl: Duration,
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self {
+            names_max: 20_000,
+            ttl_min: Duration::from_secs(10),
+            ttl_max: Duration::from_secs(3600),
+            negative_ttl_min: Duration::from_secs(10),
+            negative_ttl_max: Duration::from_secs(600),
+            failure_ttl: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Remembers what another resolver answers, and asks it one question at a time for each name and kind.
+pub struct Cached {
+    inner: Arc<dyn Resolver>,
+    config: CacheConfig,
+    mx: Memo<Domain, Answer<Mx>>,
+    a: Memo<Domain, Answer<Ipv4Addr>>,
+    aaaa: Memo<Domain, Answer<Ipv6Addr>>,
+}
+
+impl Cached {
+    /// Remembers what `inner` answers.
+    pub fn new(inner: Arc<dyn Resolver>, config: CacheConfig) -> Self {
+        let max = config.names_max;
+        Self { inner, config, mx: Memo::new(max), a: Memo::new(max), aaaa: Memo::new(max) }
+    }
+
+    /// Names remembered now, over all kinds.
+    pub fn names(&self) -> usize {
+        self.mx.len() + self.a.len() + self.aaaa.len()
+    }
+
+    fn clamp<T>(&self, answer: Answer<T>) -> (Answer<T>, Duration) {
+        let config = &self.config;
+        let positive = |ttl: Duration| ttl.max(config.ttl_min).min(config.ttl_max);
+        let negative = |ttl: Duration| ttl.max(config.negative_ttl_min).min(config.negative_ttl_max);
+        match answer {
+            Answer::Found(records, ttl) => (Answer::Found(records, positive(ttl)), positive(ttl)),
+            Answer::NoData(ttl) => (Answer::NoData(negative(ttl)), negative(ttl)),
+            Answer::NxDomain(ttl) => (Answer::NxDomain(negative(ttl)), negative(ttl)),
+            Answer::Temporary(why) => (Answer::Temporary(why), config.failure_ttl),
+        }
+    }
+}
+
+impl Resolver for Cached {
+    fn mx<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Answer<Mx>> {
+        Box::pin(self.mx.get_or(name, || async { self.clamp(self.inner.mx(name).await) }))
+    }
+
+    fn a<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Answer<Ipv4Addr>> {
+        Box::pin(self.a.get_or(name, || async { self.clamp(self.inner.a(name).await) }))
+    }
+
+    fn aaaa<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Answer<Ipv6Addr>> {
+        Box::pin(self.aaaa.get_or(name, || async { self.clamp(self.inner.aaaa(name).await) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::zone::Zone;
+    use tokio::time::advance;
+
+    #[tokio::test(start_paused = true)]
+    async fn times_are_held_within_limits() {
+        let zone = Arc::new(Zone::new());
+        let cached = Cached::new(zone.clone(), CacheConfig::default());
+        // TTL, how long the answer must be remembered.
+        for (name, ttl, lasts) in [("zero.test", 0, 10), ("day.test", 1 << 31, 3600), ("mid.test", 60, 60)] {
+            let domain = Domain::parse(name).unwrap();
+            zone.a(name, "192.0.2.1").ttl(name, ttl);
+            let ask = async || assert!(matches!(cached.a(&domain).await, Answer::Found(..)), "{name}");
+            ask().await;
+            advance(Duration::from_secs(lasts) - Duration::from_millis(1)).await;
+            ask().await;
+            assert_eq!(zone.asked(name), 1, "{name}");
+            advance(Duration::from_millis(1)).await;
+            ask().await;
+            assert_eq!(zone.asked(name), 2, "{name}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn floods_of_absent_and_failing_names_are_bounded_and_remembered() {
+        let zone = Arc::new(Zone::new());
+        let cached = Cached::new(zone.clone(), CacheConfig { names_max: 100, ..CacheConfig::default() });
+        for n in 0..10_000 {
+            let domain = Domain::parse(&format!("n{n}.test")).unwrap();
+            assert!(matches!(cached.mx(&domain).await, Answer::NxDomain(_)));
+            assert!(cached.names() <= 100);
+        }
+        let (absent, failing) =
+            (Domain::parse("absent.test").unwrap(), Domain::parse("failing.test").unwrap());
+        zone.fail("failing.test", "SERVFAIL");
+        for _ in 0..10 {
+            cached.mx(&absent).await;
+            cached.mx(&failing).await;
+        }
+        assert_eq!((zone.asked("absent.test"), zone.asked("failing.test")), (1, 1));
+        advance(CacheConfig::default().failure_ttl).await;
+        cached.mx(&failing).await;
+        assert_eq!(zone.asked("failing.test"), 2);
+    }
+}

@@ -1,0 +1,218 @@
+//! DNS by hickory: asks name servers, and says of each answer what it means for mail.
+
+use crate::{Answer, BoxFuture, Mx, Resolver};
+use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
+use hickory_resolver::lookup::Lookup;
+use hickory_resolver::net::{DnsError as HickoryDnsError, NetError, runtime::TokioRuntimeProvider};
+use hickory_resolver::proto::op::ResponseCode;
+use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::{TokioResolver, system_conf};
+use mail::Domain;
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+
+/// CNAMEs followed within one answer.
+const CNAMES_MAX: usize = 8;
+/// MX records taken from one answer, the most preferred: far more than anybody has, and a bound for the rest.
+const MX_MAX: usize = 256;
+/// Addresses taken from one answer.
+const ADDRESSES_MAX: usize = 64;
+
+/// How name servers are asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsConfig {
+    /// Recursive name servers, address and port. Empty: those of the system (`/etc/resolv.conf`). One on
+    /// this machine or its own network is best: it is quick, and nobody in between forges answers.
+    pub nameservers: Vec<SocketAddr>,
+    /// How long one question may take at one name server.
+    pub query_timeout: Duration,
+    /// Times a question is asked again after a timeout.
+    pub attempts: u32,
+    /// Questions open at once; further ones wait.
+    pub queries_max: u32,
+    /// Send names in random case and expect them back so (draft-vixie-dnsext-dns0x20): one more thing that
+    /// who forges an answer must guess. A few old name servers cannot do it.
+    pub case_randomization: bool,
+    /// Look into `/etc/hosts` before asking.
+    pub hosts_file: bool,
+}
+
+impl Default for DnsConfig {
+    fn default() -> Self {
+        Self {
+            nameservers: Vec::new(),
+            query_timeout: Duration::from_secs(5),
+            attempts: 2,
+            queries_max: 256,
+            case_randomization: true,
+            hosts_file: false,
+        }
+    }
+}
+
+/// The system's configuration of name servers is of no use; name some in the settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DnsError(Box<str>);
+
+impl fmt::Display for DnsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "name servers: {}", self.0)
+    }
+}
+
+impl std::error::Error for DnsError {}
+
+/// Asks name servers. It remembers nothing: put [`crate::Cached`] in front.
+pub struct Dns {
+    hickory: TokioResolver,
+    open: Semaphore,
+}
+
+impl Dns {
+    /// Reads the system's configuration if no name servers are given.
+    pub fn new(config: &DnsConfig) -> Result<Self, DnsError> {
+        let failed = |error: NetError| DnsError(error.to_string().into());
+        let servers = if config.nameservers.is_empty() {
+            let (system, _) = system_conf::read_system_conf().map_err(failed)?;
+            // Search domains are for people who type short names; a domain in mail is whole.
+            system.into_parts().2
+        } else {
+            config.nameservers.iter().map(|&server| name_server(server)).collect()
+        };
+        let provider = TokioRuntimeProvider::default();
+        let mut builder =
+            TokioResolver::builder_with_config(ResolverConfig::from_name_servers(servers), provider);
+        set(builder.options_mut(), config);
+        let permits = (config.queries_max.max(1) as usize).min(Semaphore::MAX_PERMITS);
+        Ok(Self { hickory: builder.build().map_err(failed)?, open: Semaphore::new(permits) })
+    }
+
+    async fn ask<T>(
+        &self,
+        name: &Domain,
+        kind: RecordType,
+        records_max: usize,
+        pick: impl Fn(&RData) -> Option<T>,
+    ) -> Answer<T>
+    where
+        T: Ord,
+    {
+        // The semaphore is never closed.
+        let _permit = self.open.acquire().await;
+        let mut query = match Name::from_ascii(name.as_str()) {
+            Ok(query) => query,
+            Err(error) => return Answer::Temporary(error.to_string().into()),
+        };
+        query.set_fqdn(true);
+        match self.hickory.lookup(query.clone(), kind).await {
+            Ok(lookup) => found(&query, &lookup, records_max, pick),
+            Err(error) => not_found(&error),
+        }
+    }
+}
+
+fn name_server(server: SocketAddr) -> NameServerConfig {
+    let mut config = NameServerConfig::udp_and_tcp(server.ip());
+    for connection in &mut config.connections {
+        connection.port = server.port();
+    }
+    config
+}
+
+fn set(options: &mut ResolverOpts, config: &DnsConfig) {
+    options.timeout = config.query_timeout;
+    options.attempts = config.attempts as usize;
+    options.case_randomization = config.case_randomization;
+    options.use_hosts_file = if config.hosts_file { ResolveHosts::Always } else { ResolveHosts::Never };
+    // `Cached` remembers less of each answer, and is bounded in more than their number.
+    options.cache_size = 0;
+    options.edns0 = true;
+    // Fits one datagram on any path (RFC 9715); larger answers come by TCP.
+    options.edns_payload_len = 1232;
+    options.max_active_requests = config.queries_max as usize;
+}
+
+/// The records of the wanted kind that belong to the name asked for, or to the end of its chain of CNAMEs: what
+/// else a server puts into its answer is its own affair.
+fn found<T: Ord>(
+    query: &Name,
+    lookup: &Lookup,
+    records_max: usize,
+    pick: impl Fn(&RData) -> Option<T>,
+) -> Answer<T> {
+    let mut owner = query;
+    for _ in 0..CNAMES_MAX {
+        let next = lookup.answers().iter().find_map(|record| match &record.data {
+            RData::CNAME(target) if record.name == *owner => Some(&target.0),
+            _ => None,
+        });
+        match next {
+            Some(target) => owner = target,
+            None => break,
+        }
+    }
+    let of_owner = lookup.answers().iter().filter(|record| record.name == *owner);
+    let mut records: Vec<T> = of_owner.filter_map(|record| pick(&record.data)).collect();
+    let ttl = lookup.valid_until().saturating_duration_since(Instant::now());
+    if records.is_empty() {
+        return Answer::NoData(ttl);
+    }
+    if records.len() > records_max {
+        records.sort_unstable();
+        records.truncate(records_max);
+    }
+    Answer::Found(records.into(), ttl)
+}
+
+fn not_found<T>(error: &NetError) -> Answer<T> {
+    let NetError::Dns(HickoryDnsError::NoRecordsFound(none)) = error else {
+        return Answer::Temporary(describe(error).into());
+    };
+    let ttl = Duration::from_secs(none.negative_ttl.unwrap_or(0).into());
+    match none.response_code {
+        ResponseCode::NXDomain => Answer::NxDomain(ttl),
+        ResponseCode::NoError => Answer::NoData(ttl),
+        other => Answer::Temporary(other.to_string().into()),
+    }
+}
+
+/// In words an operator knows.
+fn describe(error: &NetError) -> String {
+    match error {
+        NetError::Dns(HickoryDnsError::ResponseCode(ResponseCode::ServFail)) => "SERVFAIL".to_owned(),
+        NetError::Dns(HickoryDnsError::ResponseCode(ResponseCode::Refused)) => "REFUSED".to_owned(),
+        NetError::Timeout => "no answer from the name servers".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+impl Resolver for Dns {
+    fn mx<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Answer<Mx>> {
+        Box::pin(self.ask(name, RecordType::MX, MX_MAX, |data| match data {
+            RData::MX(mx) => {
+                let exchange = mx.exchange.to_ascii().trim_end_matches('.').into();
+                Some(Mx { preference: mx.preference, exchange })
+            }
+            _ => None,
+        }))
+    }
+
+    fn a<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Answer<Ipv4Addr>> {
+        Box::pin(self.ask(name, RecordType::A, ADDRESSES_MAX, |data| match data {
+            RData::A(a) => Some(a.0),
+            _ => None,
+        }))
+    }
+
+    fn aaaa<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Answer<Ipv6Addr>> {
+        Box::pin(self.ask(name, RecordType::AAAA, ADDRESSES_MAX, |data| match data {
+            RData::AAAA(aaaa) => Some(aaaa.0),
+            _ => None,
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

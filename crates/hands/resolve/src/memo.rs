@@ -1,0 +1,188 @@
+//! Answers remembered for a while, within a bound; and one question at a time for each key.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::OnceCell;
+use tokio::time::Instant;
+
+/// Remembers values by key until they expire. Two generations: new and used entries are young; when the young
+/// fill half the bound they become the old, and the former old are forgotten. That is close to "least
+/// recently used" and has no list to keep.
+#[derive(Debug)]
+pub(crate) struct Memo<K, V> {
+    entries_max: usize,
+    state: Mutex<State<K, V>>,
+}
+
+#[derive(Debug)]
+struct State<K, V> {
+    young: HashMap<K, (V, Instant)>,
+    old: HashMap<K, (V, Instant)>,
+    flights: HashMap<K, Arc<OnceCell<V>>>,
+}
+
+impl<K: Hash + Eq + Clone, V: Clone> Memo<K, V> {
+    pub(crate) fn new(entries_max: usize) -> Self {
+        let state = State { young: HashMap::new(), old: HashMap::new(), flights: HashMap::new() };
+        Self { entries_max, state: Mutex::new(state) }
+    }
+
+    /// The value for `key`; `ask` is run if none is remembered and nobody is asking already. It returns the
+    /// value and for how long to remember it. Should the caller that asks go away, one that waits asks in
+    /// its stead.
+    pub(crate) async fn get_or<F, Fut>(&self, key: &K, ask: F) -> V
+    where
+        F: FnOnce() -> Fut,
+        Fut: Future<Output = (V, Duration)>,
+    {
+        let flight = {
+            let mut state = self.state();
+            if let Some(value) = state.find(key, Instant::now(), self.entries_max) {
+                return value;
+            }
+            state.flights.entry(key.clone()).or_default().clone()
+        };
+        let landing = Landing { memo: self, key, flight };
+        let value = landing.flight.get_or_init(|| async {
+            let (value, lasts) = ask().await;
+            if !lasts.is_zero() {
+                self.state().insert(key.clone(), value.clone(), Instant::now() + lasts, self.entries_max);
+            }
+            value
+        });
+        value.await.clone()
+    }
+
+    /// Entries held, expired ones included.
+    pub(crate) fn len(&self) -> usize {
+        let state = self.state();
+        state.young.len() + state.old.len()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<K, V>> {
+        // Nothing in here can panic half-way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K: Hash + Eq + Clone, V: Clone> State<K, V> {
+    fn find(&mut self, key: &K, now: Instant, entries_max: usize) -> Option<V> {
+        if let Some((value, until)) = self.young.get(key) {
+            return (now < *until).then(|| value.clone());
+        }
+        let (value, until) = self.old.remove(key)?;
+        if now >= until {
+            return None;
+        }
+        self.insert(key.clone(), value.clone(), until, entries_max);
+        Some(value)
+    }
+
+    fn insert(&mut self, key: K, value: V, until: Instant, entries_max: usize) {
+        let half = entries_max.div_ceil(2);
+        if half == 0 {
+            return;
+        }
+        if self.young.len() >= half && !self.young.contains_key(&key) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.old.remove(&key);
+        self.young.insert(key, (value, until));
+    }
+}
+
+/// Clears the flight away when it has landed, or when the last who waited for it goes.
+struct Landing<'a, K: Hash + Eq + Clone, V: Clone> {
+    memo: &'a Memo<K, V>,
+    key: &'a K,
+    flight: Arc<OnceCell<V>>,
+}
+
+impl<K: Hash + Eq + Clone, V: Clone> Drop for Landing<'_, K, V> {
+    fn drop(&mut self) {
+        let mut state = self.memo.state();
+        let Some(current) = state.flights.get(self.key) else { return };
+        // Two holders: the table and this one. More can only come from the table, under its lock.
+        let is_last = Arc::strong_count(current) == 2;
+        if Arc::ptr_eq(current, &self.flight) && (self.flight.initialized() || is_last) {
+            state.flights.remove(self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use tokio::time::{advance, sleep};
+
+    const LASTS: Duration = Duration::from_secs(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_value_is_remembered_until_it_expires() {
+        let memo = Memo::new(10);
+        let ask = async |value| memo.get_or(&"k", || async move { (value, LASTS) }).await;
+        assert_eq!(ask(1).await, 1);
+        advance(LASTS - Duration::from_millis(1)).await;
+        assert_eq!(ask(2).await, 1);
+        advance(Duration::from_millis(1)).await;
+        assert_eq!(ask(3).await, 3);
+        assert_eq!(memo.get_or(&"z", || async { (4, Duration::ZERO) }).await, 4);
+        assert_eq!(memo.get_or(&"z", || async { (5, LASTS) }).await, 5);
+        assert_eq!(memo.state().flights.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_table_is_bounded_and_keeps_what_is_used() {
+        let memo = Memo::new(100);
+        for n in 0..100_000 {
+            memo.get_or(&n, || async { (n, LASTS) }).await;
+            assert_eq!(memo.get_or(&0, || async { (-1, LASTS) }).await, 0, "{n}");
+            assert!(memo.len() <= 100);
+        }
+        let none = Memo::new(0);
+        assert_eq!(none.get_or(&1, || async { (1, LASTS) }).await, 1);
+        assert_eq!(none.len(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_asks_once_and_survives_the_one_that_asks() {
+        let memo = Arc::new(Memo::new(10));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let caller = || {
+            let (memo, asked) = (memo.clone(), asked.clone());
+            tokio::spawn(async move {
+                let ask = || async {
+                    asked.fetch_add(1, Relaxed);
+                    sleep(Duration::from_secs(1)).await;
+                    (7, LASTS)
+                };
+                memo.get_or(&"k", ask).await
+            })
+        };
+        let first = caller();
+        tokio::task::yield_now().await;
+        let rest: Vec<_> = (0..1000).map(|_| caller()).collect();
+        advance(Duration::from_millis(500)).await;
+        first.abort();
+        for task in rest {
+            assert_eq!(task.await.unwrap(), 7);
+        }
+        assert_eq!(asked.load(Relaxed), 2);
+        assert_eq!(memo.state().flights.len(), 0);
+
+        // The only one that waits goes away.
+        let alone = {
+            let memo = memo.clone();
+            tokio::spawn(async move { memo.get_or(&"j", std::future::pending).await })
+        };
+        tokio::task::yield_now().await;
+        assert_eq!(memo.state().flights.len(), 1);
+        alone.abort();
+        assert!(alone.await.is_err());
+        assert_eq!(memo.state().flights.len(), 0);
+    }
+}
