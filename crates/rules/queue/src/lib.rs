@@ -40,6 +40,8 @@ pub struct Entry {
     pub attempts: u16,
     /// The last attempt ended in doubt: the peer may have the message (RFC 1047).
     pub ambiguous: bool,
+    /// The sender was told that it is late.
+    pub delay_reported: bool,
     /// The caller's name for the last reply, 0 if there was none.
     pub last_reply: u32,
     /// When it is given up, in ticks of the queue's own clock.
@@ -205,6 +207,7 @@ impl Queue {
             count: new.count,
             attempts: new.attempts,
             ambiguous: new.ambiguous,
+            delay_reported: false,
             last_reply: new.last_reply,
             expires: self.tick_after(new.expires),
             due,
@@ -280,6 +283,7 @@ impl Queue {
         };
         let (again, _) = self.push(now, new);
         self.slab[again].queued = whole.queued;
+        self.slab[again].delay_reported = part.delay_reported;
         again
     }
 
@@ -435,6 +439,8 @@ pub struct Part {
     pub attempts: u16,
     /// It ended in doubt.
     pub ambiguous: bool,
+    /// The sender was told that it is late.
+    pub delay_reported: bool,
     /// The caller's name for the reply.
     pub last_reply: u32,
     /// When to try again.

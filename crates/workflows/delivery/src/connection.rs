@@ -5,11 +5,13 @@ use crate::config::TlsUse;
 use crate::job::{ConnectionId, Event, Hot, Job};
 use crate::route::{Route, Target};
 use crate::session::{Session, Turn};
-use crate::settle::{Hop, Settler};
+use crate::settle::{Hop, Settler, all_of};
 use crate::shared::{Settings, Shared};
+use accounting::Via;
 use mail::{Host, Outcome, Reply};
 use net::tls::Policy;
 use smtp::client::{self, Client, Event as SmtpEvent, RecipientResult, Stage, Transaction};
+use spool::ReadError;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Poll;
@@ -131,15 +133,17 @@ impl Connection {
             .map_err(|error| none(Stage::Greeting, error.reply(), None))?;
         let local = stream.local_addr().ok();
         let hop = |session: &Session| {
-            Arc::new(Hop {
-                target: self.target.to_string().into(),
-                host: candidate.host.clone(),
-                remote: candidate.address,
+            let via = if route.is_some_and(|route| route.lmtp) { Via::Lmtp } else { Via::Smtp };
+            Arc::new(Hop::new(
+                via,
+                self.target.to_string().into(),
+                candidate.host.clone(),
+                candidate.address,
                 local,
-                tls: session.stream.tls_info(),
-                extensions: session.client.extensions().list().into(),
-                dsn: session.client.extensions().dsn,
-            })
+                self.settings.source.name.clone(),
+                session.stream.tls_info(),
+                session.client.extensions(),
+            ))
         };
         let config = client::Config {
             ehlo_name: self.settings.ehlo_name.clone(),
@@ -216,10 +220,14 @@ impl Connection {
             match turn {
                 Turn::Other(Some(job)) => {
                     begun += 1;
-                    let Some(hot) = self.content_of(&job).await else {
-                        settler.unreadable(&self.events, self.id, job).await;
-                        continue;
+                    let hot = match self.content_of(&job).await {
+                        Ok(hot) => hot,
+                        Err(error) => {
+                            settler.tell_unreadable(&self.events, self.id, job, error).await;
+                            continue;
+                        }
                     };
+                    let began = Instant::now();
                     let first_token = next_token;
                     let rcpt_max = match session.client.extensions().rcpt_max {
                         0 => usize::MAX,
@@ -238,10 +246,10 @@ impl Connection {
                     }
                     let parts = (next_token - first_token) as u32;
                     for token in first_token..next_token {
-                        running.insert(token, Running { first_token, parts: 0, job: None, results: Vec::new() });
+                        running.insert(token, Running { first_token, parts: 0, job: None, results: Vec::new(), began });
                     }
                     if let Some(first) = running.get_mut(&first_token) {
-                        *first = Running { first_token, parts, job: Some((job, hot)), results: Vec::new() };
+                        *first = Running { first_token, parts, job: Some((job, hot)), results: Vec::new(), began };
                     }
                 }
                 // The dispatcher has forgotten this connection: the server stops.
@@ -289,7 +297,7 @@ impl Connection {
         if first.parts > 0 {
             return;
         }
-        let Some(Running { job: Some((job, hot)), mut results, .. }) = running.remove(&first_token) else { return };
+        let Some(Running { job: Some((job, hot)), mut results, began, .. }) = running.remove(&first_token) else { return };
         if results.is_empty() {
             let _ = self.events.send(Event::Returned(self.id, Job { hot: Some(hot), ..job })).await;
             return;
@@ -302,7 +310,7 @@ impl Connection {
                 }
             }
         }
-        let done = settler.settle(&job, &hot, results).await;
+        let done = settler.settle(&job, &hot, results, began).await;
         let _ = self.events.send(Event::Done(self.id, done)).await;
     }
 
@@ -317,25 +325,23 @@ impl Connection {
         }
         let patience = std::time::Duration::from_millis(if none.permanent { 200 } else { 0 });
         while let Ok(Some(job)) = tokio::time::timeout(patience, self.jobs.recv()).await {
-            let Some(hot) = self.content_of(&job).await else {
-                settler.unreadable(&self.events, self.id, job).await;
-                continue;
+            let began = Instant::now();
+            let hot = match self.content_of(&job).await {
+                Ok(hot) => hot,
+                Err(error) => {
+                    settler.tell_unreadable(&self.events, self.id, job, error).await;
+                    continue;
+                }
             };
-            let results = job
-                .entries
-                .iter()
-                .flat_map(|entry| entry.first..entry.first + entry.count)
-                .map(|index| RecipientResult { index, outcome: outcome.clone(), ambiguous: false })
-                .collect();
-            let done = settler.settle(&job, &hot, results).await;
+            let done = settler.settle(&job, &hot, all_of(&job, &outcome), began).await;
             let _ = self.events.send(Event::Done(self.id, done)).await;
         }
     }
 
     /// The message and its content: from memory, or from the spool.
-    async fn content_of(&self, job: &Job) -> Option<Hot> {
+    async fn content_of(&self, job: &Job) -> Result<Hot, ReadError> {
         match &job.hot {
-            Some(hot) => Some(hot.clone()),
+            Some(hot) => Ok(hot.clone()),
             None => self.shared.read(job.handle).await,
         }
     }
@@ -347,6 +353,7 @@ struct Running {
     parts: u32,
     job: Option<(Job, Hot)>,
     results: Vec<RecipientResult>,
+    began: Instant,
 }
 
 impl Candidate {

@@ -350,9 +350,10 @@ impl Dispatcher {
     fn done(&mut self, done: JobDone) {
         let now = Instant::now();
         for deferred in done.deferred {
-            let Deferred { key, index, attempts, ambiguous, reply, due } = deferred;
+            let Deferred { key, index, attempts, ambiguous, delay_reported, reply, due } = deferred;
             let last_reply = self.replies.hold(&reply);
-            let part = Part { first: index, count: 1, attempts, ambiguous, last_reply, due: due.into_std() };
+            let due = due.into_std();
+            let part = Part { first: index, count: 1, attempts, ambiguous, delay_reported, last_reply, due };
             self.queue.defer(now.into_std(), key, part);
         }
         for key in done.entries {
@@ -578,6 +579,7 @@ impl Dispatcher {
                     first: view.entry.first,
                     count: view.entry.count,
                     attempts: view.entry.attempts,
+                    delay_reported: view.entry.delay_reported,
                     expires: Instant::from_std(view.expires),
                 }
             })

@@ -43,6 +43,8 @@ pub(crate) struct JobEntry {
     pub(crate) count: u32,
     /// Attempts made before this one.
     pub(crate) attempts: u16,
+    /// The sender was told that it is late.
+    pub(crate) delay_reported: bool,
     /// When the message is given up.
     pub(crate) expires: Instant,
 }
@@ -54,8 +56,6 @@ pub(crate) struct JobDone {
     pub(crate) entries: Vec<EntryKey>,
     /// Recipients that wait for another attempt.
     pub(crate) deferred: Vec<Deferred>,
-    /// Final outcomes, by kind, for the running sum.
-    pub(crate) settled: u32,
 }
 
 /// A recipient that waits for another attempt.
@@ -65,6 +65,7 @@ pub(crate) struct Deferred {
     pub(crate) index: u32,
     pub(crate) attempts: u16,
     pub(crate) ambiguous: bool,
+    pub(crate) delay_reported: bool,
     pub(crate) reply: Arc<str>,
     pub(crate) due: Instant,
 }

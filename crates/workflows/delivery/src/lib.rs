@@ -1,1 +1,104 @@
-//! From due to settled.
+//! From due to settled: takes what the spool has accepted to where it belongs, and writes down what became of it.
+//!
+//! The dispatcher owns the queue; connections carry messages; the settler writes records, settlements and
+//! notifications. Nothing here decides by itself what is due (`queue`), what a destination tolerates
+//! (`shaping`) or what a reply means (`smtp`).
+//!
+//! Read first: [`Delivery`], then `dispatcher.rs`, then `connection.rs`.
+
+mod candidates;
+mod config;
+mod connection;
+mod dispatcher;
+mod hot;
+mod job;
+mod replies;
+mod route;
+mod session;
+mod settle;
+mod shared;
+mod status;
+
+pub use config::{Config, DsnConfig, Returned, RetryConfig, RouteConfig, TlsUse};
+pub use route::{NextHop, Route, Routes, Target};
+pub use shared::{Count, Figures, Parts, Queued, Settings};
+pub use status::{DestinationStatus, EntryStatus, Order, QueueStatus};
+
+use dispatcher::{Dispatcher, Inputs};
+use net::Destinations;
+use shared::Shared;
+use spool::{Accepted, Loaded};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+/// Messages from the dispatcher's connections that may wait for it.
+const EVENTS_MAX: usize = 4_096;
+
+/// Delivery at work.
+pub struct Delivery {
+    shared: Arc<Shared>,
+    orders: mpsc::Sender<Order>,
+    dispatcher: tokio::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Delivery {
+    /// Begins. What was accepted comes by `accepted`, what the spool held from before by `loaded`.
+    pub fn start(parts: Parts, accepted: mpsc::Receiver<Accepted>, loaded: mpsc::Receiver<Vec<Loaded>>) -> Self {
+        let shared = Arc::new(Shared::new(parts));
+        let (orders, orders_in) = mpsc::channel(64);
+        let (events_in, events) = mpsc::channel(EVENTS_MAX);
+        let dispatcher = Dispatcher::new(shared.clone(), events_in);
+        let inputs = Inputs { accepted, loaded, events, orders: orders_in };
+        let task = tokio::spawn(dispatcher.run(inputs));
+        Self { shared, orders, dispatcher: tokio::sync::Mutex::new(Some(task)) }
+    }
+
+    /// Recipients queued.
+    pub fn queued(&self) -> Arc<Queued> {
+        self.shared.queued.clone()
+    }
+
+    /// Figures.
+    pub fn figures(&self) -> &Figures {
+        &self.shared.metrics
+    }
+
+    /// Asks or orders; the answer comes by the order's own channel, or not at all once delivery has ended.
+    pub async fn order(&self, order: Order) {
+        let _ = self.orders.send(order).await;
+    }
+
+    /// The queue at a glance; `None` once delivery has ended.
+    pub async fn status(&self) -> Option<QueueStatus> {
+        let (reply, answer) = oneshot::channel();
+        self.order(Order::Status(reply)).await;
+        answer.await.ok()
+    }
+
+    /// Puts new settings in force, for new connections at once.
+    pub async fn reload(&self, settings: Settings, destinations: Destinations) {
+        self.shared.set_settings(settings);
+        self.shared.set_destinations(destinations);
+        let (reply, answer) = oneshot::channel();
+        self.order(Order::Reload(reply)).await;
+        let _ = answer.await;
+    }
+
+    /// Ends: transactions under way may finish within `limit`; the rest stays in the spool. True if all did.
+    pub async fn stop(&self, limit: Duration) -> bool {
+        self.shared.stop();
+        let Some(mut task) = self.dispatcher.lock().await.take() else { return true };
+        let ended = tokio::time::timeout(limit, &mut task).await.is_ok();
+        if !ended {
+            task.abort();
+        }
+        ended
+    }
+
+    /// A message as the spool has it, for questions about it.
+    pub async fn read(&self, handle: spool::Handle) -> Option<mail::Message> {
+        self.shared.read(handle).await.ok().map(|hot| (*hot.message).clone())
+    }
+}

@@ -1,0 +1,332 @@
+//! From the results of an attempt to what is written: records, settlements, and mail to the sender.
+//!
+//! The order is what keeps mail from being lost: a bounce is durable in the spool before the recipient it tells
+//! of is settled, and a settlement is written before the connection goes on, so that what a kill can deliver
+//! twice is one message a connection.
+
+use crate::config::Returned;
+use crate::job::{ConnectionId, Deferred, Event, Hot, Job, JobDone, JobEntry};
+use crate::shared::{Settings, Shared};
+use accounting::{Attempt, Connection as RecordConnection, Kind, Record, Via};
+use mail::{EnhancedStatusCode, Message, Notify, Origin, Outcome, Protocol, Reply, ReversePath, Ret, TlsInfo, UnixMillis};
+use message::{Action, DsnRequest, ReceivedField, RecipientReport, ReportKind, wanted, write_dsn};
+use smtp::client::RecipientResult;
+use spool::{Change, Content, Draft, Fate, ReadError, Settlement};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::{error, warn};
+
+/// After a bounce could not be spooled, or a message not be read, when to try again.
+const AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+/// The next hop an attempt was made at.
+#[derive(Debug)]
+pub(crate) struct Hop {
+    /// What accounting writes of the connection.
+    pub(crate) record: Arc<RecordConnection>,
+    /// It will report success itself (RFC 3461 §5.2.2).
+    pub(crate) dsn: bool,
+}
+
+impl Hop {
+    #[allow(clippy::too_many_arguments, reason = "each is a fact of one connection")]
+    pub(crate) fn new(
+        via: Via,
+        site: Box<str>,
+        host: Box<str>,
+        remote: SocketAddr,
+        local: Option<SocketAddr>,
+        source: Box<str>,
+        tls: Option<TlsInfo>,
+        extensions: &smtp::client::Extensions,
+    ) -> Self {
+        let record = RecordConnection {
+            via,
+            site,
+            host,
+            remote: Some(remote),
+            local,
+            source,
+            pool: Box::default(),
+            tls,
+            extensions: extensions.list().into(),
+        };
+        Self { record: Arc::new(record), dsn: extensions.dsn }
+    }
+}
+
+/// Settles the results of one connection.
+pub(crate) struct Settler<'a> {
+    pub(crate) shared: &'a Arc<Shared>,
+    pub(crate) settings: &'a Settings,
+    pub(crate) hop: Option<Arc<Hop>>,
+}
+
+/// A recipient with what became of it.
+struct Decided {
+    entry: JobEntry,
+    result: RecipientResult,
+}
+
+impl Settler<'_> {
+    /// Settles a job of which every recipient has a result.
+    pub(crate) async fn settle(&self, job: &Job, hot: &Hot, results: Vec<RecipientResult>, began: Instant) -> JobDone {
+        let now = Instant::now();
+        let wall = UnixMillis::from(SystemTime::now());
+        let any_delivered = results.iter().any(|r| matches!(r.outcome, Outcome::Delivered(_)));
+        let mut decided: Vec<Decided> = Vec::with_capacity(results.len());
+        for mut result in results {
+            let Some(entry) = job.entries.iter().find(|e| (e.first..e.first + e.count).contains(&result.index)) else {
+                continue;
+            };
+            if let Outcome::Deferred(reply) = &result.outcome
+                && entry.expires <= now
+            {
+                result.outcome = Outcome::Expired(reply.clone());
+            }
+            decided.push(Decided { entry: *entry, result });
+        }
+        let mut done = JobDone { entries: job.entries.iter().map(|e| e.key).collect(), deferred: Vec::new() };
+        let mut settlements = Vec::with_capacity(decided.len());
+        let unreported = self.report(hot, &decided, now, wall).await;
+        let mut records = Vec::with_capacity(decided.len());
+        for (n, Decided { entry, result }) in decided.iter().enumerate() {
+            let index = u16::try_from(result.index).unwrap_or(u16::MAX);
+            let mut attempts = entry.attempts.saturating_add(1);
+            let waits = match &result.outcome {
+                Outcome::Deferred(reply) => Some((reply.clone(), self.wait(job, result, attempts, any_delivered))),
+                // Its bounce found no room in the spool: the recipient must not be settled without it.
+                outcome if unreported.contains(&n) => {
+                    attempts = entry.attempts;
+                    Some((outcome.reply().clone(), AGAIN_AFTER))
+                }
+                _ => None,
+            };
+            let settled = Settlement { handle: job.handle, recipient: index, change: Change::Final(Fate::Delivered) };
+            match waits {
+                Some((reply, wait)) => {
+                    let late = self.is_late(&hot.message, wall);
+                    done.deferred.push(Deferred {
+                        key: entry.key,
+                        index: result.index,
+                        attempts,
+                        ambiguous: result.ambiguous,
+                        delay_reported: entry.delay_reported || late,
+                        reply: reply.to_string().into(),
+                        due: now + wait,
+                    });
+                    let due = UnixMillis(wall.0.saturating_add(wait.as_millis() as u64));
+                    let attempts = u32::from(attempts);
+                    let change =
+                        Change::Deferred { attempts, due, reply: Some(reply), ambiguous: result.ambiguous };
+                    settlements.push(Settlement { change, ..settled });
+                }
+                None => {
+                    let fate = Fate::of(&result.outcome).unwrap_or(Fate::Discarded);
+                    settlements.push(Settlement { change: Change::Final(fate), ..settled });
+                }
+            }
+            if !unreported.contains(&n) {
+                records.push(self.record(hot, result, entry, wall, now - began));
+            }
+        }
+        self.shared.spool.settle_written(settlements).await;
+        self.shared.recorder.record_many(records);
+        done
+    }
+
+    fn record(&self, hot: &Hot, result: &RecipientResult, entry: &JobEntry, wall: UnixMillis, took: Duration) -> Record {
+        let kind = Kind::from(&result.outcome);
+        let mut record = Record::new(kind, wall, &hot.message, result.index);
+        record.reply = Some(Arc::new(result.outcome.reply().clone()));
+        record.attempt = Attempt {
+            number: u32::from(entry.attempts) + 1,
+            first: None,
+            duration: took,
+            ambiguous: result.ambiguous,
+        };
+        record.connection = self.hop.as_ref().map(|hop| hop.record.clone());
+        record
+    }
+
+    /// How long a deferred recipient waits.
+    fn wait(&self, job: &Job, result: &RecipientResult, attempts: u16, any_delivered: bool) -> Duration {
+        let reply = result.outcome.reply();
+        // RFC 5321 §4.5.3.1.10: too many recipients is no fault of the ones left over.
+        if any_delivered && reply.code.get() == 452 && reply.enhanced == Some(EnhancedStatusCode::new(4, 5, 3)) {
+            return Duration::ZERO;
+        }
+        let seed = self.shared.random() ^ job.handle.0;
+        let wait = self.settings.schedule.wait(attempts, seed);
+        if result.ambiguous { wait.max(self.settings.retry.ambiguous_wait) } else { wait }
+    }
+
+    fn is_late(&self, message: &Message, wall: UnixMillis) -> bool {
+        let after = self.settings.dsn.delay_after;
+        !after.is_zero() && u128::from(wall.0.saturating_sub(message.received_at.0)) >= after.as_millis()
+    }
+
+    /// Sends what the sender shall know. Gives back which of `decided` could not be reported, so that they
+    /// must not be settled.
+    async fn report(&self, hot: &Hot, decided: &[Decided], now: Instant, wall: UnixMillis) -> Vec<usize> {
+        let envelope = &hot.message.envelope;
+        if !self.settings.dsn.enabled || envelope.reverse_path == ReversePath::Null {
+            return Vec::new();
+        }
+        let late = self.is_late(&hot.message, wall);
+        let mut failed = Vec::new();
+        let mut told = Vec::new();
+        for (n, Decided { entry, result }) in decided.iter().enumerate() {
+            let Some(recipient) = envelope.recipients.get(result.index as usize) else { continue };
+            let kind = match &result.outcome {
+                Outcome::Bounced(_) | Outcome::Expired(_) => ReportKind::Failure,
+                Outcome::Delivered(_) if self.hop.as_ref().is_some_and(|hop| hop.dsn) => continue,
+                Outcome::Delivered(_) => ReportKind::Relayed,
+                Outcome::Deferred(_) if late && !entry.delay_reported => ReportKind::Delay,
+                Outcome::Deferred(_) | Outcome::Discarded(_) => continue,
+            };
+            if !wanted(envelope, recipient, kind) {
+                continue;
+            }
+            let Some(mut report) = RecipientReport::of(recipient, &result.outcome) else { continue };
+            report.last_attempt = Some(wall);
+            report.remote_mta = self.hop.as_ref().map(|hop| hop.record.host.as_ref());
+            if kind == ReportKind::Delay {
+                let left = entry.expires.saturating_duration_since(now);
+                report.will_retry_until = Some(UnixMillis(wall.0.saturating_add(left.as_millis() as u64)));
+            }
+            // A report that tells of a failure must come through; the others are a courtesy.
+            if kind == ReportKind::Failure { failed.push((n, report)) } else { told.push((n, report)) }
+        }
+        let mut unreported = Vec::new();
+        for (reports, must) in [(failed, true), (told, false)] {
+            // One notification tells one kind of thing, or its subject would not.
+            let mut by_action: Vec<(Action, Vec<(usize, RecipientReport<'_>)>)> = Vec::new();
+            for (n, report) in reports {
+                match by_action.iter_mut().find(|(action, _)| *action == report.action) {
+                    Some((_, list)) => list.push((n, report)),
+                    None => by_action.push((report.action, vec![(n, report)])),
+                }
+            }
+            for (_, list) in by_action {
+                let recipients: Vec<RecipientReport<'_>> = list.iter().map(|(_, report)| *report).collect();
+                if !self.send_dsn(hot, &recipients, wall).await && must {
+                    unreported.extend(list.iter().map(|(n, _)| *n));
+                }
+            }
+        }
+        unreported
+    }
+
+    /// Hands a notification in by the front door. False if the spool would not take it.
+    async fn send_dsn(&self, hot: &Hot, recipients: &[RecipientReport<'_>], wall: UnixMillis) -> bool {
+        let by = Shared::host(self.settings);
+        let content = hot.content.to_vec();
+        let request = DsnRequest {
+            message: &hot.message,
+            content: &content,
+            by: &by,
+            recipients,
+            now: wall,
+            seed: self.shared.random(),
+        };
+        let config = message::DsnConfig {
+            returned_max_octets: usize::try_from(self.settings.dsn.returned_max.len()).unwrap_or(usize::MAX),
+            returned_by_default: match self.settings.dsn.returned {
+                Returned::Full => Ret::Full,
+                Returned::Headers => Ret::Headers,
+            },
+            ..message::DsnConfig::default()
+        };
+        let Some(draft) = write_dsn(&request, &config) else { return true };
+        let origin = Origin { protocol: Protocol::Internal, listener: "dsn".into(), ..Origin::default() };
+        let id = self.shared.spool.next_id();
+        let mut prefix = Vec::new();
+        ReceivedField { origin: &origin, smtputf8: draft.envelope.smtputf8, id, by: &by, for_recipient: None, at: wall }
+            .write(&mut prefix);
+        let content = Content { prefix: prefix.into(), body: draft.content.into() };
+        let bounce = Message { id, received_at: wall, size: content.len(), envelope: draft.envelope, origin };
+        match self.shared.spool.accept(Draft { message: bounce, content }).await {
+            Ok(accepted) => {
+                let received = Record::new(Kind::Received, wall, accepted.message(), 0);
+                self.shared.recorder.record_many(vec![received]);
+                // The channel ends only when the server stops; then the spool keeps it for the next start.
+                let _ = self.shared.intake.send(accepted).await;
+                true
+            }
+            Err(refusal) => {
+                warn!(id = %hot.message.id, %refusal, "a notification could not be spooled, the recipient is kept");
+                false
+            }
+        }
+    }
+
+    /// Settles a job whose time is over.
+    pub(crate) async fn expire(&self, job: Job, last: Option<Arc<str>>) -> JobDone {
+        let began = Instant::now();
+        let hot = match &job.hot {
+            Some(hot) => hot.clone(),
+            None => match self.shared.read(job.handle).await {
+                Ok(hot) => hot,
+                Err(error) => return self.unreadable(&job, error).await,
+            },
+        };
+        let text = match last {
+            Some(reply) => format!("not delivered in time; the last reply was: {reply}"),
+            None => "not delivered in time".into(),
+        };
+        let outcome = Outcome::Expired(Reply::new(451, (4, 4, 7), text));
+        let results = all_of(&job, &outcome);
+        self.settle(&job, &hot, results, began).await
+    }
+
+    /// Settles a job whose message cannot be read: later if the disk may yet give it, as lost with a record of
+    /// why if it is damaged.
+    pub(crate) async fn unreadable(&self, job: &Job, failure: ReadError) -> JobDone {
+        let mut done = JobDone { entries: job.entries.iter().map(|e| e.key).collect(), deferred: Vec::new() };
+        match failure {
+            ReadError::Io(failure) => {
+                warn!(handle = ?job.handle, error = %failure, "a message cannot be read, it is tried again");
+                for entry in &job.entries {
+                    for index in entry.first..entry.first + entry.count {
+                        done.deferred.push(Deferred {
+                            key: entry.key,
+                            index,
+                            attempts: entry.attempts,
+                            ambiguous: false,
+                            delay_reported: entry.delay_reported,
+                            reply: "451 4.3.0 the message could not be read from the spool".into(),
+                            due: Instant::now() + AGAIN_AFTER,
+                        });
+                    }
+                }
+            }
+            ReadError::Damaged { .. } | ReadError::NotFound => {
+                error!(handle = ?job.handle, error = %failure, recipients = job.recipients(), "a message is lost to damage");
+                self.shared.recorder.lost_to_damage(job.recipients() as u64);
+            }
+        }
+        done
+    }
+
+    /// The same, told to the dispatcher.
+    pub(crate) async fn tell_unreadable(&self, events: &mpsc::Sender<Event>, id: ConnectionId, job: Job, error: ReadError) {
+        let done = self.unreadable(&job, error).await;
+        let _ = events.send(Event::Done(id, done)).await;
+    }
+}
+
+/// One outcome for every recipient of a job.
+pub(crate) fn all_of(job: &Job, outcome: &Outcome) -> Vec<RecipientResult> {
+    job.entries
+        .iter()
+        .flat_map(|entry| entry.first..entry.first + entry.count)
+        .map(|index| RecipientResult { index, outcome: outcome.clone(), ambiguous: false })
+        .collect()
+}
+
+/// Nobody asked for reports of `Notify::NEVER`: kept here so that a change of its meaning is noticed.
+const _: () = assert!(!Notify::NEVER.on_failure() && !Notify::NEVER.on_success());

@@ -1,0 +1,212 @@
+//! What the dispatcher and its connections share: the rooms they use, and the settings of the moment.
+
+use crate::config::{Config, DsnConfig, RetryConfig};
+use crate::job::Hot;
+use crate::route::Routes;
+use accounting::Recorder;
+use arc_swap::ArcSwap;
+use mail::{Domain, Host};
+use net::tls::Connector;
+use net::{Destinations, Dialer, EgressSource};
+use queue::Schedule;
+use spool::{Accepted, Handle, ReadError, Spool};
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use tokio::sync::{mpsc, watch};
+use tokio_util::task::TaskTracker;
+use tracing::error;
+
+/// The settings of the moment. A reload swaps them whole.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This server's name.
+    pub hostname: Domain,
+    /// What we call ourselves.
+    pub ehlo_name: Box<str>,
+    /// `delivery`.
+    pub delivery: Config,
+    /// `retry`.
+    pub retry: RetryConfig,
+    /// The schedule of `retry`.
+    pub schedule: Schedule,
+    /// `dsn`.
+    pub dsn: DsnConfig,
+    /// `route`.
+    pub routes: Routes,
+    /// Where connections come from.
+    pub source: EgressSource,
+    /// Octets of messages kept in memory from acceptance to their first attempt.
+    pub hot_bytes_max: u64,
+}
+
+/// Recipients queued, for the intake's bound and the running sum.
+#[derive(Debug, Default)]
+pub struct Queued(AtomicU64);
+
+impl Queued {
+    /// Recipients now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+
+    pub(crate) fn set(&self, recipients: u64) {
+        self.0.store(recipients, Relaxed);
+    }
+}
+
+/// Figures of delivery.
+#[derive(Debug, Default)]
+pub struct Figures {
+    /// Connections open to other hosts.
+    pub connections_out: Count,
+}
+
+/// A gauge.
+#[derive(Debug, Default)]
+pub struct Count(AtomicI64);
+
+impl Count {
+    pub(crate) fn inc(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn dec(&self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+
+    /// The value now.
+    pub fn get(&self) -> i64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// The rooms delivery uses.
+pub struct Shared {
+    settings: ArcSwap<Settings>,
+    pub(crate) spool: Spool,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) routes: resolve::Routes,
+    pub(crate) dialer: Arc<dyn Dialer>,
+    pub(crate) connector: Connector,
+    destinations: ArcSwap<Destinations>,
+    pub(crate) intake: mpsc::Sender<Accepted>,
+    /// Recipients queued.
+    pub queued: Arc<Queued>,
+    /// Figures of delivery.
+    pub metrics: Figures,
+    stop: watch::Sender<bool>,
+    tasks: TaskTracker,
+    seed: AtomicU64,
+}
+
+/// What [`Shared::new`] is made of.
+pub struct Parts {
+    /// The settings of the moment.
+    pub settings: Settings,
+    /// Where messages are.
+    pub spool: Spool,
+    /// Where outcomes are written.
+    pub recorder: Arc<Recorder>,
+    /// From domains to addresses.
+    pub routes: resolve::Routes,
+    /// How connections are opened.
+    pub dialer: Arc<dyn Dialer>,
+    /// How they are encrypted.
+    pub connector: Connector,
+    /// Which addresses mail may go to.
+    pub destinations: Destinations,
+    /// Where accepted messages go; bounces take this way too.
+    pub intake: mpsc::Sender<Accepted>,
+    /// Any number, different in each run.
+    pub seed: u64,
+}
+
+impl Shared {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self {
+            settings: ArcSwap::from_pointee(parts.settings),
+            spool: parts.spool,
+            recorder: parts.recorder,
+            routes: parts.routes,
+            dialer: parts.dialer,
+            connector: parts.connector,
+            destinations: ArcSwap::from_pointee(parts.destinations),
+            intake: parts.intake,
+            queued: Arc::default(),
+            metrics: Figures::default(),
+            stop: watch::Sender::new(false),
+            tasks: TaskTracker::new(),
+            seed: AtomicU64::new(parts.seed),
+        }
+    }
+
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        self.settings.load_full()
+    }
+
+    pub(crate) fn set_settings(&self, settings: Settings) {
+        self.settings.store(Arc::new(settings));
+    }
+
+    pub(crate) fn destinations(&self) -> arc_swap::Guard<Arc<Destinations>> {
+        self.destinations.load()
+    }
+
+    pub(crate) fn set_destinations(&self, destinations: Destinations) {
+        self.destinations.store(Arc::new(destinations));
+    }
+
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stop.send_replace(true);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stop.borrow()
+    }
+
+    pub(crate) fn stopped(&self) -> Stopped {
+        Stopped(self.stop.subscribe())
+    }
+
+    /// The next number of a sequence that looks random (Weyl sequence through the mixer of splitmix64).
+    pub(crate) fn random(&self) -> u64 {
+        let mut z = self.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A message from the spool. Reading waits for a disk, so it is done on a thread that may.
+    pub(crate) async fn read(&self, handle: Handle) -> Result<Hot, ReadError> {
+        let spool = self.spool.clone();
+        let read = tokio::task::spawn_blocking(move || spool.read(handle)).await;
+        match read {
+            Ok(Ok(stored)) => Ok(Hot { message: Arc::new(stored.message), content: stored.content }),
+            Ok(Err(error)) => Err(error),
+            Err(panic) => {
+                error!(?handle, %panic, "reading a message ended in a panic");
+                Err(ReadError::Io(std::io::Error::other("the reading thread panicked")))
+            }
+        }
+    }
+
+    /// Our own name as a host.
+    pub(crate) fn host(settings: &Settings) -> Host {
+        Host::Domain(settings.hostname.clone())
+    }
+}
+
+/// Waits for the order to stop.
+pub(crate) struct Stopped(watch::Receiver<bool>);
+
+impl Stopped {
+    pub(crate) async fn wait(&mut self) {
+        // The sender lives as long as the server.
+        let _ = self.0.wait_for(|stopping| *stopping).await;
+    }
+}

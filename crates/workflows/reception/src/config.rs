@@ -1,0 +1,230 @@
+//! What an operator may set about reception.
+
+use settings::{Cidr, Node, Problems, Size, Text};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+settings::words! {
+    /// What a listener speaks.
+    pub enum Speaks {
+        /// SMTP (RFC 5321).
+        Smtp,
+        /// LMTP (RFC 2033).
+        Lmtp,
+    }
+}
+
+settings::words! {
+    /// How a listener is encrypted.
+    pub enum ListenerTls {
+        /// Not at all.
+        Off,
+        /// When the client asks by STARTTLS (RFC 3207).
+        Starttls,
+        /// Before the client may say MAIL or AUTH.
+        Required,
+        /// From the first octet (RFC 8314), as at port 465.
+        Implicit,
+    }
+}
+
+settings::words! {
+    /// A way to prove who one is.
+    pub enum Mechanism {
+        /// RFC 4616.
+        #[word("PLAIN")]
+        Plain,
+        /// The old way of some clients.
+        #[word("LOGIN")]
+        Login,
+        /// RFC 7677: the password never travels.
+        #[word("SCRAM-SHA-256")]
+        ScramSha256,
+    }
+}
+
+settings::table! {
+    /// One place where mail comes in. The key is its name in logs and accounting.
+    #[check(ListenerConfig::check)]
+    pub struct ListenerConfig {
+        /// Address and port.
+        pub listen: SocketAddr,
+        /// SMTP or LMTP.
+        pub speaks: Speaks = Speaks::Smtp,
+        /// How it is encrypted. All but `off` need a certificate in `tls`.
+        pub tls: ListenerTls = ListenerTls::Off,
+        /// Mechanisms of AUTH to offer, to the `users` of this file; empty offers none.
+        pub auth: Vec<Mechanism> = Vec::new(),
+        /// AUTH must come before MAIL, as at a submission port (RFC 6409).
+        pub auth_required: bool = false,
+        /// AUTH also without TLS. Passwords then cross the network for all to read.
+        pub auth_without_tls: bool = false,
+        /// Give messages without them a Date and a Message-ID (RFC 6409 §8).
+        pub add_missing_fields: bool = false,
+        /// Peers whose connections begin with a PROXY header, version 1 or 2. It is believed from no one else.
+        pub proxy_from: Vec<Cidr> = Vec::new(),
+        /// Peers that may use XCLIENT.
+        pub xclient_from: Vec<Cidr> = Vec::new(),
+        /// Connections open at once.
+        #[in(1..=1_000_000)]
+        pub connections_max: u32 = 20_000,
+        /// Connections open at once from one client network.
+        #[in(1..=1_000_000)]
+        pub connections_per_network_max: u32 = 1_000,
+        /// Prefix length of a client network for IPv4.
+        #[in(0..=32)]
+        pub network_prefix_v4: u8 = 32,
+        /// Prefix length of a client network for IPv6.
+        #[in(0..=128)]
+        pub network_prefix_v6: u8 = 64,
+    }
+}
+
+impl ListenerConfig {
+    fn check(&self, node: &Node, problems: &mut Problems) {
+        if self.auth_required && self.auth.is_empty() {
+            problems.error(node.at("auth_required"), "`auth_required` needs mechanisms in `auth`");
+        }
+        if !self.auth.is_empty() && self.tls == ListenerTls::Off && !self.auth_without_tls {
+            problems.error(node.at("auth"), "`auth` is never offered here: `tls` is off and `auth_without_tls` is not set");
+        }
+        if self.speaks == Speaks::Lmtp && self.listen.port() == 25 {
+            problems.error(node.at("listen"), "LMTP must not be spoken at port 25 (RFC 2033 §5)");
+        }
+    }
+}
+
+settings::table! {
+    /// Who may send to whom through this server. With nothing set nobody may send to anybody.
+    pub struct RelayConfig {
+        /// Clients that may send to any domain.
+        pub networks: Vec<Cidr> = Vec::new(),
+        /// Authenticated users may send to any domain.
+        pub authenticated: bool = true,
+        /// Domains that everybody may send to; `*.domain` means those below it.
+        pub domains: Vec<Text<DomainPattern>> = Vec::new(),
+        /// Domains that `networks` and authenticated users may send to; empty is all.
+        pub to_domains: Vec<Text<DomainPattern>> = Vec::new(),
+    }
+}
+
+/// A domain, or all domains below one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DomainPattern {
+    /// The domain.
+    pub domain: mail::Domain,
+    /// Those below it, not itself.
+    pub below: bool,
+}
+
+impl std::str::FromStr for DomainPattern {
+    type Err = mail::DomainError;
+    fn from_str(text: &str) -> Result<Self, mail::DomainError> {
+        let (domain, below) = match text.strip_prefix("*.") {
+            Some(domain) => (domain, true),
+            None => (text, false),
+        };
+        Ok(Self { domain: mail::Domain::parse(domain)?, below })
+    }
+}
+
+impl std::fmt::Display for DomainPattern {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", if self.below { "*." } else { "" }, self.domain)
+    }
+}
+
+impl DomainPattern {
+    /// True if the pattern covers the domain.
+    pub fn covers(&self, domain: &mail::Domain) -> bool {
+        domain.is_within(&self.domain) && (*domain == self.domain) != self.below
+    }
+}
+
+settings::table! {
+    /// A user who may authenticate. The key is the user's name.
+    #[check(UserConfig::check)]
+    pub struct UserConfig {
+        /// The password. Better from the environment: `password = "${SMTP_PASSWORD}"`.
+        #[secret]
+        pub password: Option<String> = None,
+        /// What `tuma password` printed, in place of the password: `SCRAM-SHA-256$rounds:salt$keys`.
+        #[secret]
+        pub password_hash: Option<String> = None,
+    }
+}
+
+impl UserConfig {
+    fn check(&self, node: &Node, problems: &mut Problems) {
+        if self.password.is_some() == self.password_hash.is_some() {
+            problems.error(node.place(), "a user needs either `password` or `password_hash`");
+        }
+        if self.password.as_deref() == Some("") {
+            problems.error(node.at("password"), "`password` must not be empty");
+        }
+        if let Some(hash) = &self.password_hash
+            && crate::auth::Verifier::parse(hash).is_none()
+        {
+            problems.error(node.at("password_hash"), "`password_hash` is not what `tuma password` prints");
+        }
+    }
+}
+
+settings::table! {
+    /// Certificates that listeners show. With several, the client's SNI chooses; the first is the default.
+    pub struct CertificateConfig {
+        /// PEM file with the certificate and those that vouch for it.
+        pub certificate: PathBuf,
+        /// PEM file with its private key.
+        pub key: PathBuf,
+    }
+}
+
+settings::table! {
+    /// What reception does besides the rules of a session.
+    pub struct ReceptionConfig {
+        /// Received fields in a message beyond which it is refused as going in circles (RFC 5321 §6.3).
+        #[in(10..=1_000)]
+        pub hops_max: u32 = 100,
+        /// Messages that may stand between the spool and the queue; beyond it clients wait, then get 452.
+        #[in(64..=1_000_000)]
+        pub intake_max: u32 = 4_096,
+        /// How long a client waits for a place before it gets 452.
+        #[in(0s..=1m)]
+        pub intake_wait: Duration = Duration::from_secs(5),
+        /// Octets of messages being received that are held in memory, all sessions together; 0 is a quarter of
+        /// the memory budget. At three quarters of it new messages get 452.
+        pub messages_in_memory_max: Size = Size::bytes(0),
+        /// Failed AUTH exchanges from one network, or for one user, within ten minutes, beyond which further
+        /// ones are refused without a look.
+        #[in(1..=10_000)]
+        pub auth_failures_max: u32 = 20,
+        /// How long sessions in the midst of a message may go on after a stop was asked for.
+        #[in(0s..=10m)]
+        pub drain_timeout: Duration = Duration::from_secs(20),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_are_sound() {
+        assert_eq!(settings::mistakes::<ListenerConfig>(), Vec::<String>::new());
+        assert_eq!(settings::mistakes::<RelayConfig>(), Vec::<String>::new());
+        assert_eq!(settings::mistakes::<UserConfig>(), Vec::<String>::new());
+        assert_eq!(settings::mistakes::<ReceptionConfig>(), Vec::<String>::new());
+        assert_eq!(settings::mistakes::<CertificateConfig>(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn patterns_cover_whole_labels() {
+        let covers = |pattern: &str, domain: &str| {
+            pattern.parse::<DomainPattern>().unwrap().covers(&mail::Domain::parse(domain).unwrap())
+        };
+        assert!(covers("a.test", "A.test") && !covers("a.test", "b.a.test") && !covers("a.test", "xa.test"));
+        assert!(covers("*.a.test", "b.a.test") && !covers("*.a.test", "a.test") && !covers("*.a.test", "xa.test"));
+    }
+}
