@@ -1,0 +1,585 @@
+//! The driver of one server session: from a connection to durable messages.
+//!
+//! It moves octets, answers the machine's questions, and waits. What it answers comes from the static policy,
+//! the spool and the users; what is said on the wire is the machine's.
+
+use crate::auth::{Exchange, Step};
+use crate::budget::Taken;
+use crate::context::{Context, ListenerContext};
+use accounting::{Kind, Record, Refused};
+use bytes::Bytes;
+use mail::{Envelope, Host, Message, Origin, Reply, SessionId, UnixMillis};
+use message::{HeaderLimits, ReceivedField, add_missing, scan};
+use net::Stream;
+use smtp::server::{Answer, Connection, Event, Server};
+use spool::{Accepted, Content, Draft, Refusal};
+use std::cell::RefCell;
+use std::future::{Future, poll_fn};
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll};
+use std::time::SystemTime;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc::OwnedPermit;
+use tokio::time::{Instant, Sleep, sleep_until};
+use tracing::{debug, warn};
+
+thread_local! {
+    /// What is read lands here and is taken by the machine at once, so that an idle session owns no buffer.
+    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; 64 * 1024].into_boxed_slice());
+}
+
+/// Who is at the other end: the connection's own addresses, or what a trusted proxy says.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    pub(crate) local: SocketAddr,
+}
+
+/// What the machine wants done; its event, without the borrow.
+enum Task {
+    Answer(Answer),
+    Reserve,
+    Message(Envelope, Vec<u8>),
+    Check { user: Box<str>, password: Box<str> },
+    XClient(server_xclient::Taken),
+    StartTls,
+    Close,
+}
+
+mod server_xclient {
+    //! The attributes of XCLIENT that change what we believe of the peer.
+    pub(super) struct Taken {
+        pub(super) address: Option<std::net::IpAddr>,
+        pub(super) port: Option<u16>,
+        pub(super) local_address: Option<std::net::IpAddr>,
+        pub(super) local_port: Option<u16>,
+        pub(super) login: Option<Box<str>>,
+        pub(super) helo: Option<Box<str>>,
+    }
+}
+
+/// One session.
+pub(crate) struct Session {
+    context: Arc<Context>,
+    listener: Arc<ListenerContext>,
+    server: Server,
+    stream: Option<Stream>,
+    id: SessionId,
+    peer: Peer,
+    /// Octets read and not taken by the machine yet.
+    left: Vec<u8>,
+    exchange: Option<Exchange>,
+    /// A login that XCLIENT vouches for.
+    xclient_login: Option<Box<str>>,
+    permit: Option<OwnedPermit<Accepted>>,
+    taken: Taken,
+    timer: Option<Pin<Box<Sleep>>>,
+    needs_flush: bool,
+    draining: bool,
+}
+
+/// How a wait ended.
+enum Waited {
+    Progress,
+    Gone,
+}
+
+impl Session {
+    pub(crate) fn new(
+        context: Arc<Context>,
+        listener: Arc<ListenerContext>,
+        stream: Stream,
+        peer: Peer,
+        id: SessionId,
+    ) -> Self {
+        let rules = context.rules.load();
+        let config = &listener.config;
+        let xclient_allowed = config.xclient_from.iter().any(|net| net.contains(peer.address.ip()));
+        let connection = Connection {
+            tls: stream.is_tls(),
+            lmtp: listener.is_lmtp(),
+            starttls_available: listener.offers_starttls() && !stream.is_tls(),
+            tls_required: listener.requires_tls(),
+            auth_mechanisms: listener.mechanisms.clone(),
+            auth_required: config.auth_required,
+            xclient_allowed,
+        };
+        let session_config =
+            if config.auth_without_tls { rules.session_auth_in_clear.clone() } else { rules.session.clone() };
+        let server = Server::new(session_config, connection, now());
+        let taken = Taken::nothing(&context.budget);
+        Self {
+            context,
+            listener,
+            server,
+            stream: Some(stream),
+            id,
+            peer,
+            left: Vec::new(),
+            exchange: None,
+            xclient_login: None,
+            permit: None,
+            taken,
+            timer: None,
+            needs_flush: false,
+            draining: false,
+        }
+    }
+
+    /// Lives until the client leaves, is sent away, or breaks the connection.
+    pub(crate) async fn run(mut self, refusal: Option<Reply>) {
+        self.server.greet(now(), refusal);
+        let mut drain = self.context.drain();
+        loop {
+            if let Some(task) = self.task() {
+                if !self.perform(task).await {
+                    break;
+                }
+                continue;
+            }
+            if self.feed() {
+                continue;
+            }
+            match self.wait(&mut drain).await {
+                Waited::Progress => {}
+                Waited::Gone => break,
+            }
+        }
+        debug!(session = %self.id, peer = %self.peer.address, "session ended");
+    }
+
+    /// Gives the machine what was read before. True if it took some.
+    fn feed(&mut self) -> bool {
+        if self.left.is_empty() {
+            return false;
+        }
+        let taken = self.server.receive(now(), &self.left);
+        if taken == self.left.len() {
+            self.left = Vec::new();
+        } else {
+            self.left.drain(..taken);
+        }
+        taken > 0
+    }
+
+    /// The machine's next question, answered as far as that needs no waiting.
+    fn task(&mut self) -> Option<Task> {
+        let context = &self.context;
+        let peer = self.peer.address.ip();
+        let user = self.server.user().map(Box::<str>::from).or_else(|| self.xclient_login.clone());
+        let task = match self.server.event()? {
+            Event::Hello { .. } => Task::Answer(Answer::Accept),
+            Event::Mail { size, .. } => match context.may_take(size, &self.taken) {
+                Ok(()) => Task::Answer(Answer::Accept),
+                Err(reply) => Task::Answer(Answer::Reply(reply)),
+            },
+            Event::Rcpt { envelope, recipient } => {
+                match context.rules.load().relay.refusal(Some(peer), user.as_deref(), recipient) {
+                    None => Task::Answer(Answer::Accept),
+                    Some(reply) => {
+                        let refused = Refused {
+                            origin: origin_of(&self.listener, &self.peer, self.id, None),
+                            reverse_path: Some(envelope.reverse_path.clone()),
+                            recipient: Some(recipient.path.as_str().into()),
+                        };
+                        context.recorder.record(Record::rejected(wall(), Arc::new(refused), Arc::new(reply.clone())));
+                        Task::Answer(Answer::Reply(reply))
+                    }
+                }
+            }
+            Event::Data { .. } => Task::Reserve,
+            Event::Message { envelope, content } => Task::Message(envelope, content),
+            Event::Auth { mechanism, initial } => {
+                let held = context.brake.holds(now(), context.auth_failures_max(), Some(peer), None);
+                match Exchange::new(mechanism) {
+                    _ if held => Task::Answer(Answer::Reply(too_many_failures())),
+                    None => Task::Answer(Answer::Reply(Reply::new(504, (5, 5, 4), "unknown mechanism"))),
+                    Some(exchange) => {
+                        let step = match initial {
+                            Some(initial) => exchange.step(&context.rules.load().users, initial),
+                            None => exchange.opening(),
+                        };
+                        auth_task(context, peer, &mut self.exchange, step)
+                    }
+                }
+            }
+            Event::AuthResponse(response) => {
+                let step = match self.exchange.take() {
+                    Some(exchange) => exchange.step(&context.rules.load().users, response),
+                    None => Step::Malformed,
+                };
+                auth_task(context, peer, &mut self.exchange, step)
+            }
+            Event::Vrfy(_) => Task::Answer(Answer::Reply(Reply::new(252, (2, 5, 1), "cannot verify, send and see"))),
+            Event::Expn(_) => Task::Answer(Answer::Reply(Reply::new(502, (5, 5, 1), "not implemented"))),
+            Event::XClient(given) => Task::XClient(server_xclient::Taken {
+                address: given.address,
+                port: given.port,
+                local_address: given.destination_address,
+                local_port: given.destination_port,
+                login: given.login.clone(),
+                helo: given.helo.clone(),
+            }),
+            Event::StartTls => Task::StartTls,
+            Event::Close => Task::Close,
+        };
+        Some(task)
+    }
+
+    /// Does what the machine wants. False if the session is over.
+    async fn perform(&mut self, task: Task) -> bool {
+        match task {
+            Task::Answer(answer) => self.server.answer(now(), answer),
+            Task::Reserve => {
+                let answer = self.reserve().await;
+                self.server.answer(now(), answer);
+            }
+            Task::Message(envelope, content) => {
+                let recipients = envelope.recipients.len();
+                let reply = Box::pin(self.message(envelope, content)).await;
+                self.taken.give_back();
+                let answer = if self.listener.is_lmtp() {
+                    Answer::Replies(vec![reply; recipients])
+                } else {
+                    Answer::Reply(reply)
+                };
+                self.server.answer(now(), answer);
+            }
+            Task::Check { user, password } => {
+                let users = self.context.rules.load().users.clone();
+                let name = user.clone();
+                // A millisecond or more of hashing has no place on a thread that serves others.
+                let right = tokio::task::spawn_blocking(move || users.check(&name, &password)).await;
+                let step = if right.unwrap_or(false) { Step::Proven(user) } else { Step::Failed(Some(user)) };
+                if let Task::Answer(answer) =
+                    auth_task(&self.context, self.peer.address.ip(), &mut self.exchange, step)
+                {
+                    self.server.answer(now(), answer);
+                }
+            }
+            Task::XClient(given) => {
+                if let Some(address) = given.address {
+                    self.peer.address = SocketAddr::new(address, given.port.unwrap_or(0));
+                }
+                if let Some(address) = given.local_address {
+                    self.peer.local = SocketAddr::new(address, given.local_port.unwrap_or(25));
+                }
+                self.xclient_login = given.login;
+                debug!(session = %self.id, peer = %self.peer.address, helo = ?given.helo, "XCLIENT");
+                self.server.answer(now(), Answer::Accept);
+                self.server.greet(now(), None);
+            }
+            Task::StartTls => return self.start_tls().await,
+            Task::Close => {
+                self.close().await;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Reserves what a message needs before the client is told to send it.
+    async fn reserve(&mut self) -> Answer {
+        if self.permit.is_some() {
+            return Answer::Accept;
+        }
+        match self.context.reserve().await {
+            Ok(permit) => {
+                self.permit = Some(permit);
+                Answer::Accept
+            }
+            Err(reply) => Answer::Reply(reply),
+        }
+    }
+
+    /// Takes a whole message: the 250 is made of the proof that it is durable.
+    async fn message(&mut self, envelope: Envelope, content: Vec<u8>) -> Reply {
+        let permit = match self.permit.take() {
+            Some(permit) => permit,
+            // BDAT without a Data question before it, or a second message on one reservation.
+            None => match self.context.reserve().await {
+                Ok(permit) => permit,
+                Err(reply) => return self.refused(&envelope, reply),
+            },
+        };
+        let rules = self.context.rules.load_full();
+        let scan = scan(&content);
+        let limits = HeaderLimits {
+            hops_max: rules.reception.hops_max,
+            header_max_octets: usize::try_from(rules.session.header_size_max).unwrap_or(usize::MAX),
+            fields_max: rules.session.header_count_max,
+            field_max_octets: usize::try_from(rules.session.header_size_max).unwrap_or(usize::MAX),
+        };
+        if let Some(reply) = scan.refusal(&limits) {
+            return self.refused(&envelope, reply);
+        }
+        let (id, at) = (self.context.spool.next_id(), wall());
+        let host = Host::Domain(rules.hostname.clone());
+        let origin = self.origin();
+        let for_recipient = match &envelope.recipients[..] {
+            [one] => Some(&one.path),
+            _ => None,
+        };
+        let mut prefix = Vec::with_capacity(320);
+        ReceivedField { origin: &origin, smtputf8: envelope.smtputf8, id, by: &host, for_recipient, at }
+            .write(&mut prefix);
+        if self.listener.config.add_missing_fields {
+            add_missing(&mut prefix, &scan, id, &host, at);
+        }
+        if scan.needs_separator() {
+            prefix.extend_from_slice(b"\r\n");
+        }
+        let content = Content { prefix: Bytes::from(prefix), body: Bytes::from(content) };
+        let message = Message { id, received_at: at, size: content.len(), envelope, origin };
+        match self.context.spool.accept(Draft { message, content }).await {
+            Ok(accepted) => {
+                let message = accepted.message();
+                let records = (0..message.envelope.recipients.len() as u32)
+                    .map(|index| Record::new(Kind::Received, at, message, index))
+                    .collect();
+                self.context.recorder.record_many(records);
+                permit.send(accepted);
+                Reply::new(250, (2, 0, 0), format!("queued as {id}"))
+            }
+            Err(refusal) => {
+                warn!(session = %self.id, %refusal, "message refused");
+                refusal_reply(refusal)
+            }
+        }
+    }
+
+    fn refused(&self, envelope: &Envelope, reply: Reply) -> Reply {
+        let refused = Refused {
+            origin: self.origin(),
+            reverse_path: Some(envelope.reverse_path.clone()),
+            recipient: envelope.recipients.first().map(|r| r.path.as_str().into()),
+        };
+        self.context.recorder.record(Record::rejected(wall(), Arc::new(refused), Arc::new(reply.clone())));
+        reply
+    }
+
+    fn origin(&self) -> Origin {
+        let mut origin = origin_of(&self.listener, &self.peer, self.id, self.stream.as_ref());
+        origin.helo = self.server.hello().into();
+        origin.user = self.server.user().map(Box::from).or_else(|| self.xclient_login.clone());
+        origin.protocol = self.server.protocol();
+        origin
+    }
+
+    async fn start_tls(&mut self) -> bool {
+        if !self.flush().await {
+            return false;
+        }
+        // Whatever came behind STARTTLS was not protected and is nobody's word (RFC 3207 §4.2).
+        self.left = Vec::new();
+        let (Some(stream), Some(acceptor)) = (self.stream.take(), &self.listener.acceptor) else { return false };
+        match acceptor.accept(stream).await {
+            Ok(stream) => {
+                self.stream = Some(stream);
+                self.xclient_login = None;
+                self.server.tls_started(now());
+                true
+            }
+            Err(error) => {
+                debug!(session = %self.id, peer = %self.peer.address, %error, "TLS handshake failed");
+                false
+            }
+        }
+    }
+
+    /// Sends what is left to say, with little patience, and closes.
+    async fn close(&mut self) {
+        let limit = std::time::Duration::from_secs(5);
+        let _ = tokio::time::timeout(limit, async {
+            if self.flush().await
+                && let Some(stream) = &mut self.stream
+            {
+                let _ = tokio::io::AsyncWriteExt::shutdown(stream).await;
+            }
+        })
+        .await;
+    }
+
+    /// Sends all output. False if the connection is gone or the client does not read.
+    async fn flush(&mut self) -> bool {
+        let limit = std::time::Duration::from_secs(30);
+        let work = poll_fn(|cx| {
+            while !self.server.output().is_empty() {
+                match self.write(cx) {
+                    Poll::Ready(Ok(())) => {}
+                    Poll::Ready(Err(_)) => return Poll::Ready(false),
+                    Poll::Pending => return Poll::Pending,
+                }
+            }
+            match self.stream.as_mut().map(|stream| Pin::new(stream).poll_flush(cx)) {
+                Some(Poll::Ready(Ok(()))) => Poll::Ready(true),
+                Some(Poll::Pending) => Poll::Pending,
+                _ => Poll::Ready(false),
+            }
+        });
+        tokio::time::timeout(limit, work).await.unwrap_or(false)
+    }
+
+    /// Writes output once.
+    fn write(&mut self, cx: &mut TaskContext<'_>) -> Poll<std::io::Result<()>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(Err(std::io::ErrorKind::NotConnected.into())) };
+        let output = self.server.output();
+        match Pin::new(stream).poll_write(cx, output) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+            Poll::Ready(Ok(count)) if count == output.len() => {
+                output.clear();
+                self.needs_flush = true;
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Ok(count)) => {
+                output.drain(..count);
+                self.needs_flush = true;
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Waits for octets, for the client to take some, or for time to pass.
+    async fn wait(&mut self, drain: &mut crate::context::Drain) -> Waited {
+        poll_fn(|cx| {
+            let mut progress = false;
+            while !self.server.output().is_empty() {
+                match self.write(cx) {
+                    Poll::Ready(Ok(())) => progress = true,
+                    Poll::Ready(Err(_)) => return Poll::Ready(Waited::Gone),
+                    Poll::Pending => break,
+                }
+            }
+            if self.needs_flush {
+                match self.stream.as_mut().map(|stream| Pin::new(stream).poll_flush(cx)) {
+                    Some(Poll::Ready(Ok(()))) => self.needs_flush = false,
+                    Some(Poll::Pending) => {}
+                    _ => return Poll::Ready(Waited::Gone),
+                }
+            }
+            if progress && !self.left.is_empty() {
+                return Poll::Ready(Waited::Progress);
+            }
+            if !self.draining && drain.poll(cx) {
+                self.draining = true;
+                self.server.shut_down();
+                return Poll::Ready(Waited::Progress);
+            }
+            // What was read before goes first; and nothing more is read while the machine or memory is full.
+            if self.left.is_empty() && !self.taken.budget().is_spent() {
+                match self.read(cx) {
+                    Poll::Ready(true) => return Poll::Ready(Waited::Progress),
+                    Poll::Ready(false) => return Poll::Ready(Waited::Gone),
+                    Poll::Pending => {}
+                }
+            }
+            self.server.release();
+            self.poll_timer(cx)
+        })
+        .await
+    }
+
+    /// Reads once and gives it to the machine. `false` is the end of the connection.
+    fn read(&mut self, cx: &mut TaskContext<'_>) -> Poll<bool> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(false) };
+        SCRATCH.with_borrow_mut(|scratch| {
+            let mut buffer = ReadBuf::new(scratch);
+            match Pin::new(stream).poll_read(cx, &mut buffer) {
+                Poll::Pending => Poll::Pending,
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    let octets = buffer.filled();
+                    if self.permit.is_some() {
+                        self.taken.add(octets.len() as u64);
+                    }
+                    let taken = self.server.receive(now(), octets);
+                    self.left.extend_from_slice(&octets[taken..]);
+                    Poll::Ready(true)
+                }
+                Poll::Ready(_) => Poll::Ready(false),
+            }
+        })
+    }
+
+    fn poll_timer(&mut self, cx: &mut TaskContext<'_>) -> Poll<Waited> {
+        let Some(at) = self.server.wake_at().map(Instant::from_std) else { return Poll::Pending };
+        // While memory is short, look again soon: nobody else tells when there is some.
+        let at = if self.taken.budget().is_spent() {
+            at.min(Instant::now() + std::time::Duration::from_millis(50))
+        } else {
+            at
+        };
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
+        // A later deadline need not move the timer: it rings early, and is set anew then.
+        if timer.is_elapsed() || at < timer.deadline() {
+            timer.as_mut().reset(at);
+        }
+        if timer.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        self.server.wake(now());
+        Poll::Ready(Waited::Progress)
+    }
+}
+
+/// What a step of AUTH leads to.
+fn auth_task(context: &Context, peer: IpAddr, exchange: &mut Option<Exchange>, step: Step) -> Task {
+    *exchange = None;
+    Task::Answer(match step {
+        Step::Challenge(challenge, next) => {
+            *exchange = Some(next);
+            Answer::Challenge(challenge)
+        }
+        Step::Check { user, password } => {
+            if context.brake.holds(now(), context.auth_failures_max(), None, Some(&user)) {
+                return Task::Answer(Answer::Reply(too_many_failures()));
+            }
+            return Task::Check { user, password };
+        }
+        Step::Proven(user) => Answer::Authenticated(user),
+        Step::Failed(user) => {
+            context.brake.failed(now(), Some(peer), user.as_deref());
+            warn!(%peer, user = user.as_deref().unwrap_or(""), "authentication failed");
+            Answer::Reply(Reply::new(535, (5, 7, 8), "authentication failed"))
+        }
+        Step::Malformed => Answer::Reply(Reply::new(501, (5, 5, 2), "not what the mechanism says")),
+    })
+}
+
+fn too_many_failures() -> Reply {
+    Reply::new(454, (4, 7, 0), "too many failures, try again later")
+}
+
+fn origin_of(listener: &ListenerContext, peer: &Peer, id: SessionId, stream: Option<&Stream>) -> Origin {
+    Origin {
+        session: Some(id),
+        peer: Some(peer.address),
+        local: Some(peer.local),
+        listener: listener.name.clone(),
+        tls: stream.and_then(Stream::tls_info),
+        ..Origin::default()
+    }
+}
+
+/// The reply for what the spool would not take.
+pub(crate) fn refusal_reply(refusal: Refusal) -> Reply {
+    match refusal {
+        Refusal::Full => Reply::new(452, (4, 3, 1), "no room for mail now, try again later"),
+        Refusal::Io => Reply::new(451, (4, 3, 0), "cannot store mail now, try again later"),
+        Refusal::Busy => Reply::new(451, (4, 3, 2), "too busy now, try again later"),
+        Refusal::TooLarge => Reply::new(552, (5, 3, 4), "message has too many recipients or is too large"),
+        Refusal::Closed => Reply::new(451, (4, 3, 2), "shutting down, try again later"),
+    }
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+fn wall() -> UnixMillis {
+    UnixMillis::from(SystemTime::now())
+}
+
