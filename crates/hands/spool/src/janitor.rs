@@ -203,12 +203,11 @@ impl Janitor {
     }
 
     fn prepare_ahead(&mut self) {
-        if lock(&self.shared.spares).ready.is_empty() {
-            if let Err(error) = self.prepare_one() {
-                if !is_full(&error) {
-                    tracing::warn!(%error, "no segment prepared ahead");
-                }
-            }
+        if lock(&self.shared.spares).ready.is_empty()
+            && let Err(error) = self.prepare_one()
+            && !is_full(&error)
+        {
+            tracing::warn!(%error, "no segment prepared ahead");
         }
     }
 

@@ -215,12 +215,11 @@ impl Ledger {
             };
             self.sidecars.insert(segment, sidecar);
         }
-        let clock = self.clock;
-        let sidecar = self.sidecars.get_mut(&segment);
-        Ok(sidecar.map(|sidecar| {
-            sidecar.used = clock;
-            sidecar
-        }))
+        let mut sidecar = self.sidecars.get_mut(&segment);
+        if let Some(sidecar) = &mut sidecar {
+            sidecar.used = self.clock;
+        }
+        Ok(sidecar)
     }
 
     /// Closes the sidecars used longest ago, of those that are durable.

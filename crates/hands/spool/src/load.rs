@@ -434,11 +434,11 @@ impl Loader {
         entries: &mut Vec<(u64, RecordHeader, Option<Progress>)>,
     ) {
         let here = Handle::new(current.number, offset);
-        if let Some(origin) = header.origin {
-            if !self.in_force(origin, here) {
-                self.void(current, offset, header.total(), Some(origin.segment()));
-                return;
-            }
+        if let Some(origin) = header.origin
+            && !self.in_force(origin, here)
+        {
+            self.void(current, offset, header.total(), Some(origin.segment()));
+            return;
         }
         let progress = current.states.messages.remove(&here.unit()).unwrap_or_default();
         let all_done = (0..header.recipients).all(|recipient| progress.done.contains(recipient));
@@ -498,10 +498,10 @@ impl Loader {
 
     /// Makes sure that a record never counts again; `origin` stays until that is durable.
     fn void(&mut self, current: &Current, offset: u64, octets: u64, origin: Option<u32>) {
-        if let Some(origin) = origin {
-            if let Some(segment) = lock(&self.shared.table).segments.get_mut(&origin) {
-                segment.barred += 1;
-            }
+        if let Some(origin) = origin
+            && let Some(segment) = lock(&self.shared.table).segments.get_mut(&origin)
+        {
+            segment.barred += 1;
         }
         let (unit, end) = ((offset / ALIGN) as u32, (offset + octets).div_ceil(ALIGN) as u32);
         self.shared.note(Note::Gone { segment: current.number, unit, end, frees: origin });

@@ -284,18 +284,18 @@ fn commit_loop(shared: &Shared, intake: &Intake, mut writer: Writer) {
             retry_at = Some(Instant::now() + backoff);
             backoff = (backoff * 2).min(Duration::from_secs(60));
         }
-        if let Some(at) = retry_at {
-            if Instant::now() >= at {
-                retry_at = None;
-                match writer.reopen() {
-                    Ok(()) => {
-                        backoff = Duration::from_millis(shared.config.retry_after_failure_ms);
-                        tracing::warn!("spool takes writes again, in a new segment");
-                    }
-                    Err(refusal) => tracing::error!(%refusal, "spool still refuses writes"),
+        if let Some(at) = retry_at
+            && Instant::now() >= at
+        {
+            retry_at = None;
+            match writer.reopen() {
+                Ok(()) => {
+                    backoff = Duration::from_millis(shared.config.retry_after_failure_ms);
+                    tracing::warn!("spool takes writes again, in a new segment");
                 }
-                continue;
+                Err(refusal) => tracing::error!(%refusal, "spool still refuses writes"),
             }
+            continue;
         }
         let Some(jobs) = next_batch(shared, intake, retry_at) else { break };
         if jobs.is_empty() {
