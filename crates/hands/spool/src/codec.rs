@@ -1,0 +1,241 @@
+//! The head of a record: a message without its content, in our own binary form.
+//!
+//! Numbers are varints (seven bits an octet, least significant first), texts are a varint length and UTF-8.
+//! The first octet is the version of the form; `docs/spool-format.md` lists the fields.
+
+use mail::{
+    BodyType, Envelope, ForwardPath, Mailbox, Message, Notify, Origin, Protocol, Recipient, Ret, ReversePath,
+    SessionId, SpoolId, TlsInfo, UnixMillis,
+};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+
+/// The version this code writes.
+const VERSION: u8 = 1;
+
+/// Why octets are not a head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadError {
+    /// Written by a version we do not know.
+    Version(u8),
+    /// It ends too early, goes on too long, or holds a value no version writes.
+    Malformed,
+}
+
+/// Appends the head of `message` to `out`. The id is not part of it: the record's header has it.
+pub(crate) fn encode(message: &Message, out: &mut Vec<u8>) {
+    let envelope = &message.envelope;
+    let origin = &message.origin;
+    out.push(VERSION);
+    put_number(out, message.received_at.0);
+    put_number(out, message.size);
+    out.push(match envelope.body {
+        BodyType::SevenBit => 0,
+        BodyType::EightBitMime => 1,
+        BodyType::BinaryMime => 2,
+    });
+    out.push(match envelope.ret {
+        None => 0,
+        Some(Ret::Full) => 1,
+        Some(Ret::Headers) => 2,
+    });
+    out.push(
+        u8::from(envelope.smtputf8)
+            | u8::from(envelope.require_tls) << 1
+            | u8::from(envelope.envid.is_some()) << 2
+            | u8::from(envelope.reverse_path != ReversePath::Null) << 3
+            | u8::from(origin.user.is_some()) << 4
+            | u8::from(origin.tls.is_some()) << 5
+            | u8::from(origin.session.is_some()) << 6,
+    );
+    if let Some(mailbox) = envelope.reverse_path.mailbox() {
+        put_text(out, mailbox.as_str());
+    }
+    if let Some(envid) = &envelope.envid {
+        put_text(out, envid);
+    }
+    put_number(out, envelope.recipients.len() as u64);
+    for recipient in &envelope.recipients {
+        out.push(recipient.notify.bits() | u8::from(recipient.orcpt.is_some()) << 7);
+        put_text(out, recipient.path.as_str());
+        if let Some(orcpt) = &recipient.orcpt {
+            put_text(out, orcpt);
+        }
+    }
+    out.push(match origin.protocol {
+        Protocol::Smtp => 0,
+        Protocol::Esmtp => 1,
+        Protocol::Lmtp => 2,
+        Protocol::Internal => 3,
+    });
+    put_text(out, &origin.helo);
+    put_text(out, &origin.listener);
+    if let Some(user) = &origin.user {
+        put_text(out, user);
+    }
+    if let Some(tls) = &origin.tls {
+        put_text(out, &tls.protocol);
+        put_text(out, &tls.cipher);
+    }
+    if let Some(session) = origin.session {
+        put_number(out, session.0);
+    }
+    put_address(out, origin.peer);
+    put_address(out, origin.local);
+}
+
+/// Reads a head back.
+pub(crate) fn decode(id: SpoolId, head: &[u8]) -> Result<Message, HeadError> {
+    let mut input = Input(head);
+    match input.byte().ok_or(HeadError::Malformed)? {
+        VERSION => {}
+        other => return Err(HeadError::Version(other)),
+    }
+    decode_fields(id, &mut input).filter(|_| input.0.is_empty()).ok_or(HeadError::Malformed)
+}
+
+fn decode_fields(id: SpoolId, input: &mut Input<'_>) -> Option<Message> {
+    let received_at = UnixMillis(input.number()?);
+    let size = input.number()?;
+    let body = match input.byte()? {
+        0 => BodyType::SevenBit,
+        1 => BodyType::EightBitMime,
+        2 => BodyType::BinaryMime,
+        _ => return None,
+    };
+    let ret = match input.byte()? {
+        0 => None,
+        1 => Some(Ret::Full),
+        2 => Some(Ret::Headers),
+        _ => return None,
+    };
+    let flags = input.byte()?;
+    if flags & 0x80 != 0 {
+        return None;
+    }
+    let flag = |bit: u8| flags & (1 << bit) != 0;
+    let reverse_path =
+        if flag(3) { ReversePath::Mailbox(Mailbox::parse(input.text()?).ok()?) } else { ReversePath::Null };
+    let envid = input.text_if(flag(2))?;
+    let count = usize::try_from(input.number()?).ok()?;
+    // A recipient takes two octets at the least, so a wild count cannot make us allocate more than we read.
+    let mut recipients = Vec::with_capacity(count.min(input.0.len() / 2));
+    for _ in 0..count {
+        let bits = input.byte()?;
+        let notify = Notify::from_bits(bits & 0x7f)?;
+        let path = ForwardPath(Mailbox::parse(input.text()?).ok()?);
+        recipients.push(Recipient { path, notify, orcpt: input.text_if(bits & 0x80 != 0)? });
+    }
+    let protocol = match input.byte()? {
+        0 => Protocol::Smtp,
+        1 => Protocol::Esmtp,
+        2 => Protocol::Lmtp,
+        3 => Protocol::Internal,
+        _ => return None,
+    };
+    let helo = input.text()?.into();
+    let listener = input.text()?.into();
+    let user = input.text_if(flag(4))?;
+    let tls = match flag(5) {
+        true => Some(TlsInfo { protocol: input.text()?.into(), cipher: input.text()?.into() }),
+        false => None,
+    };
+    let session = if flag(6) { Some(SessionId(input.number()?)) } else { None };
+    let peer = input.address()?;
+    let local = input.address()?;
+    let (smtputf8, require_tls) = (flag(0), flag(1));
+    let envelope = Envelope { reverse_path, recipients, body, smtputf8, require_tls, ret, envid };
+    let origin = Origin { session, peer, local, helo, user, listener, protocol, tls };
+    Some(Message { id, received_at, size, envelope, origin })
+}
+
+fn put_number(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    put_number(out, text.len() as u64);
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn put_address(out: &mut Vec<u8>, address: Option<SocketAddr>) {
+    match address {
+        None => out.push(0),
+        Some(SocketAddr::V4(v4)) => {
+            out.push(4);
+            out.extend_from_slice(&v4.ip().octets());
+            out.extend_from_slice(&v4.port().to_le_bytes());
+        }
+        Some(SocketAddr::V6(v6)) => {
+            out.push(6);
+            out.extend_from_slice(&v6.ip().octets());
+            out.extend_from_slice(&v6.port().to_le_bytes());
+            put_number(out, v6.flowinfo().into());
+            put_number(out, v6.scope_id().into());
+        }
+    }
+}
+
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
+        let (head, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(head)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn number(&mut self) -> Option<u64> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if bits << shift >> shift != bits {
+                return None;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        let len = usize::try_from(self.number()?).ok()?;
+        std::str::from_utf8(self.take(len)?).ok()
+    }
+
+    fn text_if(&mut self, present: bool) -> Option<Option<Box<str>>> {
+        if present { self.text().map(|text| Some(text.into())) } else { Some(None) }
+    }
+
+    fn address(&mut self) -> Option<Option<SocketAddr>> {
+        let ip: IpAddr = match self.byte()? {
+            0 => return Some(None),
+            4 => Ipv4Addr::from(self.array::<4>()?).into(),
+            6 => Ipv6Addr::from(self.array::<16>()?).into(),
+            _ => return None,
+        };
+        let port = u16::from_le_bytes(self.array()?);
+        Some(Some(match ip {
+            IpAddr::V4(ip) => SocketAddrV4::new(ip, port).into(),
+            IpAddr::V6(ip) => {
+                let flowinfo = u32::try_from(self.number()?).ok()?;
+                let scope = u32::try_from(self.number()?).ok()?;
+                SocketAddrV6::new(ip, port, flowinfo, scope).into()
+            }
+        }))
+    }
+}
