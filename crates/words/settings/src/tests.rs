@@ -357,6 +357,27 @@ fn long_lines_are_cut_around_the_place() {
 }
 
 #[test]
+fn ways_through_a_tree() {
+    let at = |n| Place::new(0, n, n + 1);
+    let leaf = |n| Node::new(Value::Bool(true), at(n));
+    let key = |name: &str| Key { name: name.into(), place: at(0) };
+    let item = Node::new(Value::Table(vec![(key("bind"), leaf(3))]), at(2));
+    let list = Node::new(Value::Array(vec![item]), at(1));
+    let root = Node::new(Value::Table(vec![(key("listener"), list), (key("on"), leaf(4))]), at(0));
+    for (way, n) in [
+        ("on", 4),
+        ("off", 0),
+        ("listener", 1),
+        ("listener.0", 2),
+        ("listener.0.bind", 3),
+        ("listener.1.bind", 1),
+        ("listener.0.x", 2),
+    ] {
+        assert_eq!(root.at(way), at(n), "{way}");
+    }
+}
+
+#[test]
 fn problems_are_bounded() {
     let items = vec![text("x"); PROBLEMS_MAX + 20];
     let mut problems = Problems::new();
