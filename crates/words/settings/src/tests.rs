@@ -262,6 +262,17 @@ fn a_schema_says_everything() {
 }
 
 #[test]
+fn a_table_without_keys() {
+    crate::table! {
+        /// Nothing to say.
+        struct Empty {}
+    }
+    assert_eq!(read::<Empty>(&table(vec![])).0, Some(Empty::default()));
+    let (_, problems) = read::<Empty>(&table(vec![("x", node(Value::Bool(true)))]));
+    assert_eq!(problems, ["unknown key `x` (this table has no keys)"]);
+}
+
+#[test]
 fn our_own_mistakes_are_found() {
     crate::table! {
         struct Bad {

@@ -604,7 +604,7 @@ fn the_schema_is_json_and_says_what_the_tables_say() {
     );
     let idle = &limits["properties"]["idle_timeout"];
     assert_eq!(idle["default"], "5m");
-    assert!(idle["description"].as_str().unwrap().ends_with("Allowed: 1s..=1h."), "{idle}");
+    assert!(idle["description"].as_str().unwrap().ends_with("Allowed: `1s..=1h`."), "{idle}");
     assert_eq!(schema["properties"]["listener"]["items"]["required"], serde_json::json!(["bind"]));
     let password = &schema["properties"]["route"]["additionalProperties"]["properties"]["password"];
     assert_eq!(password["writeOnly"], true);
