@@ -15,7 +15,11 @@ const CHANGEABLE: &[&str] =
     &["Atomic", "Mutex", "RwLock", "Cell", "OnceLock", "OnceCell", "Condvar", "ArcSwap", "DashMap"];
 
 /// Statics that may change all the same: file, name, and why.
-const EXCEPTIONS: &[(&str, &str, &str)] = &[];
+const EXCEPTIONS: &[(&str, &str, &str)] = &[(
+    "crates/workflows/delivery/src/session.rs",
+    "SCRATCH",
+    "a read buffer for each thread, emptied before anything else runs, so that an idle connection owns none",
+)];
 
 /// Folders of people's machines. In pieces, or this file would find itself.
 const MACHINE_PATHS: [&str; 3] = [concat!("/ro", "ot/"), concat!("/ho", "me/"), concat!("/Us", "ers/")];
@@ -129,13 +133,6 @@ fn changeable_statics(name: &str, text: &str) -> Vec<String> {
             complaints.push(format!("{name}:{line}: `static {variable}` can change; pass it as an argument"));
         }
     }
-    for word in ["thread_local!", "lazy_static!"] {
-        for (at, _) in code.match_indices(word) {
-            let line = code[..at].matches('\n').count() + 1;
-            complaints
-                .push(format!("{name}:{line}: `{word}` is state that nobody passed; pass it as an argument"));
-        }
-    }
     complaints
 }
 
@@ -171,6 +168,8 @@ mod tests {
             ("static NAMES: &[&str] = &[\"Mutex\"];", None),
             ("static RE: LazyLock<Regex> = LazyLock::new(|| x);", None),
             ("#[global_allocator]\nstatic A: mimalloc::MiMalloc = x;", None),
+            ("thread_local! { static X: RefCell<u8> = x; }", Some("X")),
+            ("thread_local! { static X: u8 = const { 1 }; }", None),
             ("fn f(x: &'static Mutex<u8>) {}", None),
             ("// static mut N: u8 = 0;\nlet s = \"static mut N: u8 = 0;\";", None),
             ("non_static mut: u8", None),
@@ -180,7 +179,6 @@ mod tests {
             assert_eq!(complaints.len(), usize::from(found.is_some()), "{code}: {complaints:?}");
             assert!(expected.is_none_or(|expected| complaints[0].contains(&expected)), "{complaints:?}");
         }
-        assert_eq!(changeable_statics("a.rs", "\nthread_local! { static X: u8 = 0 }").len(), 1);
     }
 
     #[test]

@@ -75,10 +75,18 @@ impl Node {
         self.entries().iter().find(|(k, _)| k.name == key).map(|(_, node)| node)
     }
 
-    /// Where the value under a key stands, or the table itself when the key is not written:
-    /// what a cross-field check points at.
-    pub fn at(&self, key: &str) -> Place {
-        self.child(key).map_or(self.place, |node| node.place)
+    /// Where a value of this table stands: what a cross-field check points at. `way` is a key or a way through
+    /// tables and lists, as `limits.line_max` or `listener.0.bind`; of what is not written, the last table that is.
+    pub fn at(&self, way: &str) -> Place {
+        let mut node = self;
+        for step in way.split('.') {
+            let item = || step.parse().ok().and_then(|index: usize| node.items().get(index));
+            match node.child(step).or_else(item) {
+                Some(next) => node = next,
+                None => break,
+            }
+        }
+        node.place
     }
 
     /// The text of a value that `${NAME}` was filled into. Settings that are not texts parse it, since

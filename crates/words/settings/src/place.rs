@@ -38,12 +38,16 @@ pub struct Sources(Vec<Source>);
 struct Source {
     path: PathBuf,
     text: String,
+    /// Where each line begins, so that a thousand mistakes in a large file are not a thousand walks through it.
+    lines: Vec<usize>,
 }
 
 impl Sources {
     /// Adds a file and returns its index. The text of a file that could not be read is empty.
     pub fn add(&mut self, path: impl Into<PathBuf>, text: impl Into<String>) -> usize {
-        self.0.push(Source { path: path.into(), text: text.into() });
+        let text = text.into();
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        self.0.push(Source { path: path.into(), text, lines });
         self.0.len() - 1
     }
 
@@ -69,8 +73,23 @@ impl Sources {
 
     /// The line on which a place begins, counted from one.
     pub fn line(&self, place: Place) -> usize {
-        let text = self.text(place.file).as_bytes();
-        text[..place.start.min(text.len())].iter().filter(|&&b| b == b'\n').count() + 1
+        self.0
+            .get(place.file)
+            .map_or(1, |source| source.lines.partition_point(|start| *start <= place.start).max(1))
+    }
+
+    /// The whole line on which a place begins, without its end.
+    pub fn line_place(&self, place: Place) -> Place {
+        let Some(source) = self.0.get(place.file) else { return place };
+        let line = self.line(place);
+        let start = source.lines.get(line - 1).copied().unwrap_or_default();
+        let end = source.lines.get(line).map_or(source.text.len(), |next| next - 1);
+        Place::new(place.file, start, end)
+    }
+
+    /// The text at a place.
+    pub fn excerpt(&self, place: Place) -> &str {
+        self.text(place.file).get(place.start..place.end).unwrap_or_default()
     }
 
     /// `file:line`, or only `file` for a whole file.

@@ -276,7 +276,7 @@ impl Problems {
             out.push_str(&format!("{path}: {head} {message}\n"));
             return;
         }
-        let spot = Spot::find(sources.text(place.file), place, &self.secrets);
+        let spot = Spot::find(sources, place, &self.secrets);
         out.push_str(&format!("{path}:{}:{}: {head} {message}\n", spot.line, spot.column));
         let number = spot.line.to_string();
         let gutter = " ".repeat(number.len());
@@ -304,49 +304,39 @@ struct Spot {
 }
 
 impl Spot {
-    fn find(text: &str, place: Place, secrets: &HashSet<Place>) -> Self {
+    fn find(sources: &Sources, place: Place, secrets: &HashSet<Place>) -> Self {
+        let text = sources.text(place.file);
         let start = floor(text, place.start);
         let end = floor(text, place.end).max(start);
-        let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
-        let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
-        let line = text[..start].matches('\n').count() + 1;
+        let line = sources.line_place(Place { start, ..place });
+        let before = text[line.start..start].chars().count();
 
+        // Of a long line, what is around the place.
+        let long = text[line.start..line.end].chars().nth(LINE_MAX).is_some();
+        let skipped = if long && before > LINE_MAX / 2 { before - LINE_MAX / 4 } else { 0 };
+        let secrets: Vec<&Place> = secrets.iter().filter(|secret| secret.file == place.file).collect();
+        let mut rest = text[line.start..line.end].trim_end_matches('\r').char_indices().skip(skipped);
+        let (mut shown, mut indent, mut width) = (String::new(), 0, 0);
+        if skipped > 0 {
+            shown.push('…');
+            indent += 1;
+        }
         // One printed character for each of the file's, so that the carets stand where they should.
-        let mut chars: Vec<(usize, char)> = Vec::new();
-        for (at, c) in text[line_start..line_end].char_indices() {
-            let at = line_start + at;
-            let secret = secrets.iter().any(|s| s.file == place.file && (s.start..s.end).contains(&at));
-            let c = match c {
-                _ if secret => '*',
+        for (at, c) in rest.by_ref().take(LINE_MAX) {
+            let at = line.start + at;
+            indent += usize::from(at < start);
+            width += usize::from((start..end).contains(&at));
+            shown.push(match c {
+                _ if secrets.iter().any(|secret| (secret.start..secret.end).contains(&at)) => '*',
                 '\t' => ' ',
                 c if visible(c) => c,
                 _ => '\u{fffd}',
-            };
-            chars.push((at, c));
+            });
         }
-        while chars.last().is_some_and(|(_, c)| *c == '\u{fffd}' || *c == ' ') && chars.len() > 1 {
-            if chars.last().is_some_and(|(at, _)| *at < end) {
-                break;
-            }
-            chars.pop();
-        }
-        let before = chars.iter().filter(|(at, _)| *at < start).count();
-        let width = chars.iter().filter(|(at, _)| (start..end).contains(at)).count().max(1);
-
-        let cut = chars.len() > LINE_MAX && before > LINE_MAX / 2;
-        let from = if cut { before - LINE_MAX / 4 } else { 0 };
-        let to = chars.len().min(from + LINE_MAX);
-        let mut shown: String = chars.get(from..to).unwrap_or_default().iter().map(|(_, c)| *c).collect();
-        let mut indent = before.saturating_sub(from);
-        if from > 0 {
-            shown.insert(0, '…');
-            indent += 1;
-        }
-        if to < chars.len() {
+        if rest.next().is_some() {
             shown.push('…');
         }
-        let width = width.min(LINE_MAX.saturating_sub(indent).max(1));
-        Self { line, column: before + 1, shown, indent, width }
+        Self { line: sources.line(line), column: before + 1, shown, indent, width: width.max(1) }
     }
 }
 

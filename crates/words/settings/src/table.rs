@@ -110,6 +110,7 @@ macro_rules! table {
                 problems: &mut $crate::Problems,
             ) -> ::std::option::Option<Self> {
                 let schema = <Self as $crate::Setting>::schema();
+                #[allow(unused_mut, reason = "a table may have no keys")]
                 let mut fields = $crate::private::Fields::open(node, problems, &schema)?;
                 $(
                     let $field = fields.read::<$ty>(

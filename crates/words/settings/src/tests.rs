@@ -262,6 +262,17 @@ fn a_schema_says_everything() {
 }
 
 #[test]
+fn a_table_without_keys() {
+    crate::table! {
+        /// Nothing to say.
+        struct Empty {}
+    }
+    assert_eq!(read::<Empty>(&table(vec![])).0, Some(Empty::default()));
+    let (_, problems) = read::<Empty>(&table(vec![("x", node(Value::Bool(true)))]));
+    assert_eq!(problems, ["unknown key `x` (this table has no keys)"]);
+}
+
+#[test]
 fn our_own_mistakes_are_found() {
     crate::table! {
         struct Bad {
@@ -354,6 +365,27 @@ fn long_lines_are_cut_around_the_place() {
     assert_eq!(lines[0], "a.toml:1:5001: error: x");
     let caret = lines[2].chars().position(|c| c == '^').unwrap();
     assert_eq!(lines[1].chars().nth(caret), Some('W'));
+}
+
+#[test]
+fn ways_through_a_tree() {
+    let at = |n| Place::new(0, n, n + 1);
+    let leaf = |n| Node::new(Value::Bool(true), at(n));
+    let key = |name: &str| Key { name: name.into(), place: at(0) };
+    let item = Node::new(Value::Table(vec![(key("bind"), leaf(3))]), at(2));
+    let list = Node::new(Value::Array(vec![item]), at(1));
+    let root = Node::new(Value::Table(vec![(key("listener"), list), (key("on"), leaf(4))]), at(0));
+    for (way, n) in [
+        ("on", 4),
+        ("off", 0),
+        ("listener", 1),
+        ("listener.0", 2),
+        ("listener.0.bind", 3),
+        ("listener.1.bind", 1),
+        ("listener.0.x", 2),
+    ] {
+        assert_eq!(root.at(way), at(n), "{way}");
+    }
 }
 
 #[test]

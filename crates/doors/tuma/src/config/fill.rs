@@ -49,7 +49,7 @@ fn filled(text: &str, env: Environment<'_>) -> Result<(String, Option<Filled>), 
         let Some(end) = from.find('}') else {
             mistakes.push(Mistake {
                 written: from.to_string(),
-                message: format!("{} has no closing brace", quote(from)),
+                message: "the `${` has no closing brace".into(),
                 hint: "a `${` that stands for itself is written `$${`".into(),
             });
             break;
@@ -82,7 +82,8 @@ fn variable(written: &str, env: Environment<'_>) -> Result<(String, Option<Strin
     let letter = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if name.is_empty() || !name.chars().all(letter) || name.starts_with(|c: char| c.is_ascii_digit()) {
         return Err(mistake(
-            format!("{} names no environment variable", quote(written)),
+            // What stands in the braces may be part of a secret.
+            "the braces hold no name of an environment variable".into(),
             "write `${NAME}` or `${NAME:-fallback}`; a `${` that stands for itself is `$${`".into(),
         ));
     }

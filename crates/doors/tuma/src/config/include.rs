@@ -1,5 +1,6 @@
 //! Files and what they include: `include = ["conf.d/*.toml", "other.toml"]`, made one tree.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -208,8 +209,10 @@ fn take_include(tree: &mut Node) -> Option<(Key, Node)> {
 /// Adds a file's tree to another: tables merge, lists of tables are joined, anything else is set once.
 fn merge(tree: &mut Node, other: Node, way: &mut Vec<String>, problems: &mut Problems) {
     let (Value::Table(entries), Value::Table(others)) = (&mut tree.value, other.value) else { return };
+    let index: HashMap<String, usize> =
+        entries.iter().enumerate().map(|(index, (key, _))| (key.name.clone(), index)).collect();
     for (key, node) in others {
-        let Some((first, old)) = entries.iter_mut().find(|(k, _)| k.name == key.name) else {
+        let Some((first, old)) = index.get(&key.name).and_then(|index| entries.get_mut(*index)) else {
             entries.push((key, node));
             continue;
         };

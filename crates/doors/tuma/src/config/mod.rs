@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::path::Path;
 
-use settings::{Node, Problems, Setting, Sources, Value};
+use settings::{Node, Place, Problem, Problems, Schema, Setting, Sources, Value};
 
 #[doc(hidden)]
 pub use fuzz::fuzz;
@@ -92,22 +92,53 @@ fn finish<T: Setting>(
 ) -> Result<Loaded<T>, Box<Report>> {
     // What the parser, the inclusion and the filling in found makes the lines it stands on doubtful: what the
     // tables say about the same lines would only repeat it, and a missing key may be in what was not understood.
+    let line = |problem: &Problem| (problem.place.file, sources.line(problem.place));
     let doubtful: BTreeSet<(usize, usize)> =
-        problems.iter().map(|problem| (problem.place.file, sources.line(problem.place))).collect();
+        problems.iter().filter(|problem| !problem.place.is_whole()).map(line).collect();
     let mut found = Problems::new();
     if problems.expects_gaps() {
         found.expect_gaps();
     }
     let value = T::read(&tree, &mut found);
-    found.retain(|problem| {
-        problem.place.is_whole() || !doubtful.contains(&(problem.place.file, sources.line(problem.place)))
-    });
+    found.retain(|problem| problem.place.is_whole() || !doubtful.contains(&line(problem)));
+    conceal_lines(&T::schema(), &sources, &mut problems);
     problems.append(found);
     match value {
         Some(value) if !problems.has_errors() => {
             Ok(Loaded { value, warnings: Report { problems, sources }, tree })
         }
         _ => Err(Box::new(Report { problems, sources })),
+    }
+}
+
+/// Hides what follows the key of a secret on the lines that will be printed. Reading hides the secrets it meets;
+/// these are the ones it never met, because the parser stumbled over them or another file had set them.
+fn conceal_lines(schema: &Schema, sources: &Sources, problems: &mut Problems) {
+    let mut keys = BTreeSet::new();
+    secret_keys(schema, &mut keys);
+    let places = problems
+        .iter()
+        .flat_map(|problem| [Some(problem.place), problem.also.as_ref().map(|(place, _)| *place)]);
+    let lines: BTreeSet<Place> =
+        places.flatten().filter(|place| !place.is_whole()).map(|place| sources.line_place(place)).collect();
+    for line in lines {
+        let text = sources.excerpt(line);
+        let ends = keys.iter().flat_map(|key| text.match_indices(key).map(move |(at, _)| at + key.len()));
+        for end in ends {
+            let rest = text[end..].trim_start_matches(['"', '\'', ' ', '\t']);
+            if let Some(value) = rest.strip_prefix('=') {
+                problems.conceal(Place::new(line.file, line.end - value.trim_start().len(), line.end));
+            }
+        }
+    }
+}
+
+fn secret_keys(schema: &Schema, keys: &mut BTreeSet<&'static str>) {
+    for field in schema.table().into_iter().flat_map(|table| &table.fields) {
+        if field.secret {
+            keys.insert(field.key);
+        }
+        secret_keys(&field.schema, keys);
     }
 }
 
@@ -130,6 +161,13 @@ impl<T: Setting> Loaded<T> {
             n => format!("{text}, {}", plural(n, "warning")),
         }
     }
+}
+
+/// Why a committed page is not what would be generated now; for the tests that hold [`reference`] and
+/// [`json_schema`] to their pages.
+pub fn stale(page: &Path, fresh: &str) -> Option<String> {
+    let same = std::fs::read_to_string(page).is_ok_and(|committed| committed == fresh);
+    (!same).then(|| format!("{} is stale; run `cargo xtask docs`", page.display()))
 }
 
 fn plural(n: usize, what: &str) -> String {

@@ -42,7 +42,7 @@ fn json_of(schema: &Schema) -> Json {
         })),
         Schema::Size(bounds) => json!({ "anyOf": [
             numbers("integer", &Bounds { min: bounds.min.map_or(Some(0), |min| Some(min.0)), max: bounds.max.map(|max| max.0) }, |value| json!(value)),
-            { "type": "string", "pattern": "^[0-9][0-9_]* *([kKmMgGtT]([iI])?)?[bB]?$" },
+            { "type": "string", "pattern": "^[0-9][0-9_]*( *([kKmMgGtT][iI]?)?[bB])?$" },
             { "$ref": "#/$defs/variable" },
         ] }),
         Schema::Text { what, example } => {
@@ -90,7 +90,7 @@ fn property(field: &Field) -> Json {
     let mut description = plain(&field.docs);
     // JSON Schema has no order of texts, so the bound of a time is said in words.
     if let (Some(range), Some(())) = (&field.range, is_text_with_order(&field.schema)) {
-        description.push_str(&format!("\n\nAllowed: {range}."));
+        description.push_str(&format!("\n\nAllowed: `{range}`."));
     }
     json["description"] = json!(description);
     if let Some(default) = field.default.as_ref().and_then(default_json) {

@@ -248,11 +248,11 @@ tuma.toml:1:13: error: the environment variable `NOPE` is not set
  1 | hostname = \"${NOPE}.${HOST}\"
    |             ^^^^^^^
 help: set it, or give a fallback: `${NOPE:-…}`
-tuma.toml:2:15: error: `${1A}` names no environment variable
+tuma.toml:2:15: error: the braces hold no name of an environment variable
  2 | data = \"$${x}/${1A}/${\"
    |               ^^^^^
 help: write `${NAME}` or `${NAME:-fallback}`; a `${` that stands for itself is `$${`
-tuma.toml:2:21: error: `${` has no closing brace
+tuma.toml:2:21: error: the `${` has no closing brace
  2 | data = \"$${x}/${1A}/${\"
    |                     ^^
 help: a `${` that stands for itself is written `$${`
@@ -285,6 +285,22 @@ tuma.toml:7:27: error: `route.c.password` must be a text, not a number
  7 | c = { to = \"\", password = **** }
    |                           ^^^^
 help: put it in quotes
+",
+        ),
+        (
+            // The same where the parser or a variable stumbles, before anyone knows what is a secret.
+            "hostname = \"b.test\"\n[route.a]\nto = \"\"\npassword = hunter2\n[route.b]\nto = \"\"\n'password' = \"hunter2${\"\n[route.c]\nto = \"\"\npassword = \"hunter2\"\npassword = \"hunter3\"\n",
+            "\
+tuma.toml:4:12: error: string values must be quoted, expected literal string
+ 4 | password = *******
+   |            ^^^^^^^
+tuma.toml:7:22: error: the `${` has no closing brace
+ 7 | 'password' = ***********
+   |                      ^^
+help: a `${` that stands for itself is written `$${`
+tuma.toml:11:1: error: the key `password` is written twice
+ 11 | password = *********
+    | ^^^^^^^^
 ",
         ),
         (
@@ -496,6 +512,33 @@ fn mistakes_of_inclusion() {
 }
 
 #[test]
+fn a_secret_set_in_two_files_is_not_printed() {
+    let folder = Folder::new(
+        "secret",
+        &[
+            (
+                "tuma.toml",
+                "include = [\"a.toml\"]\nhostname = \"a.test\"\n[route]\nx = { to = \"\", password = \"hunter2\" }\n",
+            ),
+            ("a.toml", "[route.x]\npassword = \"hunter3\"\n"),
+        ],
+    );
+    let printed = folder.bad();
+    assert!(
+        printed.contains("`route.x.password` is set in two files") && !printed.contains("hunter"),
+        "{printed}"
+    );
+}
+
+#[test]
+fn a_large_file_of_mistakes_is_read_in_time() {
+    let text = "x = = 5 \n".repeat(100_000);
+    assert!(bad(&text).ends_with("more\n"));
+    let text = format!("a = {}", "\"x\", = ".repeat(100_000));
+    assert!(bad(&text).len() < 10_000);
+}
+
+#[test]
 fn files_that_are_none() {
     let folder = Folder::new("none", &[]);
     assert_eq!(folder.bad(), "tuma.toml: error: cannot be read: No such file or directory (os error 2)\n");
@@ -561,7 +604,7 @@ fn the_schema_is_json_and_says_what_the_tables_say() {
     );
     let idle = &limits["properties"]["idle_timeout"];
     assert_eq!(idle["default"], "5m");
-    assert!(idle["description"].as_str().unwrap().ends_with("Allowed: 1s..=1h."), "{idle}");
+    assert!(idle["description"].as_str().unwrap().ends_with("Allowed: `1s..=1h`."), "{idle}");
     assert_eq!(schema["properties"]["listener"]["items"]["required"], serde_json::json!(["bind"]));
     let password = &schema["properties"]["route"]["additionalProperties"]["properties"]["password"];
     assert_eq!(password["writeOnly"], true);
@@ -623,6 +666,18 @@ Any number of them, under names of your choice.
 | `password` | text | not set | Shown to the next hop. Never printed. |
 "#;
     assert_eq!(tables, expected, "\n{tables}");
+}
+
+#[test]
+fn a_stale_page_is_told() {
+    let folder = Folder::new("stale", &[("page.md", "old")]);
+    let path = folder.0.join("page.md");
+    assert_eq!(stale(&path, "old"), None);
+    assert!(
+        stale(&path, "new")
+            .is_some_and(|complaint| complaint.ends_with("page.md is stale; run `cargo xtask docs`"))
+    );
+    assert!(stale(&folder.0.join("none.md"), "new").is_some());
 }
 
 /// A small generator with a fixed seed, so that a failure replays.
