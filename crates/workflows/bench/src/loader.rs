@@ -734,59 +734,52 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         } else if pipelining && !begun {
             self.stream.write_all(self.template.commands()).await?;
         }
-        let mut refused = 0;
-        let mut goes_on = true;
+        let mut recipients_refused = 0;
+        let mut mail_refused = false;
+        let mut last = 0;
         for index in 0..options.recipients + 2 {
             if !chunking && !pipelining {
                 let line =
                     self.template.commands().split_inclusive(|octet| *octet == b'\n').nth(index as usize);
                 self.stream.write_all(line.expect("a line for each command")).await?;
             }
-            let code = self.reply().await?;
-            let is_end = index == options.recipients + 1;
-            if code >= 400 {
-                lock(self.tally).complain(|| self.text.clone());
-                let is_recipient = index > 0 && !is_end;
-                refused += u64::from(is_recipient);
-                if !is_recipient {
-                    goes_on = false;
-                    if !chunking && !pipelining {
-                        break;
-                    }
-                }
+            last = self.reply().await?;
+            if last < 400 {
+                continue;
+            }
+            lock(self.tally).complain(|| self.text.clone());
+            match index {
+                0 => mail_refused = true,
+                _ if index <= options.recipients => recipients_refused += 1,
+                _ => {}
+            }
+            if mail_refused && !chunking && !pipelining {
+                break;
             }
         }
-        lock(self.tally).recipients_refused += if goes_on { refused } else { 0 };
-        if goes_on && !chunking {
-            if refused == options.recipients {
-                // 354 without a recipient: an empty message must follow (RFC 2920 §3.1).
+        let deliverable = !mail_refused && recipients_refused < options.recipients && last < 400;
+        let mut accepted = deliverable;
+        if deliverable {
+            if recipients_refused > 0 {
+                lock(self.tally).recipients_refused += recipients_refused;
+            }
+            if !chunking {
+                accepted = self.content(number, &mut scheduled, pipelining && !is_last, progress).await?;
+            }
+        } else {
+            if last == 354 {
+                // Content wanted although nobody is to have it: an empty message must follow (RFC 2920 §3.1).
                 self.stream.write_all(b".\r\n").await?;
                 self.reply().await?;
-                goes_on = false;
-            } else {
-                if self.shared.pace.is_none() && options.overlap {
-                    scheduled = wire::unix_us();
-                }
-                self.template.mark(number, scheduled);
-                if options.overlap && pipelining && self.shared.pace.is_none() && !is_last {
-                    progress.next = self.shared.next_due().await;
-                }
-                progress.ended = true;
-                if let Some((next, _)) = progress.next {
-                    self.template.address(next);
-                    self.stream.write_all(self.template.whole()).await?;
-                } else {
-                    self.stream.write_all(self.template.content()).await?;
-                }
-                if self.reply().await? >= 400 {
-                    goes_on = false;
-                }
             }
+            // A transaction that was begun may still be open.
+            self.stream.write_all(b"RSET\r\n").await?;
+            self.reply().await?;
         }
         let now = wire::unix_us();
         let mut tally = lock(self.tally);
         tally.sent += 1;
-        if goes_on {
+        if accepted {
             tally.accepted += 1;
             tally.acknowledged.insert(number);
             tally.latency.record_us(now.saturating_sub(scheduled));
@@ -799,6 +792,32 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         tally.last_us = tally.last_us.max(now);
         drop(tally);
         Ok(())
+    }
+
+    /// After 354: the content, and with it, when overlapping, the commands of the next message. True for 250.
+    async fn content(
+        &mut self,
+        number: u64,
+        scheduled: &mut u64,
+        may_go_on: bool,
+        progress: &mut Progress,
+    ) -> io::Result<bool> {
+        let overlaps = self.shared.options.overlap && self.shared.pace.is_none();
+        if overlaps {
+            *scheduled = wire::unix_us();
+        }
+        self.template.mark(number, *scheduled);
+        if overlaps && may_go_on {
+            progress.next = self.shared.next_due().await;
+        }
+        progress.ended = true;
+        if let Some((next, _)) = progress.next {
+            self.template.address(next);
+            self.stream.write_all(self.template.whole()).await?;
+        } else {
+            self.stream.write_all(self.template.content()).await?;
+        }
+        Ok(self.reply().await? < 400)
     }
 
     /// Leaves politely. The peer closes first, so that the port pair waits on its side and not on ours.

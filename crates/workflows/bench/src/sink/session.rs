@@ -634,11 +634,11 @@ impl<'a, S: Wire> Session<'a, S> {
                 self.out.extend_from_slice(text.as_bytes());
                 Ok(Verdict::Close)
             }
-            Action::Drop { reset } => {
-                if reset {
-                    self.stream.reset_on_close();
-                }
-                Ok(Verdict::Close)
+            Action::Drop { reset: false } => Ok(Verdict::Close),
+            Action::Drop { reset: true } => {
+                self.stream.reset_on_close();
+                // Leaves at once: an orderly shutdown before the close would make it an ordinary one.
+                Err(io::ErrorKind::ConnectionReset.into())
             }
             Action::TakeDrop => Ok(Verdict::TakeDrop),
             Action::Stall(Some(time)) => {
