@@ -11,6 +11,7 @@ use std::io::{BufRead, Write};
 use std::time::Duration;
 
 use bench::loader::{self, Amount, Credentials};
+use bench::relay::{self, Relay};
 use bench::sink::{self, Keep, Rule, Sink};
 
 type Failure = Box<dyn std::error::Error>;
@@ -26,6 +27,19 @@ fn main() -> Result<(), Failure> {
             if arguments.has("json") { println!("{}", report.to_json()) } else { println!("{report}") }
         }
         "sink" => serve_sink(&arguments)?,
+        "bare-relay" => {
+            let defaults = relay::Options::default();
+            let relay = Relay::start(relay::Options {
+                listen: arguments.value("listen", defaults.listen)?,
+                next_hop: arguments.value("next-hop", defaults.next_hop)?,
+                fresh: arguments.has("fresh"),
+                threads: arguments.value("threads", 0)?,
+            })?;
+            println!("listening on {}", relay.addr());
+            // Until stdin is closed.
+            std::io::stdin().lock().lines().for_each(drop);
+            println!("{:.3} s of CPU", relay.cpu().as_secs_f64());
+        }
         "ceiling" => {
             let ceiling =
                 runtime.block_on(bench::ceiling(loader_options(&arguments)?, sink_options(&arguments)?))?;

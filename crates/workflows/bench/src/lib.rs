@@ -13,6 +13,8 @@ mod ceiling;
 pub mod histogram;
 pub mod json;
 pub mod loader;
+mod net;
+pub mod relay;
 pub mod sequence;
 pub mod sink;
 mod template;

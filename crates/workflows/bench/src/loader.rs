@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::histogram::Histogram;
+use crate::net::{self, lock};
 use crate::sequence::SequenceSet;
 use crate::template::{Plan, Template};
 use crate::wire::{self, Buffer};
@@ -230,11 +231,7 @@ pub struct Loader {
 impl Loader {
     /// Starts the threads and returns at once.
     pub fn start(options: Options) -> Self {
-        let threads = match options.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
-        let threads = threads.min(options.connections).max(1);
+        let threads = net::thread_count(options.threads).min(options.connections).max(1);
         let shared = Arc::new(Shared {
             run: wire::random_u64() as u32,
             next: AtomicU64::new(0),
@@ -244,6 +241,7 @@ impl Loader {
             pace_cpu_us: AtomicU64::new(0),
             handshakes_left: AtomicU64::new(options.connections as u64),
             pace: options.rate.map(|rate| Pace { rate, due: Semaphore::new(0), start: Mutex::new(None) }),
+            template: Mutex::new(None),
             started: Instant::now(),
             options,
         });
@@ -330,6 +328,8 @@ struct Shared {
     /// Connections that have not come to their first message; the pace waits for them.
     handshakes_left: AtomicU64,
     pace: Option<Pace>,
+    /// The last layout made, for the next connection: making one takes longer than sending it.
+    template: Mutex<Option<(Offers, Template)>>,
     started: Instant,
 }
 
@@ -362,6 +362,30 @@ impl Shared {
                 (number < total).then_some(number)
             }
         }
+    }
+
+    /// A message laid out for a peer that offers this.
+    fn template(&self, offers: Offers) -> Template {
+        let mut last = lock(&self.template);
+        if let Some((made_for, template)) = &*last
+            && *made_for == offers
+        {
+            return template.clone();
+        }
+        let options = &self.options;
+        let template = Template::new(&Plan {
+            run: self.run,
+            size: options.size,
+            sender: &options.sender,
+            recipient: options.recipient.as_deref(),
+            recipient_domain: &options.recipient_domain,
+            recipient_domains: options.recipient_domains,
+            recipients: options.recipients.max(1),
+            chunking: options.chunking && offers.chunking,
+            declare_size: offers.size,
+        });
+        *last = Some((offers, template.clone()));
+        template
     }
 
     /// Waits until a message is due: its number and scheduled time.
@@ -404,10 +428,6 @@ fn pace(shared: &Shared) {
     }
     pace.due.close();
     shared.pace_cpu_us.store(usage::thread_cpu().as_micros() as u64, Relaxed);
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no holder of this lock panics")
 }
 
 /// What one thread has counted.
@@ -581,7 +601,7 @@ struct Session<'a, S> {
 }
 
 /// What the peer's EHLO reply offers, of what we would use.
-#[derive(Default)]
+#[derive(Clone, Copy, Default, PartialEq)]
 struct Offers {
     pipelining: bool,
     chunking: bool,
@@ -606,7 +626,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             tally,
             text: String::new(),
             offers: Offers::default(),
-            template: Template::new(&plan(shared, &Offers::default())),
+            template: Template::default(),
             codes: Box::new([0; 400]),
         }
     }
@@ -653,7 +673,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             self.stream.write_all(command.as_bytes()).await?;
             limited(self.shared.options.timeout, self.expect(235)).await?;
         }
-        self.template = Template::new(&plan(self.shared, &self.offers));
+        self.template = self.shared.template(self.offers);
         Ok(())
     }
 
@@ -714,59 +734,52 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         } else if pipelining && !begun {
             self.stream.write_all(self.template.commands()).await?;
         }
-        let mut refused = 0;
-        let mut goes_on = true;
+        let mut recipients_refused = 0;
+        let mut mail_refused = false;
+        let mut last = 0;
         for index in 0..options.recipients + 2 {
             if !chunking && !pipelining {
                 let line =
                     self.template.commands().split_inclusive(|octet| *octet == b'\n').nth(index as usize);
                 self.stream.write_all(line.expect("a line for each command")).await?;
             }
-            let code = self.reply().await?;
-            let is_end = index == options.recipients + 1;
-            if code >= 400 {
-                lock(self.tally).complain(|| self.text.clone());
-                let is_recipient = index > 0 && !is_end;
-                refused += u64::from(is_recipient);
-                if !is_recipient {
-                    goes_on = false;
-                    if !chunking && !pipelining {
-                        break;
-                    }
-                }
+            last = self.reply().await?;
+            if last < 400 {
+                continue;
+            }
+            lock(self.tally).complain(|| self.text.clone());
+            match index {
+                0 => mail_refused = true,
+                _ if index <= options.recipients => recipients_refused += 1,
+                _ => {}
+            }
+            if mail_refused && !chunking && !pipelining {
+                break;
             }
         }
-        lock(self.tally).recipients_refused += if goes_on { refused } else { 0 };
-        if goes_on && !chunking {
-            if refused == options.recipients {
-                // 354 without a recipient: an empty message must follow (RFC 2920 §3.1).
+        let deliverable = !mail_refused && recipients_refused < options.recipients && last < 400;
+        let mut accepted = deliverable;
+        if deliverable {
+            if recipients_refused > 0 {
+                lock(self.tally).recipients_refused += recipients_refused;
+            }
+            if !chunking {
+                accepted = self.content(number, &mut scheduled, pipelining && !is_last, progress).await?;
+            }
+        } else {
+            if last == 354 {
+                // Content wanted although nobody is to have it: an empty message must follow (RFC 2920 §3.1).
                 self.stream.write_all(b".\r\n").await?;
                 self.reply().await?;
-                goes_on = false;
-            } else {
-                if self.shared.pace.is_none() && options.overlap {
-                    scheduled = wire::unix_us();
-                }
-                self.template.mark(number, scheduled);
-                if options.overlap && pipelining && self.shared.pace.is_none() && !is_last {
-                    progress.next = self.shared.next_due().await;
-                }
-                progress.ended = true;
-                if let Some((next, _)) = progress.next {
-                    self.template.address(next);
-                    self.stream.write_all(self.template.whole()).await?;
-                } else {
-                    self.stream.write_all(self.template.content()).await?;
-                }
-                if self.reply().await? >= 400 {
-                    goes_on = false;
-                }
             }
+            // A transaction that was begun may still be open.
+            self.stream.write_all(b"RSET\r\n").await?;
+            self.reply().await?;
         }
         let now = wire::unix_us();
         let mut tally = lock(self.tally);
         tally.sent += 1;
-        if goes_on {
+        if accepted {
             tally.accepted += 1;
             tally.acknowledged.insert(number);
             tally.latency.record_us(now.saturating_sub(scheduled));
@@ -779,6 +792,32 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         tally.last_us = tally.last_us.max(now);
         drop(tally);
         Ok(())
+    }
+
+    /// After 354: the content, and with it, when overlapping, the commands of the next message. True for 250.
+    async fn content(
+        &mut self,
+        number: u64,
+        scheduled: &mut u64,
+        may_go_on: bool,
+        progress: &mut Progress,
+    ) -> io::Result<bool> {
+        let overlaps = self.shared.options.overlap && self.shared.pace.is_none();
+        if overlaps {
+            *scheduled = wire::unix_us();
+        }
+        self.template.mark(number, *scheduled);
+        if overlaps && may_go_on {
+            progress.next = self.shared.next_due().await;
+        }
+        progress.ended = true;
+        if let Some((next, _)) = progress.next {
+            self.template.address(next);
+            self.stream.write_all(self.template.whole()).await?;
+        } else {
+            self.stream.write_all(self.template.content()).await?;
+        }
+        Ok(self.reply().await? < 400)
     }
 
     /// Leaves politely. The peer closes first, so that the port pair waits on its side and not on ours.
@@ -802,20 +841,5 @@ impl<S> Drop for Session<'_, S> {
         for (code, count) in (200..).zip(self.codes.iter()).filter(|(_, count)| **count > 0) {
             *tally.codes.entry(code).or_default() += count;
         }
-    }
-}
-
-fn plan<'a>(shared: &'a Shared, offers: &Offers) -> Plan<'a> {
-    let options = &shared.options;
-    Plan {
-        run: shared.run,
-        size: options.size,
-        sender: &options.sender,
-        recipient: options.recipient.as_deref(),
-        recipient_domain: &options.recipient_domain,
-        recipient_domains: options.recipient_domains,
-        recipients: options.recipients.max(1),
-        chunking: options.chunking && offers.chunking,
-        declare_size: offers.size,
     }
 }

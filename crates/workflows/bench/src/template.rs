@@ -30,6 +30,7 @@ pub struct Plan<'a> {
 ///
 /// With DATA it lies in memory as content, dot, commands of the *next* transaction, so that one write can
 /// end a message and begin another; with BDAT as commands, content.
+#[derive(Clone, Default)]
 pub struct Template {
     wire: Vec<u8>,
     content: Range<usize>,

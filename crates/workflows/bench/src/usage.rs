@@ -99,7 +99,7 @@ mod tests {
     fn a_busy_thread_uses_cpu() {
         let before = thread_cpu();
         let mut random = crate::wire::Random(1);
-        while random.next_u64() % 50_000_000 != 0 {}
+        while !random.next_u64().is_multiple_of(50_000_000) {}
         assert!(thread_cpu() > before);
         assert!(task_cpu(thread_id().expect("Linux has thread ids")) >= thread_cpu() / 2);
     }

@@ -65,6 +65,11 @@ impl Buffer {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         self.end += octets;
+        if self.end == self.data.len() && self.data.len() < self.bound {
+            // More was waiting than fits: large mail deserves large reads, an idle connection little memory.
+            let larger = (self.data.len() * 4).min(self.bound);
+            self.data.resize(larger, 0);
+        }
         Ok(octets)
     }
 

@@ -26,19 +26,17 @@ use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, mpsc};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use tokio::net::{TcpListener, TcpSocket};
-use tokio::sync::oneshot;
 
 pub use rules::{Action, Phase, Rule, RuleError};
 pub use tally::{RunStats, Stats};
 
 use crate::loader::Credentials;
+use crate::net::{Workers, lock};
 use crate::sequence::SequenceSet;
-use crate::usage;
 use rules::RuleBook;
 use tally::Run;
 
@@ -179,29 +177,20 @@ pub struct Sink;
 impl Sink {
     /// Listens, and serves on threads of its own until the handle is dropped or stopped.
     pub fn start(options: Options) -> io::Result<SinkHandle> {
-        if options.listen.port() != 0 {
-            // Several of our sockets share one port, and the system would let a stranger's sink share it too.
-            drop(socket(options.listen, false)?);
-        }
-        let threads = match options.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
-            threads => threads,
-        };
-        let mut addr = options.listen;
+        let (listen, threads) = (options.listen, options.threads);
         let shared = Arc::new(Shared::new(options));
-        let mut workers = Vec::new();
-        for thread in 0..threads {
-            let (ready, is_ready) = mpsc::sync_channel(1);
-            let (stop, stopped) = oneshot::channel();
-            let shared = Arc::clone(&shared);
-            let worker = std::thread::Builder::new()
-                .name(format!("sink-{thread}"))
-                .spawn(move || worker(&shared, addr, &ready, stopped))?;
-            workers.push((stop, worker));
-            addr =
-                is_ready.recv().unwrap_or_else(|_| Err(io::Error::other("the sink's thread has ended")))?;
-        }
-        Ok(SinkHandle { addr, shared, workers })
+        let serving = Arc::clone(&shared);
+        let workers = Workers::start("sink", listen, threads, move |stream, peer| {
+            let shared = Arc::clone(&serving);
+            shared.connections.fetch_add(1, Relaxed);
+            let open = shared.open.fetch_add(1, Relaxed) + 1;
+            shared.open_max.fetch_max(open, Relaxed);
+            async move {
+                let _open = Open(&shared);
+                session::serve(&shared, stream, peer).await;
+            }
+        })?;
+        Ok(SinkHandle { shared, workers })
     }
 
     /// Listens until the future is dropped.
@@ -213,20 +202,19 @@ impl Sink {
 
 /// A running sink; dropping it stops it.
 pub struct SinkHandle {
-    addr: SocketAddr,
     shared: Arc<Shared>,
-    workers: Vec<(oneshot::Sender<()>, std::thread::JoinHandle<()>)>,
+    workers: Workers,
 }
 
 impl SinkHandle {
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.workers.addr()
     }
 
     /// The figures of this moment.
     pub fn stats(&self) -> Stats {
-        self.shared.stats()
+        Stats { cpu: self.workers.cpu(), ..self.shared.stats() }
     }
 
     /// Waits until the figures satisfy `wanted`; false when they did not within `patience`.
@@ -278,25 +266,8 @@ impl SinkHandle {
     }
 
     /// Closes the port and all connections; the last figures.
-    pub fn stop(mut self) -> Stats {
-        let stats = self.stats();
-        self.end();
-        stats
-    }
-
-    fn end(&mut self) {
-        let (stops, workers): (Vec<_>, Vec<_>) = std::mem::take(&mut self.workers).into_iter().unzip();
-        drop(stops);
-        for worker in workers {
-            // A worker that panicked has said so.
-            let _ = worker.join();
-        }
-    }
-}
-
-impl Drop for SinkHandle {
-    fn drop(&mut self) {
-        self.end();
+    pub fn stop(self) -> Stats {
+        self.stats()
     }
 }
 
@@ -312,7 +283,6 @@ struct Shared {
     connections: AtomicU64,
     open: AtomicU64,
     open_max: AtomicU64,
-    threads: Mutex<Vec<u64>>,
 }
 
 #[derive(Default)]
@@ -342,7 +312,6 @@ impl Shared {
             connections: AtomicU64::new(0),
             open: AtomicU64::new(0),
             open_max: AtomicU64::new(0),
-            threads: Mutex::default(),
             options,
         }
     }
@@ -360,7 +329,7 @@ impl Shared {
             rules_acted: totals.rules_acted,
             faults: totals.faults.clone(),
             runs: totals.runs.iter().map(|(run, seen)| (*run, seen.stats())).collect(),
-            cpu: lock(&self.threads).iter().map(|thread| usage::task_cpu(*thread)).sum(),
+            cpu: Duration::ZERO,
         }
     }
 
@@ -410,58 +379,6 @@ fn ehlo_reply(options: &Options) -> String {
     lines.iter().enumerate().map(line).collect()
 }
 
-fn socket(addr: SocketAddr, shares_port: bool) -> io::Result<TcpSocket> {
-    let socket = if addr.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.set_reuseaddr(true)?;
-    #[cfg(unix)]
-    socket.set_reuseport(shares_port)?;
-    socket.bind(addr)?;
-    Ok(socket)
-}
-
-/// One thread: its own runtime, its own listening socket on the common port.
-fn worker(
-    shared: &Arc<Shared>,
-    addr: SocketAddr,
-    ready: &mpsc::SyncSender<io::Result<SocketAddr>>,
-    stopped: oneshot::Receiver<()>,
-) {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can start");
-    lock(&shared.threads).extend(usage::thread_id());
-    runtime.block_on(async {
-        let listener = match socket(addr, true).and_then(|socket| socket.listen(4096)) {
-            Ok(listener) => listener,
-            Err(error) => return ready.send(Err(error)).unwrap_or(()),
-        };
-        // Nobody hears it only when `start` has already failed.
-        let _ = ready.send(listener.local_addr());
-        tokio::select! {
-            () = accept(shared, &listener) => {}
-            _ = stopped => {}
-        }
-    });
-}
-
-async fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                shared.connections.fetch_add(1, Relaxed);
-                let open = shared.open.fetch_add(1, Relaxed) + 1;
-                shared.open_max.fetch_max(open, Relaxed);
-                let shared = Arc::clone(shared);
-                tokio::spawn(async move {
-                    let _open = Open(&shared);
-                    session::serve(&shared, stream, peer).await;
-                });
-            }
-            // Out of descriptors, most likely: others will close.
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    }
-}
-
 /// Counts a connection as open until dropped.
 struct Open<'a>(&'a Shared);
 
@@ -469,8 +386,4 @@ impl Drop for Open<'_> {
     fn drop(&mut self) {
         self.0.open.fetch_sub(1, Relaxed);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().expect("no holder of this lock panics")
 }

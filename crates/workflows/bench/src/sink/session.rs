@@ -14,15 +14,18 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::rules::{Action, Event, Phase};
-use super::{Captured, CapturedRecipient, Keep, RUNS_MAX, Shared, lock};
+use super::{Captured, CapturedRecipient, Keep, RUNS_MAX, Shared};
+use crate::net::lock;
 use crate::sequence::{MARK_FIELD, Mark};
 use crate::wire::{self, Buffer};
 
 static MARK_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(MARK_FIELD));
 static HEADER_END_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
-/// Holds a common message whole, so that it is read with one call; a command line may be as long too.
-const BUFFER_OCTETS: usize = 64 * 1024;
+/// Holds a common message whole, so that it is read with one call.
+const BUFFER_OCTETS: usize = 8 * 1024;
+/// What the buffer grows to for large messages; also the longest command line.
+const BUFFER_OCTETS_MAX: usize = 128 * 1024;
 /// A header in which no mark was found so far is given up.
 const HEADER_MAX: usize = 64 * 1024;
 
@@ -41,9 +44,6 @@ impl Wire for TcpStream {
 
 /// Serves a connection to its end. What ends it is the peer's affair, so no error comes back.
 pub(super) async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr) {
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
     let _ = Session::new(shared, stream, peer, false).run().await;
 }
 
@@ -198,7 +198,7 @@ impl<'a, S: Wire> Session<'a, S> {
             peer,
             secure,
             authenticated: false,
-            buffer: Buffer::new(BUFFER_OCTETS, BUFFER_OCTETS),
+            buffer: Buffer::new(BUFFER_OCTETS, BUFFER_OCTETS_MAX),
             line: Vec::with_capacity(128),
             out: Vec::with_capacity(512),
             helo: Vec::new(),
@@ -634,11 +634,11 @@ impl<'a, S: Wire> Session<'a, S> {
                 self.out.extend_from_slice(text.as_bytes());
                 Ok(Verdict::Close)
             }
-            Action::Drop { reset } => {
-                if reset {
-                    self.stream.reset_on_close();
-                }
-                Ok(Verdict::Close)
+            Action::Drop { reset: false } => Ok(Verdict::Close),
+            Action::Drop { reset: true } => {
+                self.stream.reset_on_close();
+                // Leaves at once: an orderly shutdown before the close would make it an ordinary one.
+                Err(io::ErrorKind::ConnectionReset.into())
             }
             Action::TakeDrop => Ok(Verdict::TakeDrop),
             Action::Stall(Some(time)) => {
