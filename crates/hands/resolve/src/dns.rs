@@ -213,3 +213,6 @@ impl Resolver for Dns {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests;
