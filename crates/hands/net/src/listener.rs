@@ -256,4 +256,45 @@ mod tests {
             "{error}"
         );
     }
+
+    #[tokio::test]
+    async fn a_socket_for_both_families_tells_ipv4_clients_as_such() {
+        let config = ListenerConfig { only_v6: false, ..ListenerConfig::default() };
+        // A machine without IPv6 has nothing to test here.
+        let Ok(bound) = Bound::bind("[::]:0".parse().unwrap(), &config) else { return };
+        let listener = bound.start(Limits::new(LimitsConfig::default(), Descriptors::raise())).unwrap();
+        let port = listener.local_addr().port();
+        let client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let accepted = listener.accept().await;
+        assert_eq!(accepted.peer, client.local_addr().unwrap());
+        assert_eq!(accepted.local, client.peer_addr().unwrap());
+    }
+
+    #[test]
+    fn want_of_descriptors_is_waited_out_without_a_busy_loop() {
+        // Its limit would starve the other tests of this process.
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "listener::tests::child_without_descriptors", "--ignored"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success() && said.contains("1 passed"), "{said}");
+    }
+
+    #[tokio::test]
+    #[ignore = "run by want_of_descriptors_is_waited_out_without_a_busy_loop"]
+    async fn child_without_descriptors() {
+        use nix::sys::resource::{Resource, setrlimit};
+        setrlimit(Resource::RLIMIT_NOFILE, 64, 64).unwrap();
+        // The count is told a limit that is not there, so that accept itself fails.
+        let (listener, limits) = listener(LimitsConfig::default(), Descriptors::with_max(1_000_000));
+        let client = TcpStream::connect(listener.local_addr()).await.unwrap();
+        let mut files: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+        assert!(timeout(Duration::from_secs(1), listener.accept()).await.is_err());
+        let errors = limits.figures().accept_errors;
+        assert!((2..20).contains(&errors), "{errors}");
+        files.clear();
+        let accepted = timeout(Duration::from_secs(5), listener.accept()).await.unwrap();
+        assert_eq!(accepted.peer, client.local_addr().unwrap());
+    }
 }

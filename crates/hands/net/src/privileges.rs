@@ -90,4 +90,46 @@ mod tests {
         assert!(drop_to("nobody", Some(user)).unwrap_err().to_string().starts_with("group "));
         assert_eq!(drop_to("root", None).unwrap_err().to_string(), "user root is root: name an ordinary one");
     }
+
+    /// Runs the ignored test `name` in a process of its own, since what it does cannot be undone.
+    fn in_a_child(name: &str) {
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--ignored", "--test-threads=1"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success() && said.contains("1 passed"), "{said}");
+    }
+
+    #[test]
+    fn root_is_given_up_for_good() {
+        if is_root() {
+            in_a_child("privileges::tests::child_becomes_nobody");
+        }
+        in_a_child("privileges::tests::child_gains_no_privileges");
+    }
+
+    #[test]
+    #[ignore = "run by root_is_given_up_for_good"]
+    fn child_becomes_nobody() {
+        let bound = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        drop_to("nobody", None).unwrap();
+        let user = User::from_name("nobody").unwrap().unwrap();
+        assert!(!is_root());
+        assert_eq!((Uid::current(), nix::unistd::getegid()), (user.uid, user.gid));
+        assert!(nix::unistd::getgroups().unwrap().iter().all(|gid| *gid == user.gid));
+        assert!(std::fs::File::open("/etc/shadow").is_err());
+        // What was opened before stays.
+        assert!(bound.local_addr().is_ok());
+        // Once more changes nothing.
+        drop_to("nobody", None).unwrap();
+    }
+
+    #[test]
+    #[ignore = "run by root_is_given_up_for_good"]
+    fn child_gains_no_privileges() {
+        no_new_privileges().unwrap();
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        assert!(status.contains("NoNewPrivs:\t1"));
+    }
 }

@@ -10,8 +10,9 @@ use std::time::Duration;
 /// What is remembered of DNS, and how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheConfig {
-    /// Names remembered for each kind of record (MX, A, AAAA), absent ones included.
-    pub names_max: usize,
+    /// Memory for what is remembered, octets, estimated. A name and its record take about 300; absent names
+    /// are remembered too.
+    pub octets_max: usize,
     /// Records are believed at least this long, whatever their TTL: a TTL of 0 must not mean a question for
     /// every message.
     pub ttl_min: Duration,
@@ -28,7 +29,7 @@ pub struct CacheConfig {
 impl Default for CacheConfig {
     fn default() -> Self {
         Self {
-            names_max: 20_000,
+            octets_max: 16 << 20,
             ttl_min: Duration::from_secs(10),
             ttl_max: Duration::from_secs(3600),
             negative_ttl_min: Duration::from_secs(10),
@@ -50,8 +51,11 @@ pub struct Cached {
 impl Cached {
     /// Remembers what `inner` answers.
     pub fn new(inner: Arc<dyn Resolver>, config: CacheConfig) -> Self {
-        let max = config.names_max;
-        Self { inner, config, mx: Memo::new(max), a: Memo::new(max), aaaa: Memo::new(max) }
+        let third = config.octets_max / 3;
+        let mx = Memo::new(third, |name, answer| weigh(name, answer, |mx: &Mx| mx.exchange.len()));
+        let a = Memo::new(third, |name, answer| weigh(name, answer, |_| 0));
+        let aaaa = Memo::new(third, |name, answer| weigh(name, answer, |_| 0));
+        Self { inner, config, mx, a, aaaa }
     }
 
     /// Names remembered now, over all kinds.
@@ -70,6 +74,18 @@ impl Cached {
             Answer::Temporary(why) => (Answer::Temporary(why), config.failure_ttl),
         }
     }
+}
+
+/// About what a name and its answer hold on the heap.
+fn weigh<T>(name: &Domain, answer: &Answer<T>, of_record: impl Fn(&T) -> usize) -> usize {
+    name.as_str().len()
+        + match answer {
+            Answer::Found(records, _) => {
+                size_of_val::<[T]>(records) + records.iter().map(of_record).sum::<usize>()
+            }
+            Answer::Temporary(why) => why.len(),
+            Answer::NoData(_) | Answer::NxDomain(_) => 0,
+        }
 }
 
 impl Resolver for Cached {
@@ -114,11 +130,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn floods_of_absent_and_failing_names_are_bounded_and_remembered() {
         let zone = Arc::new(Zone::new());
-        let cached = Cached::new(zone.clone(), CacheConfig { names_max: 100, ..CacheConfig::default() });
+        let config = CacheConfig { octets_max: 60_000, ..CacheConfig::default() };
+        let cached = Cached::new(zone.clone(), config);
         for n in 0..10_000 {
             let domain = Domain::parse(&format!("n{n}.test")).unwrap();
             assert!(matches!(cached.mx(&domain).await, Answer::NxDomain(_)));
-            assert!(cached.names() <= 100);
+            assert!(cached.names() <= 120);
         }
         let (absent, failing) =
             (Domain::parse("absent.test").unwrap(), Domain::parse("failing.test").unwrap());

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 /// CNAMEs followed within one answer.
 const CNAMES_MAX: usize = 8;
 /// MX records taken from one answer, the most preferred: far more than anybody has, and a bound for the rest.
-const MX_MAX: usize = 256;
+const MX_MAX: usize = 128;
 /// Addresses taken from one answer.
 const ADDRESSES_MAX: usize = 64;
 

@@ -8,26 +8,33 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-/// Remembers values by key until they expire. Two generations: new and used entries are young; when the young
+/// Remembers values by key until they expire, within a bound of octets: answers differ a hundredfold in size,
+/// and who controls a zone controls theirs. Two generations: new and used entries are young; when the young
 /// fill half the bound they become the old, and the former old are forgotten. That is close to "least
 /// recently used" and has no list to keep.
 #[derive(Debug)]
 pub(crate) struct Memo<K, V> {
-    entries_max: usize,
+    octets_max: usize,
+    weigh: fn(&K, &V) -> usize,
     state: Mutex<State<K, V>>,
 }
 
 #[derive(Debug)]
 struct State<K, V> {
     young: HashMap<K, (V, Instant)>,
+    young_octets: usize,
     old: HashMap<K, (V, Instant)>,
     flights: HashMap<K, Arc<OnceCell<V>>>,
 }
 
+/// What an entry costs beside its key's and value's own heap: its place in the table, the allocator's share.
+const ENTRY_OCTETS: usize = 160;
+
 impl<K: Hash + Eq + Clone, V: Clone> Memo<K, V> {
-    pub(crate) fn new(entries_max: usize) -> Self {
-        let state = State { young: HashMap::new(), old: HashMap::new(), flights: HashMap::new() };
-        Self { entries_max, state: Mutex::new(state) }
+    /// `weigh` says how many octets of heap a key and a value hold, about.
+    pub(crate) fn new(octets_max: usize, weigh: fn(&K, &V) -> usize) -> Self {
+        let (young, old, flights) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Self { octets_max, weigh, state: Mutex::new(State { young, young_octets: 0, old, flights }) }
     }
 
     /// The value for `key`; `ask` is run if none is remembered and nobody is asking already. It returns the
@@ -40,7 +47,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Memo<K, V> {
     {
         let flight = {
             let mut state = self.state();
-            if let Some(value) = state.find(key, Instant::now(), self.entries_max) {
+            if let Some(value) = self.find(&mut state, key, Instant::now()) {
                 return value;
             }
             state.flights.entry(key.clone()).or_default().clone()
@@ -49,7 +56,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Memo<K, V> {
         let value = landing.flight.get_or_init(|| async {
             let (value, lasts) = ask().await;
             if !lasts.is_zero() {
-                self.state().insert(key.clone(), value.clone(), Instant::now() + lasts, self.entries_max);
+                self.insert(&mut self.state(), key.clone(), value.clone(), Instant::now() + lasts);
             }
             value
         });
@@ -62,35 +69,39 @@ impl<K: Hash + Eq + Clone, V: Clone> Memo<K, V> {
         state.young.len() + state.old.len()
     }
 
-    fn state(&self) -> MutexGuard<'_, State<K, V>> {
-        // Nothing in here can panic half-way.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<K: Hash + Eq + Clone, V: Clone> State<K, V> {
-    fn find(&mut self, key: &K, now: Instant, entries_max: usize) -> Option<V> {
-        if let Some((value, until)) = self.young.get(key) {
+    fn find(&self, state: &mut State<K, V>, key: &K, now: Instant) -> Option<V> {
+        if let Some((value, until)) = state.young.get(key) {
             return (now < *until).then(|| value.clone());
         }
-        let (value, until) = self.old.remove(key)?;
+        let (value, until) = state.old.remove(key)?;
         if now >= until {
             return None;
         }
-        self.insert(key.clone(), value.clone(), until, entries_max);
+        self.insert(state, key.clone(), value.clone(), until);
         Some(value)
     }
 
-    fn insert(&mut self, key: K, value: V, until: Instant, entries_max: usize) {
-        let half = entries_max.div_ceil(2);
-        if half == 0 {
+    fn insert(&self, state: &mut State<K, V>, key: K, value: V, until: Instant) {
+        let octets = (self.weigh)(&key, &value) + ENTRY_OCTETS;
+        let half = self.octets_max / 2;
+        if octets > half {
             return;
         }
-        if self.young.len() >= half && !self.young.contains_key(&key) {
-            self.old = std::mem::take(&mut self.young);
+        state.old.remove(&key);
+        if let Some((former, _)) = state.young.remove(&key) {
+            state.young_octets -= (self.weigh)(&key, &former) + ENTRY_OCTETS;
         }
-        self.old.remove(&key);
-        self.young.insert(key, (value, until));
+        if state.young_octets + octets > half {
+            state.old = std::mem::take(&mut state.young);
+            state.young_octets = 0;
+        }
+        state.young_octets += octets;
+        state.young.insert(key, (value, until));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<K, V>> {
+        // Nothing in here can panic half-way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -121,9 +132,14 @@ mod tests {
 
     const LASTS: Duration = Duration::from_secs(10);
 
+    /// A bound for this many values that weigh nothing themselves.
+    fn entries<K: Hash + Eq + Clone, V: Clone>(count: usize) -> Memo<K, V> {
+        Memo::new(count * ENTRY_OCTETS, |_, _| 0)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_value_is_remembered_until_it_expires() {
-        let memo = Memo::new(10);
+        let memo = entries(10);
         let ask = async |value| memo.get_or(&"k", || async move { (value, LASTS) }).await;
         assert_eq!(ask(1).await, 1);
         advance(LASTS - Duration::from_millis(1)).await;
@@ -137,20 +153,37 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_table_is_bounded_and_keeps_what_is_used() {
-        let memo = Memo::new(100);
+        let memo = entries(100);
         for n in 0..100_000 {
             memo.get_or(&n, || async { (n, LASTS) }).await;
             assert_eq!(memo.get_or(&0, || async { (-1, LASTS) }).await, 0, "{n}");
             assert!(memo.len() <= 100);
         }
-        let none = Memo::new(0);
+        let none = entries(0);
         assert_eq!(none.get_or(&1, || async { (1, LASTS) }).await, 1);
         assert_eq!(none.len(), 0);
     }
 
     #[tokio::test(start_paused = true)]
+    async fn large_values_leave_room_for_fewer() {
+        let memo = Memo::new(100 * (1000 + ENTRY_OCTETS), |_, octets: &Vec<u8>| octets.capacity());
+        for n in 0..10_000 {
+            memo.get_or(&n, || async { (vec![0; 1000], LASTS) }).await;
+        }
+        assert_eq!(memo.len(), 100);
+        memo.get_or(&-1, || async { (vec![0; 60_000], LASTS) }).await;
+        assert_eq!(memo.len(), 100);
+        // A new value in place of an expired one counts once.
+        for _ in 0..1000 {
+            advance(LASTS).await;
+            memo.get_or(&-2, || async { (vec![0; 1000], LASTS) }).await;
+        }
+        assert!(memo.len() > 50);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_flood_asks_once_and_survives_the_one_that_asks() {
-        let memo = Arc::new(Memo::new(10));
+        let memo = Arc::new(entries(10));
         let asked = Arc::new(AtomicUsize::new(0));
         let caller = || {
             let (memo, asked) = (memo.clone(), asked.clone());

@@ -39,8 +39,9 @@ pub struct RoutesConfig {
     pub ip_strategy: IpStrategy,
     /// Take an MX record that names an IP address where a host name belongs, instead of passing it over.
     pub mx_may_be_address: bool,
-    /// Routes remembered, failures included.
-    pub routes_max: usize,
+    /// Memory for remembered routes, octets, estimated. A common route takes about 500; failures are
+    /// remembered too.
+    pub octets_max: usize,
     /// How long making a route may take in all; then it is a temporary failure.
     pub route_timeout: Duration,
     /// After a temporary failure, or a route that lacks an exchanger because of one, how long until it is
@@ -55,7 +56,7 @@ impl Default for RoutesConfig {
             addresses_max: 8,
             ip_strategy: IpStrategy::default(),
             mx_may_be_address: false,
-            routes_max: 20_000,
+            octets_max: 16 << 20,
             route_timeout: Duration::from_secs(60),
             failure_ttl: Duration::from_secs(10),
         }
@@ -229,7 +230,7 @@ impl Routes {
         own_names: impl IntoIterator<Item = Domain>,
         rule: AddressRule,
     ) -> Self {
-        let memo = Memo::new(config.routes_max);
+        let memo = Memo::new(config.octets_max, weigh);
         Self { resolver, config, own_names: own_names.into_iter().collect(), rule, memo }
     }
 
@@ -430,6 +431,25 @@ impl Routes {
         };
         (routed, ttl)
     }
+}
+
+/// About what a domain and its route hold on the heap.
+fn weigh(domain: &Domain, routed: &Routed) -> usize {
+    let of_host = |host: &Host| match host {
+        Host::Domain(domain) => domain.as_str().len(),
+        Host::Literal(_) => 0,
+    };
+    let of_exchanger = |exchanger: &Exchanger| {
+        size_of::<Exchanger>() + of_host(&exchanger.host) + size_of_val::<[IpAddr]>(&exchanger.addresses)
+    };
+    domain.as_str().len()
+        + match routed {
+            Ok(route) => {
+                let exchangers: usize = route.exchangers.iter().map(of_exchanger).sum();
+                size_of::<Route>() + exchangers + route.site.as_str().len()
+            }
+            Err(error) => error.reply.text.len(),
+        }
 }
 
 fn literal(ip: IpAddr) -> Route {
