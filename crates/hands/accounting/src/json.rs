@@ -1,0 +1,231 @@
+//! JSON lines, version 1. `docs/accounting.md` is the contract; what it lists is never renamed, and new fields
+//! only come at the end.
+
+use crate::config::FileConfig;
+use crate::record::{Kind, Record};
+use crate::status::{bounce_category, status_of};
+use crate::time::{TimeWriter, push_number};
+use mail::Protocol;
+use std::fmt::{Display, Write};
+use std::net::SocketAddr;
+
+/// The fields in the order in which they are written. `v`, `kind` and `time` are in every record.
+const FIELDS: [&str; 38] = [
+    "v", "kind", "time", "id", "session", "received_at", "sender", "recipient", "index", "orcpt", "envid", "size",
+    "code", "status", "reply", "category", "attempt", "first_attempt", "duration_ms", "latency_ms", "ambiguous",
+    "queue", "job", "via", "site", "host", "remote", "local", "source", "pool", "tls", "cipher", "extensions",
+    "client", "helo", "listener", "protocol", "user",
+];
+
+const ALWAYS: u64 = 0b111;
+
+/// Which fields each kind of record has.
+#[derive(Clone, Debug)]
+pub(crate) struct JsonLayout {
+    masks: [u64; Kind::ALL.len()],
+}
+
+impl JsonLayout {
+    /// The layout a file asks for, or the setting at fault and why.
+    pub(crate) fn new(config: &FileConfig) -> Result<Self, (&'static str, String)> {
+        let mut masks = [u64::MAX; Kind::ALL.len()];
+        for kind in Kind::ALL {
+            let names = config.fields_of(kind);
+            if names.is_empty() {
+                continue;
+            }
+            masks[kind as usize] = ALWAYS;
+            for name in names {
+                let bit = FIELDS.iter().position(|field| field == name);
+                let bit = bit.ok_or_else(|| ("fields", format!("no field is called {name:?}")))?;
+                masks[kind as usize] |= 1 << bit;
+            }
+        }
+        Ok(Self { masks })
+    }
+}
+
+/// Writes records as lines.
+#[derive(Debug)]
+pub(crate) struct JsonWriter {
+    layout: JsonLayout,
+    times: TimeWriter,
+    /// For values that have to be formatted before they are escaped; kept, so that it is allocated once.
+    scratch: String,
+}
+
+/// One line while it is written.
+struct Line<'a> {
+    out: &'a mut Vec<u8>,
+    mask: u64,
+    field: usize,
+}
+
+impl Line<'_> {
+    /// Steps to the next field of [`FIELDS`], which must be `name`; true if it is wanted, with its key written.
+    fn key(&mut self, name: &'static str, present: bool) -> bool {
+        debug_assert_eq!(FIELDS[self.field], name);
+        let wanted = present && self.mask >> self.field & 1 == 1;
+        self.field += 1;
+        if wanted {
+            self.out.extend_from_slice(b",\"");
+            self.out.extend_from_slice(name.as_bytes());
+            self.out.extend_from_slice(b"\":");
+        }
+        wanted
+    }
+
+    fn text(&mut self, name: &'static str, value: Option<&str>) {
+        let value = value.unwrap_or("");
+        if self.key(name, !value.is_empty()) {
+            push_string(self.out, value);
+        }
+    }
+
+    fn number(&mut self, name: &'static str, value: Option<u64>) {
+        if self.key(name, value.is_some()) {
+            push_number(self.out, value.unwrap_or(0));
+        }
+    }
+
+    fn display(&mut self, name: &'static str, scratch: &mut String, value: Option<impl Display>) {
+        if let (true, Some(value)) = (self.key(name, value.is_some()), value) {
+            scratch.clear();
+            // Writing to a string cannot fail unless the value itself refuses; then the text stays short.
+            let _ = write!(scratch, "{value}");
+            push_string(self.out, scratch);
+        }
+    }
+}
+
+impl JsonWriter {
+    pub(crate) fn new(layout: JsonLayout) -> Self {
+        Self { layout, times: TimeWriter::default(), scratch: String::new() }
+    }
+
+    /// Appends `record` as one line.
+    pub(crate) fn write(&mut self, out: &mut Vec<u8>, record: &Record) {
+        let Self { layout, times, scratch } = self;
+        let message = record.message();
+        let recipient = record.recipient();
+        let reply = record.reply.as_deref();
+        let connection = record.connection.as_deref();
+        let attempt = &record.attempt;
+        let tried = attempt.number > 0;
+        let origin = record.origin();
+        let status = status_of(record);
+        let failed = matches!(record.kind, Kind::Deferred | Kind::Bounced | Kind::Expired);
+
+        out.extend_from_slice(b"{\"v\":1,\"kind\":\"");
+        out.extend_from_slice(record.kind.as_str().as_bytes());
+        out.extend_from_slice(b"\",\"time\":\"");
+        times.iso_millis(out, record.time);
+        out.push(b'"');
+        let mut line = Line { out, mask: layout.masks[record.kind as usize], field: 3 };
+        line.display("id", scratch, message.map(|message| message.id));
+        line.display("session", scratch, origin.session);
+        if line.key("received_at", message.is_some()) {
+            line.out.push(b'"');
+            times.iso_millis(line.out, message.map_or(record.time, |message| message.received_at));
+            line.out.push(b'"');
+        }
+        // The null path is a sender too: "" and an absent field say different things.
+        let sender = record.sender();
+        if line.key("sender", sender.is_some()) {
+            push_string(line.out, sender.unwrap_or(""));
+        }
+        line.text("recipient", Some(record.recipient_text()));
+        line.number("index", match record.subject {
+            crate::Subject::Recipient(_, index) => Some(u64::from(index)),
+            crate::Subject::Refused(_) => None,
+        });
+        line.text("orcpt", recipient.and_then(|recipient| recipient.orcpt.as_deref()));
+        line.text("envid", message.and_then(|message| message.envelope.envid.as_deref()));
+        line.number("size", message.map(|message| message.size));
+        line.number("code", reply.map(|reply| u64::from(reply.code.get())));
+        line.display("status", scratch, status.filter(|_| record.kind != Kind::Received));
+        line.display("reply", scratch, reply);
+        line.text("category", status.filter(|_| failed).map(|status| bounce_category(status, reply)));
+        line.number("attempt", tried.then_some(u64::from(attempt.number)));
+        if line.key("first_attempt", attempt.first.is_some()) {
+            line.out.push(b'"');
+            times.iso_millis(line.out, attempt.first.unwrap_or_default());
+            line.out.push(b'"');
+        }
+        line.number("duration_ms", tried.then_some(attempt.duration.as_millis() as u64));
+        let later = message.is_some() && record.kind != Kind::Received;
+        line.number("latency_ms", later.then(|| record.since_received_ms()));
+        if line.key("ambiguous", attempt.ambiguous) {
+            line.out.extend_from_slice(b"true");
+        }
+        line.text("queue", record.queue.as_deref());
+        line.text("job", record.job.as_deref());
+        line.text("via", connection.map(|connection| connection.via.as_str()));
+        line.text("site", connection.map(|connection| &*connection.site));
+        line.text("host", connection.map(|connection| &*connection.host));
+        line.display("remote", scratch, connection.and_then(|connection| connection.remote).map(plain));
+        line.display("local", scratch, connection.and_then(|connection| connection.local).map(plain));
+        line.text("source", connection.map(|connection| &*connection.source));
+        line.text("pool", connection.map(|connection| &*connection.pool));
+        // An outcome tells of its own connection's TLS, a receipt or refusal of the client's.
+        let inbound = matches!(record.kind, Kind::Received | Kind::Rejected);
+        let tls = if inbound { origin.tls.as_ref() } else { connection.and_then(|c| c.tls.as_ref()) };
+        line.text("tls", tls.map(|tls| &*tls.protocol));
+        line.text("cipher", tls.map(|tls| &*tls.cipher));
+        line.text("extensions", connection.map(|connection| &*connection.extensions));
+        line.display("client", scratch, origin.peer.map(plain));
+        line.text("helo", Some(&origin.helo));
+        line.text("listener", Some(&origin.listener));
+        line.text("protocol", Some(match origin.protocol {
+            Protocol::Smtp => "smtp",
+            Protocol::Esmtp => "esmtp",
+            Protocol::Lmtp => "lmtp",
+            Protocol::Internal => "internal",
+        }));
+        line.text("user", origin.user.as_deref());
+        debug_assert_eq!(line.field, FIELDS.len());
+        out.extend_from_slice(b"}\n");
+    }
+}
+
+/// IPv4 in its own form, also where the socket speaks IPv6 to it.
+fn plain(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// Appends `text` as a JSON string.
+fn push_string(out: &mut Vec<u8>, text: &str) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let special = |b: u8| b < 32 || b == b'"' || b == b'\\' || b == 127;
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut from = 0;
+    while let Some(len) = bytes[from..].iter().position(|&b| special(b)) {
+        out.extend_from_slice(&bytes[from..from + len]);
+        match bytes[from + len] {
+            b @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', b]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b => out.extend_from_slice(&[
+                b'\\', b'u', b'0', b'0', HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)],
+            ]),
+        }
+        from += len + 1;
+    }
+    out.extend_from_slice(&bytes[from..]);
+    out.push(b'"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings() {
+        for text in ["", "a", "a\"b\\c", "\0\n\r\t\u{1f}\u{7f}", "</script>δ😀\u{2028}"] {
+            let mut out = Vec::new();
+            push_string(&mut out, text);
+            assert!(out.iter().all(|&b| b >= 32 && b != 127));
+            assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What is known of one outcome of one recipient.
+
+use mail::{Message, Origin, Outcome, Recipient, Reply, ReversePath, SpoolId, TlsInfo, UnixMillis};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What happened to a recipient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// Accepted: durable and answered with 250.
+    Received,
+    /// The next hop took responsibility.
+    Delivered,
+    /// Not now; it stays queued.
+    Deferred,
+    /// Never.
+    Bounced,
+    /// Not in time.
+    Expired,
+    /// Dropped by an order or rule that says so.
+    Discarded,
+    /// Refused before it was accepted; never part of the sum of accepted mail.
+    Rejected,
+}
+
+impl Kind {
+    /// Every kind, in the order in which they are counted.
+    pub const ALL: [Self; 7] = [
+        Self::Received,
+        Self::Delivered,
+        Self::Deferred,
+        Self::Bounced,
+        Self::Expired,
+        Self::Discarded,
+        Self::Rejected,
+    ];
+
+    /// The word for it, as files and configuration have it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Received => "received",
+            Self::Delivered => "delivered",
+            Self::Deferred => "deferred",
+            Self::Bounced => "bounced",
+            Self::Expired => "expired",
+            Self::Discarded => "discarded",
+            Self::Rejected => "rejected",
+        }
+    }
+
+    /// Reads the word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+    }
+}
+
+impl From<&Outcome> for Kind {
+    fn from(outcome: &Outcome) -> Self {
+        match outcome {
+            Outcome::Delivered(_) => Self::Delivered,
+            Outcome::Deferred(_) => Self::Deferred,
+            Outcome::Bounced(_) => Self::Bounced,
+            Outcome::Expired(_) => Self::Expired,
+            Outcome::Discarded(_) => Self::Discarded,
+        }
+    }
+}
+
+/// Whom a record is about.
+#[derive(Clone, Debug)]
+pub enum Subject {
+    /// A recipient of an accepted message, by its index in the envelope.
+    Recipient(Arc<Message>, u32),
+    /// A transaction, or one recipient of it, that was refused.
+    Refused(Arc<Refused>),
+}
+
+/// What was known when we said no.
+#[derive(Clone, Debug, Default)]
+pub struct Refused {
+    /// The client.
+    pub origin: Origin,
+    /// The reverse-path, if MAIL had been accepted.
+    pub reverse_path: Option<ReversePath>,
+    /// The recipient, if the refusal was about one: the text as given, cleaned of control characters.
+    pub recipient: Option<Box<str>>,
+}
+
+/// By what road a message left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Via {
+    /// SMTP to another host.
+    #[default]
+    Smtp,
+    /// LMTP.
+    Lmtp,
+    /// Into a file or a mailbox on this machine.
+    Local,
+    /// Nowhere, by order.
+    Discard,
+}
+
+impl Via {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Smtp => "smtp",
+            Self::Lmtp => "lmtp",
+            Self::Local => "file",
+            Self::Discard => "discard",
+        }
+    }
+}
+
+/// Facts of a connection to the next hop, the same for every message that leaves by it.
+#[derive(Clone, Debug, Default)]
+pub struct Connection {
+    /// By what road.
+    pub via: Via,
+    /// The site: exchangers that share limits.
+    pub site: Box<str>,
+    /// The exchanger's host name.
+    pub host: Box<str>,
+    /// Its address.
+    pub remote: Option<SocketAddr>,
+    /// Our end.
+    pub local: Option<SocketAddr>,
+    /// The egress source's name.
+    pub source: Box<str>,
+    /// The egress pool's name.
+    pub pool: Box<str>,
+    /// TLS, if any.
+    pub tls: Option<TlsInfo>,
+    /// Keywords of the answer to EHLO, with commas between: `8BITMIME,STARTTLS`.
+    pub extensions: Box<str>,
+}
+
+/// Facts of one attempt, the same for every recipient whom one reply settled.
+#[derive(Clone, Debug, Default)]
+pub struct Attempt {
+    /// Which try this was, from 1; 0 when there was none.
+    pub number: u32,
+    /// When the first try began.
+    pub first: Option<UnixMillis>,
+    /// How long this one took.
+    pub duration: Duration,
+    /// The end of data was not answered: the message may have arrived and will be tried again.
+    pub ambiguous: bool,
+}
+
+/// One record. Cheap to build and to clone: everything long is shared.
+#[derive(Clone, Debug)]
+pub struct Record {
+    /// What happened.
+    pub kind: Kind,
+    /// When.
+    pub time: UnixMillis,
+    /// To whom.
+    pub subject: Subject,
+    /// The reply that decided; the peer's, or ours.
+    pub reply: Option<Arc<Reply>>,
+    /// The try.
+    pub attempt: Attempt,
+    /// The connection it went by; absent when none was made.
+    pub connection: Option<Arc<Connection>>,
+    /// The queue's name.
+    pub queue: Option<Arc<str>>,
+    /// The job or campaign.
+    pub job: Option<Arc<str>>,
+}
+
+impl Record {
+    /// A record of recipient `index` of `message` without any of the optional facts.
+    pub fn new(kind: Kind, time: UnixMillis, message: &Arc<Message>, index: u32) -> Self {
+        Self {
+            kind,
+            time,
+            subject: Subject::Recipient(Arc::clone(message), index),
+            reply: None,
+            attempt: Attempt::default(),
+            connection: None,
+            queue: None,
+            job: None,
+        }
+    }
+
+    /// A record of a refusal.
+    pub fn rejected(time: UnixMillis, refused: Arc<Refused>, reply: Arc<Reply>) -> Self {
+        Self {
+            kind: Kind::Rejected,
+            time,
+            subject: Subject::Refused(refused),
+            reply: Some(reply),
+            attempt: Attempt::default(),
+            connection: None,
+            queue: None,
+            job: None,
+        }
+    }
+
+    /// The accepted message.
+    pub fn message(&self) -> Option<&Arc<Message>> {
+        match &self.subject {
+            Subject::Recipient(message, _) => Some(message),
+            Subject::Refused(_) => None,
+        }
+    }
+
+    /// Our name for the accepted message.
+    pub fn id(&self) -> Option<SpoolId> {
+        self.message().map(|message| message.id)
+    }
+
+    /// The recipient of the accepted message; `None` for a refusal or an index outside the envelope.
+    pub fn recipient(&self) -> Option<&Recipient> {
+        match &self.subject {
+            Subject::Recipient(message, index) => message.envelope.recipients.get(*index as usize),
+            Subject::Refused(_) => None,
+        }
+    }
+
+    /// The recipient's address, accepted or refused; empty if there is none.
+    pub fn recipient_text(&self) -> &str {
+        match &self.subject {
+            Subject::Recipient(..) => self.recipient().map_or("", |recipient| recipient.path.as_str()),
+            Subject::Refused(refused) => refused.recipient.as_deref().unwrap_or(""),
+        }
+    }
+
+    /// Who handed the message to us.
+    pub fn origin(&self) -> &Origin {
+        match &self.subject {
+            Subject::Recipient(message, _) => &message.origin,
+            Subject::Refused(refused) => &refused.origin,
+        }
+    }
+
+    /// The reverse-path's text; `None` if MAIL was never accepted.
+    pub(crate) fn sender(&self) -> Option<&str> {
+        match &self.subject {
+            Subject::Recipient(message, _) => Some(message.envelope.reverse_path.as_str()),
+            Subject::Refused(refused) => refused.reverse_path.as_ref().map(ReversePath::as_str),
+        }
+    }
+
+    /// Milliseconds from acceptance to this record; 0 if the clock went back.
+    pub(crate) fn since_received_ms(&self) -> u64 {
+        self.message().map_or(0, |message| self.time.0.saturating_sub(message.received_at.0))
+    }
+}

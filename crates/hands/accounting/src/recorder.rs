@@ -1,0 +1,261 @@
+//! The handle through which everyone records: metrics, recent events, files.
+
+use crate::config::{AccountingConfig, ConfigError, FileConfig};
+use crate::files::{DiskFiles, Files};
+use crate::metrics::Metrics;
+use crate::record::Record;
+use crate::writer::{FileStats, Shared, start};
+use mail::SpoolId;
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+/// Takes records; cheap to clone, one for the whole server.
+///
+/// [`Recorder::record`] returns without waiting for anything, with one exception that the operator chooses:
+/// a file with `when_full = block`.
+#[derive(Clone)]
+pub struct Recorder(Arc<Inner>);
+
+struct Inner {
+    metrics: Arc<Metrics>,
+    disk: Arc<dyn Files>,
+    files: RwLock<Arc<[Arc<Shared>]>>,
+    recent: Mutex<Recent>,
+    /// Counts of files that are no longer written, so that counters never go back.
+    retired_dropped: Mutex<u64>,
+}
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorder").field("files", &self.stats()).finish()
+    }
+}
+
+/// The last records, within a number and a weight.
+struct Recent {
+    records: VecDeque<Record>,
+    weight: usize,
+    max: usize,
+    max_octets: usize,
+}
+
+/// What a record may hold on to: itself, and its message with all recipients as if it were shared with nobody.
+fn weight(record: &Record) -> usize {
+    const RECORD: usize = size_of::<Record>() + 512;
+    const RECIPIENT: usize = size_of::<mail::Recipient>() + 64;
+    RECORD + record.message().map_or(0, |message| message.envelope.recipients.len() * RECIPIENT)
+}
+
+impl Recent {
+    fn push(&mut self, record: &Record) {
+        let weight_of = weight(record);
+        if self.max == 0 || weight_of > self.max_octets {
+            return;
+        }
+        while self.records.len() >= self.max || self.weight + weight_of > self.max_octets {
+            match self.records.pop_front() {
+                Some(old) => self.weight -= weight(&old),
+                None => break,
+            }
+        }
+        self.weight += weight_of;
+        self.records.push_back(record.clone());
+    }
+}
+
+impl Recorder {
+    /// Checks the configuration and starts a thread for each file. The files themselves are opened by their
+    /// threads with the first record: a disk that is not there yet does not keep the server from starting.
+    pub fn open(config: &AccountingConfig, metrics: Arc<Metrics>) -> Result<Self, ConfigError> {
+        Self::open_on(config, metrics, Arc::new(DiskFiles))
+    }
+
+    /// The same over any disk.
+    pub fn open_on(
+        config: &AccountingConfig,
+        metrics: Arc<Metrics>,
+        disk: Arc<dyn Files>,
+    ) -> Result<Self, ConfigError> {
+        let inner = Inner {
+            metrics: Arc::clone(&metrics),
+            disk,
+            files: RwLock::new(Arc::from([])),
+            recent: Mutex::new(Recent { records: VecDeque::new(), weight: 0, max: 0, max_octets: 0 }),
+            retired_dropped: Mutex::new(0),
+        };
+        let recorder = Self(Arc::new(inner));
+        recorder.reconfigure(config)?;
+        recorder.register(&metrics);
+        Ok(recorder)
+    }
+
+    /// A recorder that writes no files: metrics and recent events only.
+    pub fn without_files(metrics: Arc<Metrics>) -> Self {
+        match Self::open(&AccountingConfig::default(), metrics) {
+            Ok(recorder) => recorder,
+            Err(error) => unreachable!("a configuration without files has no mistakes: {error}"),
+        }
+    }
+
+    /// Applies another configuration, or changes nothing and says what is wrong with it. Files that stay as they
+    /// were go on without a break; others are written out and closed in the background.
+    pub fn reconfigure(&self, config: &AccountingConfig) -> Result<(), ConfigError> {
+        if let Some(error) = config.check().into_iter().next() {
+            return Err(error);
+        }
+        let mut files = self.0.files.write().unwrap_or_else(PoisonError::into_inner);
+        let mut next: Vec<Arc<Shared>> = Vec::with_capacity(config.files.len());
+        let mut started: Vec<Arc<Shared>> = Vec::new();
+        // A path has one writer at a time: the old one ends before the new one begins.
+        let leaving: Vec<Arc<Shared>> =
+            files.iter().filter(|old| !config.files.contains(&old.config)).cloned().collect();
+        let deadline = Instant::now() + CLOSE_TIME;
+        for old in &leaving {
+            old.close(deadline);
+        }
+        for (n, file) in config.files.iter().enumerate() {
+            if let Some(same) = files.iter().find(|old| old.config == *file) {
+                next.push(Arc::clone(same));
+                continue;
+            }
+            if let Some(old) = leaving.iter().find(|old| old.config.current_path() == file.current_path()) {
+                old.wait_ended(deadline);
+            }
+            match self.start(file) {
+                Ok(shared) => {
+                    started.push(Arc::clone(&shared));
+                    next.push(shared);
+                }
+                Err(error) => {
+                    started.iter().for_each(|shared| shared.close(deadline));
+                    return Err(ConfigError { file: Some(n), setting: "path", problem: error.to_string() });
+                }
+            }
+        }
+        let dropped: u64 = leaving.iter().map(|old| old.stats().dropped).sum();
+        *self.0.retired_dropped.lock().unwrap_or_else(PoisonError::into_inner) += dropped;
+        *files = next.into();
+        drop(files);
+        let mut recent = self.recent_lock();
+        (recent.max, recent.max_octets) = (config.recent_max, config.recent_max_octets);
+        Ok(())
+    }
+
+    fn start(&self, file: &FileConfig) -> io::Result<Arc<Shared>> {
+        start(file.clone(), Arc::clone(&self.0.disk))
+    }
+
+    /// Records one outcome.
+    pub fn record(&self, record: Record) {
+        self.record_all(std::slice::from_ref(&record));
+    }
+
+    /// Records several at once, for the price of one lock each place they go.
+    pub fn record_many(&self, records: Vec<Record>) {
+        self.record_all(&records);
+    }
+
+    fn record_all(&self, records: &[Record]) {
+        for record in records {
+            self.0.metrics.count(record);
+        }
+        {
+            let mut recent = self.recent_lock();
+            for record in records {
+                recent.push(record);
+            }
+        }
+        for file in self.files().iter() {
+            if records.iter().any(|record| file.takes(record.kind)) {
+                file.push(records.iter());
+            }
+        }
+    }
+
+    /// What is still remembered of a message, oldest first. Empty once newer records have taken its place.
+    pub fn events_of(&self, id: SpoolId) -> Vec<Record> {
+        self.recent_lock().records.iter().filter(|record| record.id() == Some(id)).cloned().collect()
+    }
+
+    /// The last records, at most `max`, oldest first.
+    pub fn recent(&self, max: usize) -> Vec<Record> {
+        let recent = self.recent_lock();
+        let skip = recent.records.len().saturating_sub(max);
+        recent.records.iter().skip(skip).cloned().collect()
+    }
+
+    /// How each file is doing.
+    pub fn stats(&self) -> Vec<FileStats> {
+        self.files().iter().map(|file| file.stats()).collect()
+    }
+
+    /// The metrics records are counted in.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    /// Writes out and closes every file; false if some could not be within `limit`, and what they held is counted
+    /// as dropped. Records that come later are counted as dropped by each file.
+    pub fn close(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let files = self.files();
+        files.iter().for_each(|file| file.close(deadline));
+        // The threads look at the clock themselves; a little more, so that they can report.
+        let until = deadline + Duration::from_millis(200);
+        let ended = files.iter().filter(|file| file.wait_ended(until)).count();
+        let stats = self.stats();
+        for file in stats.iter().filter(|file| file.failing || file.dropped > 0) {
+            tracing::warn!(file = %file.path.display(), dropped = file.dropped, "accounting records were left out");
+        }
+        ended == files.len() && stats.iter().all(|file| !file.failing)
+    }
+
+    fn files(&self) -> Arc<[Arc<Shared>]> {
+        Arc::clone(&self.0.files.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn recent_lock(&self) -> MutexGuard<'_, Recent> {
+        self.0.recent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The files' own counters, asked for at every scrape through a weak handle, so that metrics which outlive
+    /// the recorder do not keep its files open.
+    fn register(&self, metrics: &Metrics) {
+        let weak = Arc::downgrade(&self.0);
+        let stats = move || weak.upgrade().map(|inner| Recorder(inner).stats()).unwrap_or_default();
+        let by_file = move |pick: fn(&FileStats) -> u64| {
+            let stats = stats.clone();
+            move || stats().iter().map(|file| (file.path.display().to_string(), pick(file))).collect::<Vec<_>>()
+        };
+        let counter = |name, help, pick| metrics.labelled_counter_source(name, help, "file", by_file(pick));
+        counter("accounting_written", "Records written", |file| file.written);
+        counter("accounting_dropped", "Records left out: queue full or disk failing", |file| file.dropped);
+        counter("accounting_octets", "Octets written", |file| file.octets);
+        counter("accounting_errors", "Failed writes, opens and renames", |file| file.errors);
+        let queued = by_file(|file| file.queued);
+        let as_gauge = move || queued().into_iter().map(|(file, n)| (file, n as f64)).collect();
+        metrics.labelled_gauge_source("accounting_queued", "Records waiting for the disk", "file", as_gauge);
+        let weak = Arc::downgrade(&self.0);
+        let retired = move || {
+            let of = |inner: Arc<Inner>| *inner.retired_dropped.lock().unwrap_or_else(PoisonError::into_inner);
+            weak.upgrade().map_or(0, of)
+        };
+        metrics.counter_source("accounting_retired_dropped", "Left out by files no longer configured", retired);
+    }
+}
+
+/// How long a file that leaves the configuration may take to be written out.
+const CLOSE_TIME: Duration = Duration::from_secs(5);
+
+impl Drop for Inner {
+    /// Without [`Recorder::close`] the threads still end, in their own time.
+    fn drop(&mut self) {
+        let deadline = Instant::now() + CLOSE_TIME;
+        for file in self.files.get_mut().unwrap_or_else(PoisonError::into_inner).iter() {
+            file.close(deadline);
+        }
+    }
+}
