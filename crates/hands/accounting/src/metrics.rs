@@ -169,6 +169,11 @@ impl Metrics {
         self.sum.recovered.inc_by(recipients);
     }
 
+    /// Counts recipients of a message that was damaged on disk: dropped, with the reason in the log.
+    pub fn lost_to_damage(&self, recipients: u64) {
+        self.sum.discarded.inc_by(recipients);
+    }
+
     /// Who knows how many recipients are queued. The first to say so is asked ever after; false if another was
     /// before.
     pub fn queued_source(&self, queued: impl Fn() -> u64 + Send + Sync + 'static) -> bool {

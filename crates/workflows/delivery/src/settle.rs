@@ -306,7 +306,7 @@ impl Settler<'_> {
             }
             ReadError::Damaged { .. } | ReadError::NotFound => {
                 error!(handle = ?job.handle, error = %failure, recipients = job.recipients(), "a message is lost to damage");
-                self.shared.recorder.lost_to_damage(job.recipients() as u64);
+                self.shared.recorder.metrics().lost_to_damage(job.recipients() as u64);
             }
         }
         done

@@ -158,7 +158,7 @@ settings::table! {
 impl UserConfig {
     fn check(&self, node: &Node, problems: &mut Problems) {
         if self.password.is_some() == self.password_hash.is_some() {
-            problems.error(node.place(), "a user needs either `password` or `password_hash`");
+            problems.error(node.place, "a user needs either `password` or `password_hash`");
         }
         if self.password.as_deref() == Some("") {
             problems.error(node.at("password"), "`password` must not be empty");
@@ -195,7 +195,7 @@ settings::table! {
         pub intake_wait: Duration = Duration::from_secs(5),
         /// Octets of messages being received that are held in memory, all sessions together; 0 is a quarter of
         /// the memory budget. At three quarters of it new messages get 452.
-        pub messages_in_memory_max: Size = Size::bytes(0),
+        pub messages_in_memory_max: Size = Size(0),
         /// Failed AUTH exchanges from one network, or for one user, within ten minutes, beyond which further
         /// ones are refused without a look.
         #[in(1..=10_000)]
