@@ -32,7 +32,8 @@ pub enum Verification {
 /// A connection: plain, TLS as server, or TLS as client.
 ///
 /// [`Stream::readable`] waits for bytes without holding a buffer; read only after it returns, and an idle
-/// connection costs no buffer of the caller's.
+/// connection costs no buffer of the caller's. Flush after writing: TLS may hold up to 32 KB back until then, and
+/// no more, however little the peer reads.
 #[derive(Debug)]
 pub struct Stream(Inner);
 
