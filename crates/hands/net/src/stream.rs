@@ -134,7 +134,7 @@ impl Stream {
     }
 
     /// What is to be said of the server's certificate, if we are the client. Unless the policy has
-    /// verified it already, it is verified now, each time: about as much work as a resumed handshake.
+    /// verified it already, it is verified now, at each call: signatures are checked, so ask once.
     pub fn verification(&self) -> Verification {
         match &self.0 {
             Inner::Client(client) => client.examiner.examine(client.tls.get_ref().1.peer_certificates()),
