@@ -20,7 +20,7 @@ const V1_OCTETS_MIN: usize = 15;
 const V2_SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Signature, version and command, family and protocol, length.
 const V2_FIXED_OCTETS: usize = 16;
-/// The longest header of version 2 we take. Balancers in the field stay below 1 KB with every TLV on.
+/// The longest header of version 2 we take: the addresses need 232 octets at most, the rest is room for TLVs.
 const V2_OCTETS_MAX: usize = 4096;
 /// `PP2_TYPE_CRC32C` (§2.2.3).
 const TLV_CRC32C: u8 = 3;

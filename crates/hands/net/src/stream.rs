@@ -32,7 +32,8 @@ pub enum Verification {
 /// A connection: plain, TLS as server, or TLS as client.
 ///
 /// [`Stream::readable`] waits for bytes without holding a buffer; read only after it returns, and an idle
-/// connection costs no buffer of the caller's.
+/// connection costs no buffer of the caller's. Flush after writing: TLS may hold up to 32 KB back until then, and
+/// no more, however little the peer reads.
 #[derive(Debug)]
 pub struct Stream(Inner);
 
@@ -133,7 +134,7 @@ impl Stream {
     }
 
     /// What is to be said of the server's certificate, if we are the client. Unless the policy has
-    /// verified it already, it is verified now, each time: about as much work as a resumed handshake.
+    /// verified it already, it is verified now, at each call: signatures are checked, so ask once.
     pub fn verification(&self) -> Verification {
         match &self.0 {
             Inner::Client(client) => client.examiner.examine(client.tls.get_ref().1.peer_certificates()),

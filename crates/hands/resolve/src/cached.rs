@@ -6,6 +6,7 @@ use mail::Domain;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// What is remembered of DNS, and how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,11 +69,21 @@ impl Cached {
         let positive = |ttl: Duration| ttl.max(config.ttl_min).min(config.ttl_max);
         let negative = |ttl: Duration| ttl.max(config.negative_ttl_min).min(config.negative_ttl_max);
         match answer {
-            Answer::Found(records, ttl) => (Answer::Found(records, positive(ttl)), positive(ttl)),
-            Answer::NoData(ttl) => (Answer::NoData(negative(ttl)), negative(ttl)),
-            Answer::NxDomain(ttl) => (Answer::NxDomain(negative(ttl)), negative(ttl)),
-            Answer::Temporary(why) => (Answer::Temporary(why), config.failure_ttl),
+            Answer::Found(_, ttl) => (answer, positive(ttl)),
+            Answer::NoData(ttl) | Answer::NxDomain(ttl) => (answer, negative(ttl)),
+            Answer::Temporary(_) => (answer, config.failure_ttl),
         }
+    }
+}
+
+/// The answer with the time it still holds: who remembers what it leads to must not add its age.
+fn remaining<T>((answer, until): (Answer<T>, Instant)) -> Answer<T> {
+    let ttl = until.saturating_duration_since(Instant::now());
+    match answer {
+        Answer::Found(records, _) => Answer::Found(records, ttl),
+        Answer::NoData(_) => Answer::NoData(ttl),
+        Answer::NxDomain(_) => Answer::NxDomain(ttl),
+        temporary @ Answer::Temporary(_) => temporary,
     }
 }
 
@@ -90,15 +101,24 @@ fn weigh<T>(name: &Domain, answer: &Answer<T>, of_record: impl Fn(&T) -> usize) 
 
 impl Resolver for Cached {
     fn mx<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Answer<Mx>> {
-        Box::pin(self.mx.get_or(name, || async { self.clamp(self.inner.mx(name).await) }))
+        Box::pin(async {
+            let asked = || async { self.clamp(self.inner.mx(name).await) };
+            remaining(self.mx.get_or(name, asked).await)
+        })
     }
 
     fn a<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Answer<Ipv4Addr>> {
-        Box::pin(self.a.get_or(name, || async { self.clamp(self.inner.a(name).await) }))
+        Box::pin(async {
+            let asked = || async { self.clamp(self.inner.a(name).await) };
+            remaining(self.a.get_or(name, asked).await)
+        })
     }
 
     fn aaaa<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Answer<Ipv6Addr>> {
-        Box::pin(self.aaaa.get_or(name, || async { self.clamp(self.inner.aaaa(name).await) }))
+        Box::pin(async {
+            let asked = || async { self.clamp(self.inner.aaaa(name).await) };
+            remaining(self.aaaa.get_or(name, asked).await)
+        })
     }
 }
 
@@ -120,6 +140,8 @@ mod tests {
             ask().await;
             advance(Duration::from_secs(lasts) - Duration::from_millis(1)).await;
             ask().await;
+            let Answer::Found(_, left) = cached.a(&domain).await else { panic!("{name}") };
+            assert_eq!(left, Duration::from_millis(1));
             assert_eq!(zone.asked(name), 1, "{name}");
             advance(Duration::from_millis(1)).await;
             ask().await;

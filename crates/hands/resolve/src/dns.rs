@@ -23,7 +23,8 @@ const ADDRESSES_MAX: usize = 64;
 /// How name servers are asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsConfig {
-    /// Recursive name servers, address and port. Empty: those of the system (`/etc/resolv.conf`). One on
+    /// Recursive name servers, address and port. Empty: those of the system (`/etc/resolv.conf`, read
+    /// once). One on
     /// this machine or its own network is best: it is quick, and nobody in between forges answers.
     pub nameservers: Vec<SocketAddr>,
     /// How long one question may take at one name server.

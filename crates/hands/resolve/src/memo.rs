@@ -24,7 +24,7 @@ struct State<K, V> {
     young: HashMap<K, (V, Instant)>,
     young_octets: usize,
     old: HashMap<K, (V, Instant)>,
-    flights: HashMap<K, Arc<OnceCell<V>>>,
+    flights: HashMap<K, Arc<OnceCell<(V, Instant)>>>,
 }
 
 /// What an entry costs beside its key's and value's own heap: its place in the table, the allocator's share.
@@ -37,28 +37,29 @@ impl<K: Hash + Eq + Clone, V: Clone> Memo<K, V> {
         Self { octets_max, weigh, state: Mutex::new(State { young, young_octets: 0, old, flights }) }
     }
 
-    /// The value for `key`; `ask` is run if none is remembered and nobody is asking already. It returns the
-    /// value and for how long to remember it. Should the caller that asks go away, one that waits asks in
-    /// its stead.
-    pub(crate) async fn get_or<F, Fut>(&self, key: &K, ask: F) -> V
+    /// The value for `key`, and until when it holds; `ask` is run if none is remembered and nobody is asking
+    /// already. It returns the value and for how long to remember it. Should the caller that asks go away,
+    /// one that waits asks in its stead.
+    pub(crate) async fn get_or<F, Fut>(&self, key: &K, ask: F) -> (V, Instant)
     where
         F: FnOnce() -> Fut,
         Fut: Future<Output = (V, Duration)>,
     {
         let flight = {
             let mut state = self.state();
-            if let Some(value) = self.find(&mut state, key, Instant::now()) {
-                return value;
+            if let Some(found) = self.find(&mut state, key, Instant::now()) {
+                return found;
             }
             state.flights.entry(key.clone()).or_default().clone()
         };
         let landing = Landing { memo: self, key, flight };
         let value = landing.flight.get_or_init(|| async {
             let (value, lasts) = ask().await;
+            let until = Instant::now() + lasts;
             if !lasts.is_zero() {
-                self.insert(&mut self.state(), key.clone(), value.clone(), Instant::now() + lasts);
+                self.insert(&mut self.state(), key.clone(), value.clone(), until);
             }
-            value
+            (value, until)
         });
         value.await.clone()
     }
@@ -69,16 +70,16 @@ impl<K: Hash + Eq + Clone, V: Clone> Memo<K, V> {
         state.young.len() + state.old.len()
     }
 
-    fn find(&self, state: &mut State<K, V>, key: &K, now: Instant) -> Option<V> {
+    fn find(&self, state: &mut State<K, V>, key: &K, now: Instant) -> Option<(V, Instant)> {
         if let Some((value, until)) = state.young.get(key) {
-            return (now < *until).then(|| value.clone());
+            return (now < *until).then(|| (value.clone(), *until));
         }
         let (value, until) = state.old.remove(key)?;
         if now >= until {
             return None;
         }
         self.insert(state, key.clone(), value.clone(), until);
-        Some(value)
+        Some((value, until))
     }
 
     fn insert(&self, state: &mut State<K, V>, key: K, value: V, until: Instant) {
@@ -109,7 +110,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Memo<K, V> {
 struct Landing<'a, K: Hash + Eq + Clone, V: Clone> {
     memo: &'a Memo<K, V>,
     key: &'a K,
-    flight: Arc<OnceCell<V>>,
+    flight: Arc<OnceCell<(V, Instant)>>,
 }
 
 impl<K: Hash + Eq + Clone, V: Clone> Drop for Landing<'_, K, V> {
@@ -140,14 +141,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_value_is_remembered_until_it_expires() {
         let memo = entries(10);
-        let ask = async |value| memo.get_or(&"k", || async move { (value, LASTS) }).await;
+        let ask = async |value| memo.get_or(&"k", || async move { (value, LASTS) }).await.0;
         assert_eq!(ask(1).await, 1);
         advance(LASTS - Duration::from_millis(1)).await;
         assert_eq!(ask(2).await, 1);
         advance(Duration::from_millis(1)).await;
         assert_eq!(ask(3).await, 3);
-        assert_eq!(memo.get_or(&"z", || async { (4, Duration::ZERO) }).await, 4);
-        assert_eq!(memo.get_or(&"z", || async { (5, LASTS) }).await, 5);
+        assert_eq!(memo.get_or(&"z", || async { (4, Duration::ZERO) }).await.0, 4);
+        assert_eq!(memo.get_or(&"z", || async { (5, LASTS) }).await.0, 5);
         assert_eq!(memo.state().flights.len(), 0);
     }
 
@@ -156,11 +157,11 @@ mod tests {
         let memo = entries(100);
         for n in 0..100_000 {
             memo.get_or(&n, || async { (n, LASTS) }).await;
-            assert_eq!(memo.get_or(&0, || async { (-1, LASTS) }).await, 0, "{n}");
+            assert_eq!(memo.get_or(&0, || async { (-1, LASTS) }).await.0, 0, "{n}");
             assert!(memo.len() <= 100);
         }
         let none = entries(0);
-        assert_eq!(none.get_or(&1, || async { (1, LASTS) }).await, 1);
+        assert_eq!(none.get_or(&1, || async { (1, LASTS) }).await.0, 1);
         assert_eq!(none.len(), 0);
     }
 
@@ -202,7 +203,7 @@ mod tests {
         advance(Duration::from_millis(500)).await;
         first.abort();
         for task in rest {
-            assert_eq!(task.await.unwrap(), 7);
+            assert_eq!(task.await.unwrap().0, 7);
         }
         assert_eq!(asked.load(Relaxed), 2);
         assert_eq!(memo.state().flights.len(), 0);

@@ -240,7 +240,7 @@ impl Routes {
             Host::Literal(ip) => self.literal(*ip),
             Host::Domain(domain) => {
                 let ask = || self.in_time(domain, self.make(domain));
-                self.memo.get_or(domain, ask).await
+                self.memo.get_or(domain, ask).await.0
             }
         }
     }
