@@ -1,3 +1,14 @@
-//! Tuma, a mail transfer agent: the parts of the binary that tests drive too.
+//! Tuma, a mail transfer agent: the parts of the binary, which tests drive too.
+//!
+//! `root` puts every room's settings under one roof, `server` builds the rooms and hands them to each other,
+//! `signals` ends it all; `http` answers on loopback, `cli` is what is typed. Read `server.rs` first.
 
+pub mod cli;
 pub mod config;
+mod gauges;
+mod http;
+mod logging;
+mod memory;
+pub mod root;
+pub mod server;
+mod signals;

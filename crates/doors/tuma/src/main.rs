@@ -1,1 +1,8 @@
-fn main() {}
+//! The binary `tuma`.
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    tuma::cli::main()
+}

@@ -5,6 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// This machine itself, both families.
+fn loopback() -> Vec<Cidr> {
+    ["127.0.0.0/8", "::1"].iter().filter_map(|text| text.parse().ok()).collect()
+}
+
 settings::words! {
     /// What a listener speaks.
     pub enum Speaks {
@@ -66,18 +71,6 @@ settings::table! {
         pub proxy_from: Vec<Cidr> = Vec::new(),
         /// Peers that may use XCLIENT.
         pub xclient_from: Vec<Cidr> = Vec::new(),
-        /// Connections open at once.
-        #[in(1..=1_000_000)]
-        pub connections_max: u32 = 20_000,
-        /// Connections open at once from one client network.
-        #[in(1..=1_000_000)]
-        pub connections_per_network_max: u32 = 1_000,
-        /// Prefix length of a client network for IPv4.
-        #[in(0..=32)]
-        pub network_prefix_v4: u8 = 32,
-        /// Prefix length of a client network for IPv6.
-        #[in(0..=128)]
-        pub network_prefix_v6: u8 = 64,
     }
 }
 
@@ -143,9 +136,11 @@ impl DomainPattern {
 }
 
 settings::table! {
-    /// A user who may authenticate. The key is the user's name.
+    /// A user who may authenticate. The key is the user's name, unless `name` says otherwise.
     #[check(UserConfig::check)]
     pub struct UserConfig {
+        /// The user's name, where the key cannot hold it: when it comes from the environment.
+        pub name: Option<String> = None,
         /// The password. Better from the environment: `password = "${SMTP_PASSWORD}"`.
         #[secret]
         pub password: Option<String> = None,
@@ -184,6 +179,20 @@ settings::table! {
 settings::table! {
     /// What reception does besides the rules of a session.
     pub struct ReceptionConfig {
+        /// Connections open at once, over all listeners; further ones get 421.
+        #[in(1..=1_000_000)]
+        pub connections_max: u32 = 25_000,
+        /// Connections open at once from one client network; further ones get 421. 0 is no limit.
+        #[in(0..=1_000_000)]
+        pub connections_per_network_max: u32 = 100,
+        /// Leading bits of an IPv4 address that name a client network.
+        #[in(0..=32)]
+        pub network_prefix_v4_bits: u8 = 32,
+        /// Leading bits of an IPv6 address that name a client network.
+        #[in(0..=128)]
+        pub network_prefix_v6_bits: u8 = 64,
+        /// Networks without a limit of their own; the limit over all holds for them too.
+        pub networks_unlimited: Vec<Cidr> = loopback(),
         /// Received fields in a message beyond which it is refused as going in circles (RFC 5321 §6.3).
         #[in(10..=1_000)]
         pub hops_max: u32 = 100,

@@ -1,0 +1,209 @@
+//! Commands that ask the running server by HTTP: `status`, `queue`, `reload`, `log-level`.
+
+use super::Api;
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Octets of an answer taken at most.
+const ANSWER_MAX: u64 = 64 * 1024 * 1024;
+
+/// Asks, and gives the status and body of the answer. HTTP/1.0, so that the answer ends with the connection.
+pub(super) fn ask(api: SocketAddr, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&api, Duration::from_secs(5))
+        .with_context(|| format!("no server answers at {api}; is it running, and is `http.listen` set to this address?"))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.0\r\nHost: {api}\r\nContent-Length: {}\r\nContent-Type: text/plain\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut answer = String::new();
+    stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("the answer is not HTTP")?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("the answer is not HTTP")?;
+    Ok((status, body.to_owned()))
+}
+
+fn ask_json(api: SocketAddr, method: &str, path: &str) -> Result<Value> {
+    let (status, body) = ask(api, method, path, "")?;
+    if status != 200 {
+        bail!("{}", body.trim_end());
+    }
+    Ok(serde_json::from_str(&body)?)
+}
+
+/// What the running server is doing.
+#[derive(Debug, clap::Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    api: Api,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Status {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        let status = ask_json(self.api.api, "GET", "/v1/status")?;
+        if self.json {
+            println!("{status:#}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        let n = |path: &str| status.pointer(path).and_then(Value::as_i64).unwrap_or(0);
+        println!("tuma {}, up {} s", status["version"].as_str().unwrap_or("?"), n("/uptime_seconds"));
+        println!("sessions {}, connections out {}", n("/sessions"), n("/connections_out"));
+        let r = |name: &str| n(&format!("/recipients/{name}"));
+        println!(
+            "recipients: received {}, delivered {}, bounced {}, expired {}, discarded {}, queued {}; deferrals {}, rejections {}",
+            r("received"), r("delivered"), r("bounced"), r("expired"), r("discarded"), r("queued"), r("deferred"), r("rejected")
+        );
+        println!(
+            "spool: {} messages, {} segments, {} MiB used, {} MiB free{}",
+            n("/spool/messages"),
+            n("/spool/segments"),
+            n("/spool/used_bytes") >> 20,
+            n("/spool/free_bytes") >> 20,
+            if status["spool"]["accepts"] == Value::Bool(true) { "" } else { " — INTAKE STOPPED" }
+        );
+        destinations(&status);
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn destinations(status: &Value) {
+    let Some(list) = status["destinations"].as_array().filter(|list| !list.is_empty()) else { return };
+    println!("{:>10} {:>8} {:>8} {:>8} {:>5}  destination", "recipients", "ready", "waiting", "attempt", "conns");
+    for d in list.iter().take(50) {
+        let n = |name: &str| d[name].as_i64().unwrap_or(0);
+        println!(
+            "{:>10} {:>8} {:>8} {:>8} {:>5}  {}",
+            n("recipients"), n("ready"), n("waiting"), n("attempted"), n("connections"),
+            d["destination"].as_str().unwrap_or("?")
+        );
+        if let Some(hold) = d["hold"].as_str() {
+            let until = d["held_until_seconds"].as_f64().map(|s| format!(", again in {s} s")).unwrap_or_default();
+            println!("{:>46}held: {hold} ({}){until}", "", d["setting"].as_str().unwrap_or("?"));
+        }
+        if let Some(failure) = d["last_failure"].as_str() {
+            println!("{:>46}last failure: {failure}", "");
+        }
+    }
+}
+
+/// The queue of the running server.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Queue {
+    /// List what is queued.
+    Ls {
+        #[command(flatten)]
+        api: Api,
+        /// Only this destination.
+        destination: Option<String>,
+        /// At most so many entries.
+        #[arg(long, default_value_t = 100)]
+        max: usize,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make what waits for its next attempt due now.
+    Flush {
+        #[command(flatten)]
+        api: Api,
+        /// Only this destination.
+        destination: Option<String>,
+    },
+}
+
+/// `?destination=…`, with what a URL cannot hold encoded.
+fn query(destination: &Option<String>, more: &str) -> String {
+    let encode = |text: &str| -> String {
+        text.bytes()
+            .map(|b| if b.is_ascii_alphanumeric() || b"-._~".contains(&b) { char::from(b).to_string() } else { format!("%{b:02X}") })
+            .collect()
+    };
+    match destination {
+        Some(name) => format!("?destination={}&{more}", encode(name)),
+        None => format!("?{more}"),
+    }
+}
+
+impl Queue {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        match self {
+            Self::Ls { api, destination, max, json } => {
+                let path = format!("/v1/queue{}", query(&destination, &format!("max={max}")));
+                let list = ask_json(api.api, "GET", &path)?;
+                if json {
+                    println!("{list:#}");
+                    return Ok(ExitCode::SUCCESS);
+                }
+                for entry in list.as_array().into_iter().flatten() {
+                    let text = |name: &str| entry[name].as_str().unwrap_or("?").to_owned();
+                    let recipients: Vec<&str> = entry["recipients"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+                    let due = match (entry["in_attempt"].as_bool(), entry["due_in_seconds"].as_f64()) {
+                        (Some(true), _) => "being attempted".to_owned(),
+                        (_, Some(s)) if s > 0.0 => format!("due in {s} s"),
+                        _ => "ready".to_owned(),
+                    };
+                    println!(
+                        "{}  <{}> -> {}  [{}] {due}, {} attempts, expires in {} s",
+                        text("id"), text("reverse_path"), recipients.join(", "), text("destination"),
+                        entry["attempts"], entry["expires_in_seconds"]
+                    );
+                    if let Some(reply) = entry["last_reply"].as_str() {
+                        println!("             last reply: {reply}");
+                    }
+                }
+            }
+            Self::Flush { api, destination } => {
+                let answer = ask_json(api.api, "POST", &format!("/v1/queue/flush{}", query(&destination, "")))?;
+                println!("{} entries are due now", answer["moved"]);
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// `tuma reload`: prints what came of it.
+pub(super) fn reload(api: &Api) -> Result<ExitCode> {
+    let (status, body) = ask(api.api, "POST", "/v1/reload", "")?;
+    if status == 200 {
+        print!("{body}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    eprint!("{body}");
+    eprintln!("tuma: the old configuration stays in force");
+    Ok(ExitCode::FAILURE)
+}
+
+/// Change the log level.
+#[derive(Debug, clap::Args)]
+pub(super) struct LogLevel {
+    #[command(flatten)]
+    api: Api,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or by room: `info,delivery=debug`.
+    level: String,
+}
+
+impl LogLevel {
+    pub(super) fn run(self) -> Result<ExitCode> {
+        let (status, body) = ask(self.api.api, "POST", "/v1/log-level", &self.level)?;
+        print!("{body}");
+        Ok(if status == 200 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+/// What the server remembers of a message.
+pub(super) fn events(api: SocketAddr, id: &str) -> Result<Option<Value>> {
+    let (status, body) = ask(api, "GET", &format!("/v1/messages/{id}"), "")?;
+    match status {
+        200 => Ok(Some(serde_json::from_str(&body)?)),
+        404 => Ok(None),
+        _ => bail!("{}", body.trim_end()),
+    }
+}

@@ -1,0 +1,76 @@
+//! Figures of every room, in `/metrics`.
+
+use crate::server::Server;
+use delivery::Queued;
+use net::Limits;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Registers what is asked for at each scrape.
+pub fn register(server: &Arc<Server>, queued: &Arc<Queued>, limits: &Arc<Limits>) {
+    let metrics = &server.metrics;
+    let recipients = queued.clone();
+    metrics.queued_source(move || recipients.get());
+
+    let context = server.reception.clone();
+    metrics.gauge_source("sessions", "Sessions open", move || context.sessions.load(Relaxed) as f64);
+    let budget = server.reception.budget.clone();
+    metrics.gauge_source("receiving_bytes", "Octets of messages being received", move || budget.used() as f64);
+    let budget = server.reception.budget.clone();
+    metrics.gauge_source("receiving_bytes_max", "Octets of messages being received, at most", move || budget.max() as f64);
+
+    let weak = Arc::downgrade(server);
+    metrics.gauge_source("connections_out", "Connections open to other hosts", move || {
+        weak.upgrade().map_or(0.0, |server| server.delivery.figures().connections_out.get() as f64)
+    });
+
+    let figure = |read: fn(&net::Figures) -> u64| {
+        let limits = limits.clone();
+        move || read(&limits.figures())
+    };
+    let gauge = |name: &str, help: &str, read: fn(&net::Figures) -> u64| {
+        let value = figure(read);
+        metrics.gauge_source(name, help, move || value() as f64);
+    };
+    gauge("connections_in", "Connections open from clients", |f| f.connections);
+    gauge("client_networks", "Client networks with a connection open", |f| f.networks);
+    gauge("descriptors", "File descriptors in use", |f| f.descriptors);
+    gauge("descriptors_max", "File descriptors this process may have", |f| f.descriptors_max);
+    metrics.counter_source("connections_accepted", "Connections taken from clients", figure(|f| f.accepted));
+    metrics.counter_source("connections_refused", "Connections over the limit of all", figure(|f| f.refused_all));
+    metrics.counter_source("connections_refused_network", "Connections over the limit of their network", figure(|f| f.refused_network));
+    metrics.counter_source("accept_pauses", "Times accepting paused for want of descriptors", figure(|f| f.accept_pauses));
+    metrics.counter_source("accept_errors", "Errors of accept", figure(|f| f.accept_errors));
+
+    let stat = |read: fn(&spool::Stats) -> u64| {
+        let spool = server.spool.clone();
+        move || read(&spool.stats())
+    };
+    let gauge = |name: &str, help: &str, read: fn(&spool::Stats) -> u64| {
+        let value = stat(read);
+        metrics.gauge_source(name, help, move || value() as f64);
+    };
+    gauge("spool_messages", "Messages with a pending recipient", |s| s.live_messages);
+    gauge("spool_live_bytes", "Octets of their records", |s| s.live_bytes);
+    gauge("spool_used_bytes", "Octets of the spool's segments", |s| s.used_bytes);
+    gauge("spool_free_bytes", "Octets free on the spool's file system", |s| s.free_bytes);
+    gauge("spool_segments", "Segments", |s| s.segments);
+    gauge("spool_segments_to_load", "Segments not read yet since the start", |s| s.segments_to_load);
+    gauge("spool_index_bytes", "Octets of memory the spool's index takes", |s| s.index_memory_bytes);
+    gauge("spool_unwritten_states", "Outcomes the disk has not taken yet", |s| s.unwritten_states);
+    metrics.counter_source("spool_commits", "Group commits", stat(|s| s.commits));
+    metrics.counter_source("spool_messages_committed", "Messages in group commits", stat(|s| s.committed_messages));
+    metrics.counter_source("spool_payload_bytes", "Octets of content committed", stat(|s| s.committed_payload_bytes));
+    metrics.counter_source("spool_written_bytes", "Octets written to segments", stat(|s| s.segment_bytes_written));
+    metrics.counter_source("spool_state_bytes", "Octets of outcomes written", stat(|s| s.state_bytes_written));
+    metrics.counter_source("spool_sync_nanoseconds", "Time spent in syncs of segments", stat(|s| s.sync_nanos));
+    metrics.counter_source("spool_refused_full", "Messages refused for want of room", stat(|s| s.refused_full));
+    metrics.counter_source("spool_refused_io", "Messages refused because a write or sync failed", stat(|s| s.refused_io));
+    metrics.counter_source("spool_refused_busy", "Messages refused for other reasons", stat(|s| s.refused_busy));
+    metrics.counter_source("spool_set_aside", "Damages set aside", stat(|s| s.set_aside));
+
+    metrics.gauge_source("memory_max_bytes", "The memory budget", {
+        let max = crate::memory::budget(server.memory_max());
+        move || max as f64
+    });
+}

@@ -1,0 +1,161 @@
+//! The whole configuration: every room's tables under one roof.
+
+use delivery::{DsnConfig, RetryConfig, RouteConfig};
+use mail::Domain;
+use reception::{CertificateConfig, ListenerConfig, ListenerTls, ReceptionConfig, RelayConfig, UserConfig};
+use settings::{Node, Problems, Size, Text};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+settings::table! {
+    /// The configuration of a server.
+    #[check(Root::check)]
+    pub struct Root {
+        /// This server's name in greetings, Received fields and notifications; left out, the machine's own.
+        pub hostname: Option<Text<Domain>> = None,
+        /// The process: user, memory, stopping.
+        pub server: ServerConfig = ServerConfig::default(),
+        /// What is written to standard error.
+        pub log: LogConfig = LogConfig::default(),
+        /// The HTTP listener for health, metrics and commands.
+        pub http: HttpConfig = HttpConfig::default(),
+        /// Where mail comes in; the key is a name of your choice.
+        pub listener: BTreeMap<String, ListenerConfig> = BTreeMap::new(),
+        /// Limits and choices of an SMTP session.
+        pub smtp: smtp::server::SessionConfig = smtp::server::SessionConfig::default(),
+        /// Who may send to whom through this server.
+        pub relay: RelayConfig = RelayConfig::default(),
+        /// Who may authenticate; the key is the user's name.
+        pub users: BTreeMap<String, UserConfig> = BTreeMap::new(),
+        /// Certificates that listeners show; the key is a name of your choice.
+        pub tls: BTreeMap<String, CertificateConfig> = BTreeMap::new(),
+        /// What reception does besides.
+        pub reception: ReceptionConfig = ReceptionConfig::default(),
+        /// Accepted messages on disk.
+        pub spool: spool::Config = spool::Config::default(),
+        /// How mail leaves.
+        pub delivery: delivery::Config = delivery::Config::default(),
+        /// When a deferred recipient is tried again.
+        pub retry: RetryConfig = RetryConfig::default(),
+        /// Mail about mail.
+        pub dsn: DsnConfig = DsnConfig::default(),
+        /// Static routes; the key is a domain, `*.domain`, or `*`.
+        pub route: BTreeMap<String, RouteConfig> = BTreeMap::new(),
+        /// Names to addresses.
+        pub dns: resolve::Config = resolve::Config::default(),
+        /// Records of what became of every recipient.
+        pub accounting: accounting::AccountingConfig = accounting::AccountingConfig::default(),
+    }
+}
+
+settings::table! {
+    /// The process.
+    pub struct ServerConfig {
+        /// The user to become once sockets are bound; only when started as root.
+        pub user: Option<String> = None,
+        /// The group to become; left out, the user's own.
+        pub group: Option<String> = None,
+        /// Octets of memory to stay within; 0 is half of what the cgroup or the machine has. Messages being
+        /// received get a quarter of it, messages on their way to a first attempt a sixteenth.
+        pub memory_max: Size = Size(0),
+        /// Threads that serve sessions; 0 is one for each core.
+        #[in(0..=1024)]
+        pub threads: usize = 0,
+        /// File descriptors kept free for files and deliveries: with fewer, accepting pauses.
+        #[in(16..=100_000)]
+        pub descriptors_reserve: u64 = 64,
+        /// How long a stop waits for what is in flight, both ways.
+        #[in(0s..=10m)]
+        pub stop_timeout: Duration = Duration::from_secs(30),
+    }
+}
+
+settings::words! {
+    /// The form of log lines.
+    pub enum LogFormat {
+        /// For people.
+        Text,
+        /// One JSON object a line.
+        Json,
+    }
+}
+
+settings::table! {
+    /// What is written to standard error.
+    #[check(LogConfig::check)]
+    pub struct LogConfig {
+        /// `error`, `warn`, `info`, `debug` or `trace`; or by room, such as `info,delivery=debug`. Can be changed
+        /// at run time with `tuma log-level`.
+        pub level: String = "info".into(),
+        /// The form of the lines.
+        pub format: LogFormat = LogFormat::Text,
+    }
+}
+
+impl LogConfig {
+    fn check(&self, node: &Node, problems: &mut Problems) {
+        if self.level.parse::<tracing_subscriber::filter::Targets>().is_err() {
+            problems
+                .error(node.at("level"), "`level` is not a log level")
+                .hint("write error, warn, info, debug or trace, or by room: info,delivery=debug");
+        }
+    }
+}
+
+settings::table! {
+    /// The HTTP listener. It has no password of its own yet, so it binds to loopback only.
+    #[check(HttpConfig::check)]
+    pub struct HttpConfig {
+        /// Where to listen; left out, nowhere.
+        pub listen: Option<SocketAddr> = None,
+    }
+}
+
+impl HttpConfig {
+    fn check(&self, node: &Node, problems: &mut Problems) {
+        if self.listen.is_some_and(|address| !address.ip().is_loopback()) {
+            problems
+                .error(node.at("listen"), "`http.listen` must be a loopback address")
+                .hint("the commands it takes are not authenticated; put a proxy that checks who asks in front of it");
+        }
+    }
+}
+
+impl Root {
+    fn check(&self, node: &Node, problems: &mut Problems) {
+        for (name, listener) in &self.listener {
+            if listener.tls != ListenerTls::Off && self.tls.is_empty() {
+                problems
+                    .error(node.at(&format!("listener.{name}.tls")), "this listener needs a certificate and there is none")
+                    .hint("add a table such as [tls.default] with `certificate` and `key`");
+            }
+            if !listener.auth.is_empty() && self.users.is_empty() {
+                problems
+                    .warning(node.at(&format!("listener.{name}.auth")), "AUTH is offered, but there are no `users`");
+            }
+        }
+        if let Err((key, text)) = delivery::Routes::new(&self.route) {
+            problems.error(node.at("route"), format!("route `{key}`: {text}"));
+        }
+    }
+
+    /// This server's name.
+    pub fn hostname(&self) -> Domain {
+        let machine = || {
+            let name = nix::unistd::gethostname().ok()?.into_string().ok()?;
+            Domain::parse(&name).ok()
+        };
+        self.hostname
+            .as_ref()
+            .map(|name| name.0.clone())
+            .or_else(machine)
+            .unwrap_or_else(|| Domain::parse("localhost").expect("localhost is a domain"))
+    }
+
+    /// PEM files of the certificates, by name.
+    pub fn certificate_files(&self) -> Vec<(PathBuf, PathBuf)> {
+        self.tls.values().map(|files| (files.certificate.clone(), files.key.clone())).collect()
+    }
+}

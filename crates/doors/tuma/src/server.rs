@@ -1,0 +1,458 @@
+//! Builds the rooms from the configuration, hands them to each other, and runs them until told to stop.
+
+use crate::config::{self, Loaded};
+use crate::http;
+use crate::memory;
+use crate::root::Root;
+use accounting::{Metrics, Recorder};
+use anyhow::{Context as _, Result, bail};
+use delivery::{Delivery, Parts};
+use mail::Domain;
+use net::tls::{Acceptor, AcceptorConfig, CertificateFiles, Certificates, Connector, ConnectorConfig};
+use net::{Bound, Descriptors, Destinations, DestinationsConfig, EgressSource, Judgement, Limits, OwnAddresses, TcpDialer};
+use reception::auth::{Users, Verifier};
+use reception::{Budget, Context, ListenerConfig, ListenerContext, ListenerTls, RelayRules, Rules};
+use spool::{LoadEvent, Loaded as LoadedMessage, Spool};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::{Registry, reload};
+
+/// Changes what is logged while the server runs.
+pub type LogLevel = reload::Handle<Targets, Registry>;
+
+/// Where the configuration comes from, again at each reload.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A file.
+    File(PathBuf),
+    /// A text of our own: `--dev`.
+    Text(String),
+}
+
+impl Source {
+    /// Reads it.
+    pub fn load(&self) -> Result<Loaded<Root>, Box<config::Report>> {
+        match self {
+            Self::File(path) => config::load(path, &config::process_environment),
+            Self::Text(text) => config::load_text("(--dev)", text, &config::process_environment),
+        }
+    }
+}
+
+/// Sockets bound before privileges are given up and before threads begin.
+pub struct Sockets {
+    listeners: Vec<(String, ListenerConfig, Bound)>,
+    http: Option<std::net::TcpListener>,
+    descriptors: Descriptors,
+}
+
+impl Sockets {
+    /// Binds every listener of the configuration.
+    pub fn bind(root: &Root) -> Result<Self> {
+        let descriptors = Descriptors::raise();
+        let mut listeners = Vec::new();
+        for (name, config) in &root.listener {
+            let bound = Bound::bind(config.listen, &net::ListenerConfig::default())
+                .with_context(|| format!("listener.{name}"))?;
+            listeners.push((name.clone(), config.clone(), bound));
+        }
+        let http = root
+            .http
+            .listen
+            .map(|address| std::net::TcpListener::bind(address).with_context(|| format!("http.listen {address}")))
+            .transpose()?;
+        Ok(Self { listeners, http, descriptors })
+    }
+
+    /// Where mail is taken.
+    pub fn addresses(&self) -> Vec<(String, SocketAddr)> {
+        self.listeners.iter().map(|(name, _, bound)| (name.clone(), bound.local_addr())).collect()
+    }
+
+    /// Where HTTP is answered.
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().and_then(|socket| socket.local_addr().ok())
+    }
+}
+
+/// The server at work.
+pub struct Server {
+    source: Source,
+    root: Mutex<Root>,
+    /// Intake.
+    pub reception: Arc<Context>,
+    /// Delivery.
+    pub delivery: Delivery,
+    /// The spool.
+    pub spool: Spool,
+    /// Accounting.
+    pub recorder: Arc<Recorder>,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// The log's level.
+    pub log_level: LogLevel,
+    certificates: Option<Arc<Certificates>>,
+    listening: Vec<SocketAddr>,
+    listener_configs: Vec<(String, ListenerConfig)>,
+    /// When the server began.
+    pub since: Instant,
+}
+
+/// What only a certificate made for the moment can give.
+fn certificates(root: &Root, dev: bool) -> Result<Option<Arc<Certificates>>> {
+    let files = certificate_files(root);
+    if files.is_empty() {
+        return if dev { Ok(Some(Certificates::self_signed(&[root.hostname().as_str()])?)) } else { Ok(None) };
+    }
+    Ok(Some(Certificates::load(&files).context("tls")?))
+}
+
+fn certificate_files(root: &Root) -> Vec<CertificateFiles> {
+    root.certificate_files().into_iter().map(|(chain, key)| CertificateFiles { chain, key }).collect()
+}
+
+fn rules(root: &Root) -> Rules {
+    let session = smtp::server::Config { hostname: root.hostname(), session: root.smtp.clone() };
+    let mut in_clear = session.clone();
+    in_clear.session.auth_without_tls = true;
+    let known: HashMap<Box<str>, Verifier> = root
+        .users
+        .iter()
+        .filter_map(|(key, user)| {
+            let name = user.name.as_ref().unwrap_or(key);
+            let verifier = match (&user.password, &user.password_hash) {
+                (Some(password), _) => Some(Verifier::of(password)),
+                (None, Some(hash)) => Verifier::parse(hash),
+                (None, None) => None,
+            };
+            verifier.map(|verifier| (name.as_str().into(), verifier))
+        })
+        .collect();
+    Rules {
+        hostname: root.hostname(),
+        session: Arc::new(session),
+        session_auth_in_clear: Arc::new(in_clear),
+        relay: RelayRules::new(&root.relay),
+        users: Arc::new(Users::new(known)),
+        reception: root.reception.clone(),
+        recipients_queued_max: root.delivery.recipients_queued_max,
+    }
+}
+
+fn delivery_settings(root: &Root) -> Result<delivery::Settings> {
+    let hostname = root.hostname();
+    let routes = delivery::Routes::new(&root.route)
+        .map_err(|(key, text)| anyhow::anyhow!("route `{key}`: {text}"))?;
+    Ok(delivery::Settings {
+        ehlo_name: root.delivery.ehlo_name.clone().unwrap_or_else(|| hostname.to_string()).into(),
+        hostname,
+        schedule: root.retry.schedule(),
+        retry: root.retry.clone(),
+        dsn: root.dsn.clone(),
+        routes,
+        source: EgressSource {
+            name: "default".into(),
+            v4: root.delivery.source_v4,
+            v6: root.delivery.source_v6,
+        },
+        hot_bytes_max: memory::budget(root.server.memory_max.len()) / 16,
+        delivery: root.delivery.clone(),
+    })
+}
+
+fn destinations(root: &Root, listening: &[SocketAddr]) -> Result<Destinations> {
+    let own = OwnAddresses::of_this_machine(listening).context("list this machine's addresses")?;
+    let allow = root.delivery.allow.iter().map(memory::ip_net).collect();
+    Ok(Destinations::new(DestinationsConfig { allow, ..DestinationsConfig::default() }, own))
+}
+
+fn reception_budget(root: &Root) -> u64 {
+    match root.reception.messages_in_memory_max.len() {
+        0 => memory::budget(root.server.memory_max.len()) / 4,
+        set => set,
+    }
+}
+
+impl Server {
+    /// Opens the spool, starts every room, and begins to take mail.
+    pub async fn start(source: Source, loaded: &Loaded<Root>, sockets: Sockets, log_level: LogLevel, dev: bool) -> Result<Arc<Self>> {
+        let root = loaded.value.clone();
+        let certificates = certificates(&root, dev)?;
+        let (spool, loader) = spool::open_directory(&root.spool.directory, &root.spool)?;
+        let metrics = Arc::new(Metrics::new());
+        let recorder = Arc::new(Recorder::open(&root.accounting, metrics.clone())?);
+        let listening: Vec<SocketAddr> = sockets.listeners.iter().map(|(_, _, bound)| bound.local_addr()).collect();
+        let destinations = destinations(&root, &listening)?;
+        let (intake, accepted) = mpsc::channel(root.reception.intake_max as usize);
+        let (loaded_in, loaded_messages) = mpsc::channel(8);
+        let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(7, |d| d.as_nanos() as u64);
+        let delivery = Delivery::start(
+            Parts {
+                settings: delivery_settings(&root)?,
+                spool: spool.clone(),
+                recorder: recorder.clone(),
+                routes: routes(&root, destinations.clone())?,
+                dialer: Arc::new(TcpDialer),
+                connector: Connector::new(&ConnectorConfig::default()).context("certificates of authorities")?,
+                destinations,
+                intake: intake.clone(),
+                seed,
+            },
+            accepted,
+            loaded_messages,
+        );
+        let queued = delivery.queued();
+        let queued_now = queued.clone();
+        let reception = Context::new(
+            rules(&root),
+            spool.clone(),
+            recorder.clone(),
+            intake,
+            Arc::new(move || queued_now.get()),
+            Budget::new(reception_budget(&root)),
+        );
+        load_in_background(loader, loaded_in, metrics.clone())?;
+        let limits = Limits::new(
+            net::LimitsConfig {
+                connections_max: root.reception.connections_max,
+                connections_per_network_max: root.reception.connections_per_network_max,
+                network_prefix_v4_bits: root.reception.network_prefix_v4_bits,
+                network_prefix_v6_bits: root.reception.network_prefix_v6_bits,
+                networks_unlimited: root.reception.networks_unlimited.iter().map(memory::ip_net).collect(),
+                descriptors_reserve: root.server.descriptors_reserve,
+                ..net::LimitsConfig::default()
+            },
+            sockets.descriptors,
+        );
+        let mut listener_configs = Vec::new();
+        for (name, config, bound) in sockets.listeners {
+            let acceptor = match (&certificates, config.tls) {
+                (_, ListenerTls::Off) | (None, _) => None,
+                (Some(certificates), _) => Some(Acceptor::new(certificates.clone(), &AcceptorConfig::default())?),
+            };
+            let listener = ListenerContext::new(&name, config.clone(), acceptor);
+            listener_configs.push((name, config));
+            tokio::spawn(reception::serve(reception.clone(), listener, bound.start(limits.clone())?));
+        }
+        let server = Arc::new(Self {
+            source,
+            root: Mutex::new(root),
+            reception,
+            delivery,
+            spool,
+            recorder,
+            metrics,
+            log_level,
+            certificates,
+            listening,
+            listener_configs,
+            since: Instant::now(),
+        });
+        crate::gauges::register(&server, &queued, &limits);
+        if let Some(socket) = sockets.http {
+            http::start(server.clone(), socket)?;
+        }
+        server.warn_of_expiry();
+        Ok(server)
+    }
+
+    /// Reads the configuration again and puts it in force whole; on any mistake nothing changes.
+    pub async fn reload(&self) -> Result<String, String> {
+        let loaded = tokio::task::block_in_place(|| self.source.load()).map_err(|report| report.to_string())?;
+        let root = loaded.value.clone();
+        let settings = delivery_settings(&root).map_err(|e| format!("{e:#}"))?;
+        let destinations = destinations(&root, &self.listening).map_err(|e| format!("{e:#}"))?;
+        let files = certificate_files(&root);
+        if let Some(certificates) = &self.certificates
+            && !files.is_empty()
+        {
+            certificates.reload(&files).map_err(|e| e.to_string())?;
+        }
+        self.recorder.reconfigure(&root.accounting).map_err(|e| e.to_string())?;
+        let level: Targets = root.log.level.parse().map_err(|_| "log.level is not a level".to_owned())?;
+        let _ = self.log_level.reload(level);
+        self.reception.budget.set_max(reception_budget(&root));
+        self.reception.set_rules(rules(&root));
+        self.delivery.reload(settings, destinations).await;
+        let restart = self.needs_restart(&root);
+        *self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = root;
+        self.warn_of_expiry();
+        let mut text = "configuration reloaded".to_owned();
+        if !restart.is_empty() {
+            text += &format!("; needs a restart to take effect: {}", restart.join(", "));
+        }
+        info!(restart = %restart.join(","), "configuration reloaded");
+        Ok(text)
+    }
+
+    /// Tables that differ from what runs and are only read at start.
+    fn needs_restart(&self, new: &Root) -> Vec<&'static str> {
+        let old = self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let listeners: Vec<(String, ListenerConfig)> =
+            new.listener.iter().map(|(name, config)| (name.clone(), config.clone())).collect();
+        let parts = [
+            ("listener", listeners != self.listener_configs),
+            ("spool", new.spool != old.spool),
+            ("dns", new.dns != old.dns),
+            ("http", new.http != old.http),
+            ("server", new.server != old.server),
+            ("tls", self.certificates.is_none() && !new.tls.is_empty()),
+        ];
+        parts.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+
+    /// The memory budget as configured; 0 is by default.
+    pub fn memory_max(&self) -> u64 {
+        self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner).server.memory_max.len()
+    }
+
+    /// How long a stop waits.
+    pub fn stop_timeout(&self) -> Duration {
+        self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner).server.stop_timeout
+    }
+
+    fn warn_of_expiry(&self) {
+        let now = SystemTime::now().into();
+        for expiry in self.certificates.iter().flat_map(|certificates| certificates.expiry()) {
+            let days = expiry.days_left(now);
+            if days < 14 {
+                warn!(certificate = %expiry.chain.display(), days, "certificate expires soon");
+            }
+        }
+    }
+
+    /// Ends: no new connections, sessions and deliveries may finish what they are at within `limit`, the rest
+    /// stays in the spool.
+    pub async fn stop(&self, limit: Duration) {
+        let deadline = tokio::time::Instant::now() + limit;
+        self.reception.start_draining();
+        while self.reception.sessions.load(std::sync::atomic::Ordering::Relaxed) > 0
+            && tokio::time::Instant::now() < deadline
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let left = deadline.saturating_duration_since(tokio::time::Instant::now()).max(Duration::from_millis(200));
+        if !self.delivery.stop(left).await {
+            warn!("deliveries under way were cut off; they are tried again at the next start");
+        }
+        let (spool, recorder) = (self.spool.clone(), self.recorder.clone());
+        let _ = tokio::task::spawn_blocking(move || {
+            spool.close();
+            if !recorder.close(Duration::from_secs(10)) {
+                error!("some accounting records could not be written");
+            }
+        })
+        .await;
+    }
+}
+
+fn routes(root: &Root, destinations: Destinations) -> Result<resolve::Routes> {
+    let dns = resolve::Dns::new(&root.dns.dns())?;
+    let cached = resolve::Cached::new(Arc::new(dns), root.dns.cache());
+    let port = root.delivery.port;
+    let rule = move |ip| match destinations.judge(SocketAddr::new(ip, port)) {
+        Judgement::Allowed => resolve::AddressVerdict::Allowed,
+        Judgement::Own => resolve::AddressVerdict::Own,
+        Judgement::Refused(_) => resolve::AddressVerdict::Refused,
+    };
+    let own: Vec<Domain> = vec![root.hostname()];
+    Ok(resolve::Routes::new(Arc::new(cached), root.dns.routes(), own, Arc::new(rule)))
+}
+
+/// Reads what the spool holds from before, on a thread of its own, while mail already flows.
+fn load_in_background(loader: spool::Loader, out: mpsc::Sender<Vec<LoadedMessage>>, metrics: Arc<Metrics>) -> Result<()> {
+    let work = move || {
+        let began = Instant::now();
+        let (mut messages, mut recipients, mut damaged) = (0u64, 0u64, 0u64);
+        let mut batch = Vec::new();
+        for event in loader {
+            match event {
+                LoadEvent::Message(loaded) => {
+                    messages += 1;
+                    recipients += loaded.pending.len() as u64;
+                    metrics.recovered(loaded.pending.len() as u64);
+                    batch.push(*loaded);
+                    if batch.len() >= 64 && out.blocking_send(std::mem::take(&mut batch)).is_err() {
+                        return;
+                    }
+                }
+                LoadEvent::Damaged(damage) => {
+                    damaged += 1;
+                    error!(%damage, "the spool holds something damaged, it is set aside");
+                }
+                LoadEvent::Torn { segment, offset } => {
+                    info!(segment, offset, "the last commit before a crash was torn; nobody was told it had been made");
+                }
+                LoadEvent::SegmentDone { .. } => {
+                    if !batch.is_empty() && out.blocking_send(std::mem::take(&mut batch)).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+        if !batch.is_empty() {
+            let _ = out.blocking_send(batch);
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        info!(messages, recipients, damaged, seconds, "spool loaded");
+    };
+    std::thread::Builder::new().name("spool-load".into()).spawn(work).context("start a thread")?;
+    Ok(())
+}
+
+/// Runs a server until a signal ends it. `ready` is called once mail is taken.
+pub fn run(source: Source, dev: bool, ready: impl FnOnce(&Server, &[(String, SocketAddr)], Option<SocketAddr>)) -> Result<()> {
+    let loaded = source.load().map_err(|report| anyhow::anyhow!("{report}"))?;
+    let log_level = crate::logging::init(&loaded.value.log)?;
+    for line in loaded.warnings.to_string().lines() {
+        warn!("{line}");
+    }
+    if loaded.value.listener.is_empty() {
+        bail!("the configuration has no listener: add a table such as [listener.smtp] with `listen = \"0.0.0.0:25\"`");
+    }
+    let sockets = Sockets::bind(&loaded.value)?;
+    give_up_root(&loaded.value, dev)?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if loaded.value.server.threads > 0 {
+        runtime.worker_threads(loaded.value.server.threads);
+    }
+    let runtime = runtime.enable_all().thread_name("tuma").build().context("start the runtime")?;
+    let addresses = sockets.addresses();
+    let http = sockets.http_address();
+    let ended = runtime.block_on(async {
+        let server = Server::start(source, &loaded, sockets, log_level, dev).await?;
+        for (name, address) in &addresses {
+            info!(listener = %name, %address, "listening");
+        }
+        // Told to the service manager, if there is one.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        ready(&server, &addresses, http);
+        crate::signals::until_stopped(&server).await
+    });
+    // What is still blocked in a read of the disk must not hold the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    ended
+}
+
+fn give_up_root(root: &Root, dev: bool) -> Result<()> {
+    if !net::privileges::is_root() {
+        return Ok(());
+    }
+    match &root.server.user {
+        Some(user) => Ok(net::privileges::drop_to(user, root.server.group.as_deref())?),
+        None if dev => {
+            warn!("running as root; fine for a try, not for a server");
+            Ok(())
+        }
+        None => {
+            warn!("running as root: set `user` in [server] to give that up once the sockets are bound");
+            Ok(())
+        }
+    }
+}
