@@ -141,15 +141,17 @@ impl Path {
         self.connections.iter_mut().for_each(|window| window.spend(now));
     }
 
-    /// A connection that never became ready is over. `reached` tells whether some exchanger answered at all;
-    /// either way a wait begins, or a destination that greets with 421 would be asked without end.
-    pub fn connect_failed(&mut self, now: Instant) {
+    /// A connection that never became ready is over; whoever was reached, a wait begins, or a destination
+    /// that greets with 421 would be asked without end. Gives when it ends.
+    pub fn connect_failed(&mut self, now: Instant) -> Instant {
         self.connecting = self.connecting.saturating_sub(1);
         self.open = self.open.saturating_sub(1);
         self.connections.iter_mut().for_each(|window| window.spend(now));
         self.failures = self.failures.saturating_add(1);
         let doubled = self.limits.reconnect_min.saturating_mul(1 << (self.failures - 1).min(20));
-        self.unreachable_until = Some(now + doubled.min(self.limits.reconnect_max));
+        let until = now + doubled.min(self.limits.reconnect_max);
+        self.unreachable_until = Some(until);
+        until
     }
 
     /// A connection that was ready is closed.

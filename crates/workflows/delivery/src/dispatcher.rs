@@ -13,7 +13,7 @@ use crate::shared::{Settings, Shared};
 use crate::status::{DestinationStatus, EntryStatus, Order, QueueStatus};
 use mail::{Message, UnixMillis};
 use queue::{DestinationKey, EntryKey, NewEntry, Part, Queue, View};
-use shaping::{Hold, Limits, Path};
+use shaping::{Gate, Hold, Limits, Path};
 use spool::{Accepted, Handle, Loaded};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -102,6 +102,7 @@ impl Dispatcher {
         let mut loaded = Vec::new();
         let mut events = Vec::with_capacity(BATCH);
         let mut stopped = self.shared.stopped();
+        let mut loading = true;
         let mut tick = tokio::time::interval(queue::TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -123,17 +124,10 @@ impl Dispatcher {
                         self.accepted(message);
                     }
                 }
-                count = inputs.loaded.recv_many(&mut loaded, 4), if !self.stopping => {
-                    if count > 0 {
-                        for message in loaded.drain(..).flatten() {
-                            self.loaded(message);
-                        }
-                    } else {
-                        // The loader is done; an empty channel is ready for ever, so it is replaced.
-                        inputs.loaded = mpsc::channel(1).1;
-                        let (never, receiver) = mpsc::channel(1);
-                        std::mem::forget(never);
-                        inputs.loaded = receiver;
+                count = inputs.loaded.recv_many(&mut loaded, 4), if loading && !self.stopping => {
+                    loading = count > 0;
+                    for message in loaded.drain(..).flatten() {
+                        self.loaded(message);
                     }
                 }
                 Some(order) = inputs.orders.recv() => self.order(order),
@@ -162,7 +156,7 @@ impl Dispatcher {
         let (handle, message, content) = accepted.into_parts();
         let expires = now + self.settings.retry.expire_after;
         let count = message.envelope.recipients.len();
-        let mut groups = 0;
+        let (mut groups, mut any_open) = (0, false);
         // Nearly every message has one destination; runs of recipients with the same one are an entry each.
         let mut first = 0;
         while first < count {
@@ -180,11 +174,17 @@ impl Dispatcher {
             };
             self.queue.push(now.into_std(), new);
             self.touched.push(key);
+            // Where nobody answers, a message would only take up the room of one that can go at once.
+            any_open |= self.sites[key.0 as usize]
+                .as_ref()
+                .is_some_and(|site| !matches!(site.hold, Some(Hold { gate: Gate::Unreachable { .. }, .. })));
             groups += 1;
             first += run;
         }
         self.shared.queued.set(self.queue.recipients());
-        self.hot.insert(handle, Hot { message, content }, groups);
+        if any_open {
+            self.hot.insert(handle, Hot { message, content }, groups);
+        }
     }
 
     /// The destination of recipient `first`, and how many recipients from it on share it, up to a transaction.
@@ -334,8 +334,10 @@ impl Dispatcher {
         if connected || was_ready {
             site.path.closed();
         } else {
-            site.path.connect_failed(Instant::now().into_std());
+            let until = site.path.connect_failed(Instant::now().into_std());
             site.last_failure = reason;
+            // Whether mail waits then or not: a destination with nothing to remember is forgotten.
+            self.wakes.push(Reverse((Instant::from_std(until), key)));
         }
         self.touched.push(key);
         // A place in the total has become free.

@@ -253,8 +253,12 @@ impl Settler<'_> {
             Ok(accepted) => {
                 let received = Record::new(Kind::Received, wall, accepted.message(), 0);
                 self.shared.recorder.record_many(vec![received]);
-                // The channel ends only when the server stops; then the spool keeps it for the next start.
-                let _ = self.shared.intake.send(accepted).await;
+                // When the server stops nobody listens any more; the spool keeps it for the next start.
+                if self.shared.is_stopping() {
+                    let _ = self.shared.intake.try_send(accepted);
+                } else {
+                    let _ = self.shared.intake.send(accepted).await;
+                }
                 true
             }
             Err(refusal) => {
