@@ -1,4 +1,9 @@
-//! Command lines: the verb, and what stands behind it (RFC 5321 §4.1.1).
+//! Command lines: the verb, and what stands behind it (RFC 5321 §4.1.1). Reading for the server, writing for
+//! the client.
+
+use crate::parameter::{MailParameters, RcptParameters};
+use crate::path;
+use mail::{ForwardPath, ReversePath};
 
 /// What a client may ask. Verbs are read case-blind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -129,6 +134,22 @@ fn verb(word: &[u8]) -> Verb {
         | b"PRI" | b"PROXY" => Verb::Foreign,
         _ => Verb::Unknown,
     }
+}
+
+/// Appends a whole MAIL line.
+pub fn write_mail(reverse_path: &ReversePath, parameters: &MailParameters<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"MAIL FROM:");
+    path::write(reverse_path.as_str(), out);
+    parameters.write(out);
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends a whole RCPT line.
+pub fn write_rcpt(path: &ForwardPath, parameters: &RcptParameters<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"RCPT TO:");
+    path::write(path.as_str(), out);
+    parameters.write(out);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// What stands behind `FROM:` in MAIL or `TO:` in RCPT. RFC 5321 §3.3 forbids a space there, old clients send

@@ -14,6 +14,8 @@ pub mod base64;
 pub mod client;
 pub mod command;
 pub mod data;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod parameter;
 pub mod path;
 pub mod reply;
