@@ -226,6 +226,7 @@ enum Held {
 }
 
 /// The envelope of a record.
+#[allow(clippy::large_enum_variant, reason = "nearly all are sound")]
 enum Head {
     Sound(Message),
     Bad(DamageReason),

@@ -1,5 +1,7 @@
 //! Tests: threads over a real directory here, the core over a disk that lies in the modules below.
 
+mod crashes;
+mod rig;
 mod threads;
 
 use crate::{Content, Draft};
