@@ -1,6 +1,8 @@
 //! Tests: threads over a real directory here, the core over a disk that lies in the modules below.
 
 mod crashes;
+mod faults;
+mod formats;
 mod rig;
 mod threads;
 

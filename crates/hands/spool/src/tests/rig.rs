@@ -67,7 +67,6 @@ pub(crate) struct Rig {
     pub writer: Writer,
     pub ledger: Ledger,
     pub janitor: Janitor,
-    pub events: Vec<LoadEvent>,
     pub model: Model,
 }
 
@@ -116,13 +115,16 @@ impl Rig {
         }
         assert!(found.is_empty(), "nobody sent these: {found:?}");
         let (ledger, janitor) = (Ledger::new(shared.clone()), Janitor::new(shared.clone()));
-        Some(Self { disk, shared, writer, ledger, janitor, events, model })
+        Some(Self { disk, shared, writer, ledger, janitor, model })
     }
 
     pub fn accept(&mut self, count: u8, recipients: u8, octets: u32) -> Vec<Result<Handle, Refusal>> {
         let drafts: Vec<Draft> = (0..count)
             .map(|_| draft(self.shared.ids.next(), recipients.max(1).into(), octets as usize))
             .collect();
+        if self.shared.gate.poisoned.load(std::sync::atomic::Ordering::Relaxed) {
+            let _ = self.writer.reopen();
+        }
         let mut packed: Vec<Packed> =
             drafts.iter().map(|d| Packed::new(&d.message, &d.content).unwrap()).collect();
         let results = self.writer.append(&mut packed);
@@ -189,6 +191,7 @@ impl Rig {
             }
             Op::Seal => {
                 self.writer.seal();
+                self.ledger.seal();
                 self.ledger.flush();
             }
             Op::Shorten => self.ledger.shorten_all(),
