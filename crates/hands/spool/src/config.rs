@@ -3,7 +3,7 @@
 /// Settings of the spool. Every bound the spool has is here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Size of one segment file, in octets; 65,536 to 1,073,741,824, rounded down to a multiple of 4,096.
+    /// Size of one segment file, in octets; 16,384 to 1,073,741,824, rounded down to a multiple of 4,096.
     /// A message that does not fit gets a segment of its own size. Smaller segments are emptied and reused
     /// sooner; larger ones need fewer files.
     pub segment_bytes: u64,
@@ -70,7 +70,7 @@ impl Config {
     /// The same with every figure brought within its bounds.
     pub(crate) fn bounded(&self) -> Self {
         Self {
-            segment_bytes: self.segment_bytes.clamp(64 << 10, 1 << 30) & !4095,
+            segment_bytes: self.segment_bytes.clamp(16 << 10, 1 << 30) & !4095,
             spare_segments: self.spare_segments.clamp(1, 64),
             batch_bytes_max: self.batch_bytes_max.clamp(64 << 10, 256 << 20),
             batch_messages_max: self.batch_messages_max.clamp(1, 4096),

@@ -1,5 +1,9 @@
 //! Tests: threads over a real directory here, the core over a disk that lies in the modules below.
 
+mod crashes;
+mod faults;
+mod formats;
+mod rig;
 mod threads;
 
 use crate::{Content, Draft};
