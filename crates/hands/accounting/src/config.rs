@@ -166,7 +166,7 @@ impl FileConfig {
     /// Where the segment being written lies.
     pub fn current_path(&self) -> PathBuf {
         let mut path = self.path.clone().into_os_string();
-        if self.compression_level > 0 && !self.path.extension().is_some_and(|ext| ext == "zst") {
+        if self.compression_level > 0 && self.path.extension().is_none_or(|ext| ext != "zst") {
             path.push(".zst");
         }
         path.into()

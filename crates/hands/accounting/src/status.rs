@@ -95,7 +95,11 @@ pub fn bounce_category(status: EnhancedStatusCode, reply: Option<&Reply>) -> &'s
     let says = |word: &str| {
         // ASCII words looked for in any case, without copying the text.
         reply.is_some_and(|reply| {
-            reply.text.as_bytes().windows(word.len()).any(|window| window.eq_ignore_ascii_case(word.as_bytes()))
+            reply
+                .text
+                .as_bytes()
+                .windows(word.len())
+                .any(|window| window.eq_ignore_ascii_case(word.as_bytes()))
         })
     };
     match (status.subject(), status.detail()) {
