@@ -335,3 +335,18 @@ fn push_value(out: &mut Vec<u8>, value: &[u8]) {
         out.push(b'"');
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_column_is_documented() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../docs/accounting.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        for (column, name) in Column::ALL {
+            assert!(text.contains(&format!("`{name}`")), "{name}");
+            assert_eq!(column.name(), *name);
+        }
+    }
+}

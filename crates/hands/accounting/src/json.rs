@@ -273,4 +273,12 @@ mod tests {
             assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
         }
     }
+
+    #[test]
+    fn every_field_is_documented() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../docs/accounting.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        assert_eq!(rows.collect::<Vec<_>>(), FIELDS);
+    }
 }

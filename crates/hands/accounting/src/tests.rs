@@ -303,7 +303,7 @@ struct FakeDisk(Arc<(Mutex<FakeState>, Condvar)>);
 
 #[derive(Default)]
 struct FakeState {
-    files: BTreeMap<String, (Vec<u8>, SystemTimeish)>,
+    files: BTreeMap<String, (Vec<u8>, Stamp)>,
     /// Octets that still fit.
     room: Option<usize>,
     /// At most this much is taken by one write.
@@ -314,9 +314,9 @@ struct FakeState {
 }
 
 #[derive(Clone, Copy)]
-struct SystemTimeish(SystemTime);
+struct Stamp(SystemTime);
 
-impl Default for SystemTimeish {
+impl Default for Stamp {
     fn default() -> Self {
         Self(SystemTime::now())
     }
@@ -395,7 +395,7 @@ impl Files for FakeDisk {
         Ok(())
     }
     fn list(&self, _: &Path) -> io::Result<Vec<Listed>> {
-        let listed = |(name, (octets, modified)): (&String, &(Vec<u8>, SystemTimeish))| Listed {
+        let listed = |(name, (octets, modified)): (&String, &(Vec<u8>, Stamp))| Listed {
             name: name.clone(),
             octets: octets.len() as u64,
             modified: modified.0,
@@ -531,7 +531,7 @@ fn a_folder_that_comes_late() {
 #[test]
 fn segments_by_size_and_age_and_how_long_they_stay() {
     let disk = FakeDisk::default();
-    let day = |days: u64| SystemTimeish(SystemTime::now() - Duration::from_secs(days * 86_400));
+    let day = |days: u64| Stamp(SystemTime::now() - Duration::from_secs(days * 86_400));
     disk.change(|state| {
         for (name, octets, days) in [
             ("log-2020-01-01-0007.jsonl", 10, 9),
