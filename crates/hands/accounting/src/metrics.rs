@@ -20,7 +20,7 @@ type Source<T> = Box<dyn Fn() -> T + Send + Sync>;
 pub struct Metrics {
     registry: Mutex<Registry>,
     sum: Arc<Sum>,
-    /// Messages accepted.
+    /// Messages accepted: one for each receipt of a recipient with index 0.
     pub messages_accepted: Counter,
     /// Octets of messages accepted.
     pub octets_accepted: Counter,

@@ -62,11 +62,13 @@ struct Recent {
     max_octets: usize,
 }
 
-/// What a record may hold on to: itself, and its message with all recipients as if it were shared with nobody.
+/// What a record may hold on to: itself, its reply, and its message with all recipients as if it were shared with
+/// nobody.
 fn weight(record: &Record) -> usize {
-    const RECORD: usize = size_of::<Record>() + 512;
+    const RECORD: usize = size_of::<Record>() + size_of::<mail::Message>() + 512;
     const RECIPIENT: usize = size_of::<mail::Recipient>() + 64;
-    RECORD + record.message().map_or(0, |message| message.envelope.recipients.len() * RECIPIENT)
+    let reply = record.reply.as_ref().map_or(0, |reply| reply.text.len());
+    RECORD + reply + record.message().map_or(0, |message| message.envelope.recipients.len() * RECIPIENT)
 }
 
 impl Recent {

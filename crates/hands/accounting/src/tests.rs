@@ -673,6 +673,7 @@ fn settings_that_cannot_be_used() {
     for (file, setting) in [
         (FileConfig { path: "/".into(), ..base() }, "path"),
         (FileConfig { compression_level: 22, ..base() }, "compression_level"),
+        (FileConfig { path: "x.zst".into(), ..base() }, "compression_level"),
         (FileConfig { queue_max: 0, ..base() }, "queue_max"),
         (FileConfig { max_size: 1, ..base() }, "max_size"),
         (FileConfig { fields: vec!["x".into()], ..base() }, "fields"),
