@@ -164,7 +164,7 @@ fn csv_as_powermta_writes_it() {
              message-expired,{tail}"
         ),
         format!(
-            "b,{head},failed,\"5.7.1 (delivery not authorized, message refused)\",x-tuma;550 5.7.1 purged,,\
+            "b,{head},failed,5.7.1 (delivery not authorized),x-tuma;550 5.7.1 purged,,\
              policy-related,smtp,app (192.0.2.1),discard,,,,4821,,job7,,x.test/v1,"
         ),
         String::new(),
