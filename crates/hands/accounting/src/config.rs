@@ -166,7 +166,7 @@ impl FileConfig {
     /// Where the segment being written lies.
     pub fn current_path(&self) -> PathBuf {
         let mut path = self.path.clone().into_os_string();
-        if self.compression_level > 0 && !self.path.extension().is_some_and(|ext| ext == "zst") {
+        if self.compression_level > 0 && self.path.extension().is_none_or(|ext| ext != "zst") {
             path.push(".zst");
         }
         path.into()
@@ -182,6 +182,11 @@ impl FileConfig {
         let name = self.path.file_name().and_then(|name| name.to_str());
         must(name.is_some_and(|name| !name.starts_with('.')), "path", "not the path of a file");
         must((0..=19).contains(&self.compression_level), "compression_level", "not within 0 to 19");
+        must(
+            self.compression_level > 0 || self.path.extension().is_none_or(|ext| ext != "zst"),
+            "compression_level",
+            "0, though the path ends in .zst",
+        );
         must(self.max_size >= 4_096, "max_size", "below 4096");
         must(self.max_age >= Duration::from_secs(1), "max_age", "below a second");
         must((1..=10_000_000).contains(&self.queue_max), "queue_max", "not within 1 to 10000000");

@@ -215,10 +215,13 @@ impl Format<'_> {
             Some(at) => push_number(out, at.0 / 1_000),
             None => {}
         };
-        let text = |out: &mut Vec<u8>, text: Option<&str>| out.extend_from_slice(text.unwrap_or("").as_bytes());
+        let text =
+            |out: &mut Vec<u8>, text: Option<&str>| out.extend_from_slice(text.unwrap_or("").as_bytes());
         match column {
             Column::TimeLogged => time(out, Some(record.time)),
-            Column::TimeQueued | Column::TimeImprinted => time(out, message.map(|message| message.received_at)),
+            Column::TimeQueued | Column::TimeImprinted => {
+                time(out, message.map(|message| message.received_at))
+            }
             Column::TimeFirstAttempt => time(out, record.attempt.first),
             Column::TotalSecondsQueued => push_number(out, record.since_received_ms() / 1_000),
             Column::Orig => text(out, record.sender()),
@@ -330,5 +333,20 @@ fn push_value(out: &mut Vec<u8>, value: &[u8]) {
     }
     if quoted {
         out.push(b'"');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_column_is_documented() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../docs/accounting.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        for (column, name) in Column::ALL {
+            assert!(text.contains(&format!("`{name}`")), "{name}");
+            assert_eq!(column.name(), *name);
+        }
     }
 }

@@ -11,10 +11,44 @@ use std::net::SocketAddr;
 
 /// The fields in the order in which they are written. `v`, `kind` and `time` are in every record.
 const FIELDS: [&str; 38] = [
-    "v", "kind", "time", "id", "session", "received_at", "sender", "recipient", "index", "orcpt", "envid", "size",
-    "code", "status", "reply", "category", "attempt", "first_attempt", "duration_ms", "latency_ms", "ambiguous",
-    "queue", "job", "via", "site", "host", "remote", "local", "source", "pool", "tls", "cipher", "extensions",
-    "client", "helo", "listener", "protocol", "user",
+    "v",
+    "kind",
+    "time",
+    "id",
+    "session",
+    "received_at",
+    "sender",
+    "recipient",
+    "index",
+    "orcpt",
+    "envid",
+    "size",
+    "code",
+    "status",
+    "reply",
+    "category",
+    "attempt",
+    "first_attempt",
+    "duration_ms",
+    "latency_ms",
+    "ambiguous",
+    "queue",
+    "job",
+    "via",
+    "site",
+    "host",
+    "remote",
+    "local",
+    "source",
+    "pool",
+    "tls",
+    "cipher",
+    "extensions",
+    "client",
+    "helo",
+    "listener",
+    "protocol",
+    "user",
 ];
 
 const ALWAYS: u64 = 0b111;
@@ -135,10 +169,13 @@ impl JsonWriter {
             push_string(line.out, sender.unwrap_or(""));
         }
         line.text("recipient", Some(record.recipient_text()));
-        line.number("index", match record.subject {
-            crate::Subject::Recipient(_, index) => Some(u64::from(index)),
-            crate::Subject::Refused(_) => None,
-        });
+        line.number(
+            "index",
+            match record.subject {
+                crate::Subject::Recipient(_, index) => Some(u64::from(index)),
+                crate::Subject::Refused(_) => None,
+            },
+        );
         line.text("orcpt", recipient.and_then(|recipient| recipient.orcpt.as_deref()));
         line.text("envid", message.and_then(|message| message.envelope.envid.as_deref()));
         line.number("size", message.map(|message| message.size));
@@ -176,12 +213,15 @@ impl JsonWriter {
         line.display("client", scratch, origin.peer.map(plain));
         line.text("helo", Some(&origin.helo));
         line.text("listener", Some(&origin.listener));
-        line.text("protocol", Some(match origin.protocol {
-            Protocol::Smtp => "smtp",
-            Protocol::Esmtp => "esmtp",
-            Protocol::Lmtp => "lmtp",
-            Protocol::Internal => "internal",
-        }));
+        line.text(
+            "protocol",
+            Some(match origin.protocol {
+                Protocol::Smtp => "smtp",
+                Protocol::Esmtp => "esmtp",
+                Protocol::Lmtp => "lmtp",
+                Protocol::Internal => "internal",
+            }),
+        );
         line.text("user", origin.user.as_deref());
         debug_assert_eq!(line.field, FIELDS.len());
         out.extend_from_slice(b"}\n");
@@ -206,7 +246,12 @@ fn push_string(out: &mut Vec<u8>, text: &str) {
             b @ (b'"' | b'\\') => out.extend_from_slice(&[b'\\', b]),
             b'\n' => out.extend_from_slice(b"\\n"),
             b => out.extend_from_slice(&[
-                b'\\', b'u', b'0', b'0', HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)],
+                b'\\',
+                b'u',
+                b'0',
+                b'0',
+                HEX[usize::from(b >> 4)],
+                HEX[usize::from(b & 15)],
             ]),
         }
         from += len + 1;
@@ -227,5 +272,13 @@ mod tests {
             assert!(out.iter().all(|&b| b >= 32 && b != 127));
             assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn every_field_is_documented() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../docs/accounting.md");
+        let text = std::fs::read_to_string(path).unwrap();
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        assert_eq!(rows.collect::<Vec<_>>(), FIELDS);
     }
 }

@@ -22,6 +22,9 @@ mod status;
 mod time;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use config::{AccountingConfig, ConfigError, FileConfig, Format, WhenFull};
 pub use files::{DiskFiles, Files, Listed, LogFile};
 pub use metrics::Metrics;

@@ -121,11 +121,10 @@ impl Log {
 
     /// Hands everything to the system, compressed data cut so that all of it can be read.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        if let Some(segment) = self.segment.as_mut().filter(|_| !self.closing) {
-            if let Some(encoder) = &mut segment.encoder {
-                encoder.flush()?;
-                self.pending.append(encoder.get_mut());
-            }
+        // A segment that is being closed has no encoder any more: its end is pending already.
+        if let Some(encoder) = self.segment.as_mut().and_then(|segment| segment.encoder.as_mut()) {
+            encoder.flush()?;
+            self.pending.append(encoder.get_mut());
         }
         self.drain()?;
         match &mut self.segment {
@@ -188,10 +187,8 @@ impl Log {
             self.closing = true;
         }
         self.drain()?;
-        if let Some(segment) = &mut self.segment {
-            if self.limits.sync {
-                segment.file.sync()?;
-            }
+        if let Some(segment) = self.segment.as_mut().filter(|_| self.limits.sync) {
+            segment.file.sync()?;
         }
         self.segment = None;
         self.closing = false;
@@ -224,7 +221,8 @@ impl Log {
     /// will not go is tried again with the next segment.
     fn retain(&self, folder: &Path, names: &Names, now: SystemTime) {
         let Ok(listed) = self.files.list(folder) else { return };
-        let mut filled: Vec<Listed> = listed.into_iter().filter(|file| names.parse(&file.name).is_some()).collect();
+        let mut filled: Vec<Listed> =
+            listed.into_iter().filter(|file| names.parse(&file.name).is_some()).collect();
         filled.sort_by(|a, b| names.parse(&a.name).cmp(&names.parse(&b.name)));
         let mut total: u64 = filled.iter().map(|file| file.octets).sum();
         for file in filled {
@@ -234,7 +232,9 @@ impl Log {
             }
             match self.files.remove(&folder.join(&file.name)) {
                 Ok(()) => total -= file.octets,
-                Err(error) => tracing::warn!(file = %file.name, error = %error, "old accounting segment stays"),
+                Err(error) => {
+                    tracing::warn!(file = %file.name, error = %error, "old accounting segment stays")
+                }
             }
         }
     }
@@ -263,7 +263,10 @@ impl Names {
     fn parse<'a>(&self, name: &'a str) -> Option<(&'a str, u64)> {
         let middle = name.strip_prefix(&self.stem)?.strip_suffix(&self.extension)?.strip_prefix('-')?;
         let (day, number) = (middle.get(..10)?, middle.get(10..)?.strip_prefix('-')?);
-        let shape = day.bytes().enumerate().all(|(n, b)| if n == 4 || n == 7 { b == b'-' } else { b.is_ascii_digit() });
+        let shape = day
+            .bytes()
+            .enumerate()
+            .all(|(n, b)| if n == 4 || n == 7 { b == b'-' } else { b.is_ascii_digit() });
         if !shape || number.len() < 4 || !number.bytes().all(|b| b.is_ascii_digit()) {
             return None;
         }

@@ -1,11 +1,11 @@
 //! Counters, gauges and histograms, and the running sum that must come out at nothing.
 //!
 //! One [`Metrics`] for one server, handed to whoever counts; there is no global. Other rooms set the public
-//! gauges, or register a source, a closure asked at every scrape.
+//! gauges, or register a source, a closure asked at every scrape; a source must not register or encode in its turn.
 
 use crate::record::{Kind, Record};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
 use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
@@ -20,7 +20,7 @@ type Source<T> = Box<dyn Fn() -> T + Send + Sync>;
 pub struct Metrics {
     registry: Mutex<Registry>,
     sum: Arc<Sum>,
-    /// Messages accepted.
+    /// Messages accepted: one for each receipt of a recipient with index 0.
     pub messages_accepted: Counter,
     /// Octets of messages accepted.
     pub octets_accepted: Counter,
@@ -66,12 +66,14 @@ impl Sum {
     }
 
     fn unaccounted(&self) -> i64 {
-        // What leaves is read before what is queued, and that before what came in: a recipient settled between
-        // two reads then shows as one too many for a moment, never as one lost.
-        let settled: u64 =
-            [&self.delivered, &self.bounced, &self.expired, &self.discarded].iter().map(|part| part.get()).sum();
-        let queued = self.queued();
+        // Against the stream: what moves on while we read is counted twice and shows as one too many, below zero.
+        // Read the other way it would show as lost.
         let came = self.accepted.get() + self.recovered.get();
+        let queued = self.queued();
+        let settled: u64 = [&self.delivered, &self.bounced, &self.expired, &self.discarded]
+            .iter()
+            .map(|part| part.get())
+            .sum();
         came.wrapping_sub(settled).wrapping_sub(queued) as i64
     }
 }
@@ -90,7 +92,8 @@ impl Default for Metrics {
 
 /// Upper ends of the latency buckets, in seconds: a relay answers within milliseconds, a deferral takes days.
 const SECONDS: [f64; 17] = [
-    0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1_800.0, 14_400.0, 86_400.0,
+    0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1_800.0, 14_400.0,
+    86_400.0,
 ];
 
 impl Metrics {
@@ -116,7 +119,11 @@ impl Metrics {
         let sum = &metrics.sum;
         metrics.with_registry(|r| {
             r.register("recipients_accepted", "Recipients accepted", sum.accepted.clone());
-            r.register("recipients_recovered", "Recipients found in the spool at start", sum.recovered.clone());
+            r.register(
+                "recipients_recovered",
+                "Recipients found in the spool at start",
+                sum.recovered.clone(),
+            );
             r.register("recipients_delivered", "Recipients delivered", sum.delivered.clone());
             r.register("recipients_bounced", "Recipients bounced", sum.bounced.clone());
             r.register("recipients_expired", "Recipients expired", sum.expired.clone());
@@ -125,17 +132,30 @@ impl Metrics {
             r.register("rejections", "Recipients or transactions refused", metrics.rejections.clone());
             r.register("messages_accepted", "Messages accepted", metrics.messages_accepted.clone());
             r.register("accepted_octets", "Octets of messages accepted", metrics.octets_accepted.clone());
-            r.register("delivered_octets", "Octets delivered, by recipient", metrics.octets_delivered.clone());
+            r.register(
+                "delivered_octets",
+                "Octets delivered, by recipient",
+                metrics.octets_delivered.clone(),
+            );
             r.register("delivery_seconds", "Acceptance to delivery", metrics.delivery_seconds.clone());
             r.register("connections_in", "Open connections from clients", metrics.connections_in.clone());
-            r.register("connections_in_taken", "Connections from clients", metrics.connections_in_taken.clone());
+            r.register(
+                "connections_in_taken",
+                "Connections from clients",
+                metrics.connections_in_taken.clone(),
+            );
             r.register("connections_out", "Open connections to next hops", metrics.connections_out.clone());
-            r.register("connections_out_made", "Connections to next hops", metrics.connections_out_made.clone());
+            r.register(
+                "connections_out_made",
+                "Connections to next hops",
+                metrics.connections_out_made.clone(),
+            );
         });
         let sum = Arc::clone(&metrics.sum);
         metrics.gauge_source("recipients_queued", "Recipients queued", move || sum.queued() as f64);
         let sum = Arc::clone(&metrics.sum);
-        let help = "Accepted and recovered less delivered, bounced, expired, discarded and queued; nothing at rest";
+        let help =
+            "Accepted and recovered less delivered, bounced, expired, discarded and queued; nothing at rest";
         metrics.gauge_source("recipients_unaccounted", help, move || sum.unaccounted() as f64);
         metrics
     }
@@ -180,8 +200,8 @@ impl Metrics {
         self.sum.queued.set(Box::new(queued)).is_ok()
     }
 
-    /// Accepted and recovered less everything settled and queued: 0 at rest. While mail moves, recipients
-    /// between two counters show.
+    /// Accepted and recovered less everything settled and queued: 0 at rest. While mail moves it can be off by
+    /// what is between two counters; record a final outcome before leaving the queue, and it only falls below.
     pub fn unaccounted(&self) -> i64 {
         self.sum.unaccounted()
     }
@@ -278,9 +298,9 @@ impl Metrics {
         counts: bool,
         values: impl Fn() -> Vec<(String, f64)> + Send + Sync + 'static,
     ) {
-        // Collectors do not get the registry's prefix.
-        let source =
-            Asked { name: name.into(), help: help.into(), label, counts, values: Box::new(values) };
+        // The registry puts a full stop behind the help of its own metrics, but not behind a collector's.
+        let (name, help) = (name.to_owned(), format!("{help}."));
+        let source = Asked { name, help, label, counts, values: Box::new(values) };
         self.with_registry(|registry| registry.register_collector(Box::new(source)));
     }
 }
@@ -305,16 +325,21 @@ impl Collector for Asked {
         use prometheus_client::metrics::MetricType;
         let kind = if self.counts { MetricType::Counter } else { MetricType::Gauge };
         let mut metric = encoder.encode_descriptor(&self.name, &self.help, None, kind)?;
+        let Some(name) = self.label else {
+            let value = (self.values)().first().map_or(0.0, |(_, value)| *value);
+            return write(metric, self.counts, value);
+        };
         for (label, value) in (self.values)() {
-            let labels = self.label.map(|name| (name, label));
-            let labels: Vec<(&str, String)> = labels.into_iter().collect();
-            let target = metric.encode_family(&labels)?;
-            if self.counts {
-                ConstCounter::new(value as u64).encode(target)?;
-            } else {
-                ConstGauge::new(value).encode(target)?;
-            }
+            write(metric.encode_family(&[(name, label)])?, self.counts, value)?;
         }
         Ok(())
+    }
+}
+
+fn write(metric: MetricEncoder<'_>, counts: bool, value: f64) -> Result<(), fmt::Error> {
+    if counts {
+        ConstCounter::new(value as u64).encode(metric)
+    } else {
+        ConstGauge::new(value).encode(metric)
     }
 }

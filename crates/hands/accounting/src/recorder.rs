@@ -1,6 +1,6 @@
 //! The handle through which everyone records: metrics, recent events, files.
 
-use crate::config::{AccountingConfig, ConfigError, FileConfig};
+use crate::config::{AccountingConfig, ConfigError};
 use crate::files::{DiskFiles, Files};
 use crate::metrics::Metrics;
 use crate::record::Record;
@@ -8,7 +8,6 @@ use crate::writer::{FileStats, Shared, start};
 use mail::SpoolId;
 use std::collections::VecDeque;
 use std::fmt;
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -24,13 +23,34 @@ struct Inner {
     disk: Arc<dyn Files>,
     files: RwLock<Arc<[Arc<Shared>]>>,
     recent: Mutex<Recent>,
-    /// Counts of files that are no longer written, so that counters never go back.
-    retired_dropped: Mutex<u64>,
+    /// Held while the configuration changes, so that two changes do not mix.
+    changing: Mutex<()>,
+    retired: Mutex<Retired>,
 }
 
 impl fmt::Debug for Recorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Recorder").field("files", &self.stats()).finish()
+    }
+}
+
+/// Files that are no longer configured: what they left out stays counted, so that the counter never goes back.
+#[derive(Default)]
+struct Retired {
+    dropped: u64,
+    ending: Vec<Arc<Shared>>,
+}
+
+impl Retired {
+    fn extend(&mut self, files: impl Iterator<Item = Arc<Shared>>) {
+        self.ending.extend(files);
+        self.dropped();
+    }
+
+    fn dropped(&mut self) -> u64 {
+        let ended = self.ending.extract_if(.., |file| file.has_ended());
+        self.dropped += ended.map(|file| file.stats().dropped).sum::<u64>();
+        self.dropped + self.ending.iter().map(|file| file.stats().dropped).sum::<u64>()
     }
 }
 
@@ -42,11 +62,13 @@ struct Recent {
     max_octets: usize,
 }
 
-/// What a record may hold on to: itself, and its message with all recipients as if it were shared with nobody.
+/// What a record may hold on to: itself, its reply, and its message with all recipients as if it were shared with
+/// nobody.
 fn weight(record: &Record) -> usize {
-    const RECORD: usize = size_of::<Record>() + 512;
+    const RECORD: usize = size_of::<Record>() + size_of::<mail::Message>() + 512;
     const RECIPIENT: usize = size_of::<mail::Recipient>() + 64;
-    RECORD + record.message().map_or(0, |message| message.envelope.recipients.len() * RECIPIENT)
+    let reply = record.reply.as_ref().map_or(0, |reply| reply.text.len());
+    RECORD + reply + record.message().map_or(0, |message| message.envelope.recipients.len() * RECIPIENT)
 }
 
 impl Recent {
@@ -84,7 +106,8 @@ impl Recorder {
             disk,
             files: RwLock::new(Arc::from([])),
             recent: Mutex::new(Recent { records: VecDeque::new(), weight: 0, max: 0, max_octets: 0 }),
-            retired_dropped: Mutex::new(0),
+            changing: Mutex::new(()),
+            retired: Mutex::new(Retired::default()),
         };
         let recorder = Self(Arc::new(inner));
         recorder.reconfigure(config)?;
@@ -106,46 +129,40 @@ impl Recorder {
         if let Some(error) = config.check().into_iter().next() {
             return Err(error);
         }
-        let mut files = self.0.files.write().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = self.files();
+        let leaving: Vec<&Arc<Shared>> =
+            files.iter().filter(|old| !config.files.contains(&old.config)).collect();
         let mut next: Vec<Arc<Shared>> = Vec::with_capacity(config.files.len());
         let mut started: Vec<Arc<Shared>> = Vec::new();
-        // A path has one writer at a time: the old one ends before the new one begins.
-        let leaving: Vec<Arc<Shared>> =
-            files.iter().filter(|old| !config.files.contains(&old.config)).cloned().collect();
-        let deadline = Instant::now() + CLOSE_TIME;
-        for old in &leaving {
-            old.close(deadline);
-        }
         for (n, file) in config.files.iter().enumerate() {
             if let Some(same) = files.iter().find(|old| old.config == *file) {
                 next.push(Arc::clone(same));
                 continue;
             }
-            if let Some(old) = leaving.iter().find(|old| old.config.current_path() == file.current_path()) {
-                old.wait_ended(deadline);
-            }
-            match self.start(file) {
+            // A path has one writer at a time: the new one collects until the old one has ended.
+            let before = leaving.iter().find(|old| old.config.current_path() == file.current_path());
+            match start(file.clone(), Arc::clone(&self.0.disk), before.map(|old| Arc::clone(old))) {
                 Ok(shared) => {
                     started.push(Arc::clone(&shared));
                     next.push(shared);
                 }
                 Err(error) => {
-                    started.iter().for_each(|shared| shared.close(deadline));
+                    started.iter().for_each(|shared| shared.close(Instant::now()));
                     return Err(ConfigError { file: Some(n), setting: "path", problem: error.to_string() });
                 }
             }
         }
-        let dropped: u64 = leaving.iter().map(|old| old.stats().dropped).sum();
-        *self.0.retired_dropped.lock().unwrap_or_else(PoisonError::into_inner) += dropped;
-        *files = next.into();
-        drop(files);
+        *self.0.files.write().unwrap_or_else(PoisonError::into_inner) = next.into();
+        for old in &leaving {
+            old.close(Instant::now() + CLOSE_TIME);
+        }
+        let mut retired = self.0.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.extend(leaving.into_iter().map(Arc::clone));
+        drop(retired);
         let mut recent = self.recent_lock();
         (recent.max, recent.max_octets) = (config.recent_max, config.recent_max_octets);
         Ok(())
-    }
-
-    fn start(&self, file: &FileConfig) -> io::Result<Arc<Shared>> {
-        start(file.clone(), Arc::clone(&self.0.disk))
     }
 
     /// Records one outcome.
@@ -228,7 +245,9 @@ impl Recorder {
         let stats = move || weak.upgrade().map(|inner| Recorder(inner).stats()).unwrap_or_default();
         let by_file = move |pick: fn(&FileStats) -> u64| {
             let stats = stats.clone();
-            move || stats().iter().map(|file| (file.path.display().to_string(), pick(file))).collect::<Vec<_>>()
+            move || {
+                stats().iter().map(|file| (file.path.display().to_string(), pick(file))).collect::<Vec<_>>()
+            }
         };
         let counter = |name, help, pick| metrics.labelled_counter_source(name, help, "file", by_file(pick));
         counter("accounting_written", "Records written", |file| file.written);
@@ -240,10 +259,15 @@ impl Recorder {
         metrics.labelled_gauge_source("accounting_queued", "Records waiting for the disk", "file", as_gauge);
         let weak = Arc::downgrade(&self.0);
         let retired = move || {
-            let of = |inner: Arc<Inner>| *inner.retired_dropped.lock().unwrap_or_else(PoisonError::into_inner);
+            let of =
+                |inner: Arc<Inner>| inner.retired.lock().unwrap_or_else(PoisonError::into_inner).dropped();
             weak.upgrade().map_or(0, of)
         };
-        metrics.counter_source("accounting_retired_dropped", "Left out by files no longer configured", retired);
+        metrics.counter_source(
+            "accounting_retired_dropped",
+            "Left out by files no longer configured",
+            retired,
+        );
     }
 }
 

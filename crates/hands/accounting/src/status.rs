@@ -17,7 +17,8 @@ pub(crate) fn status_of(record: &Record) -> Option<EnhancedStatusCode> {
     Some(given.unwrap_or(EnhancedStatusCode::new(class, 0, 0)))
 }
 
-/// The meaning of a status in RFC 3463's words, lower case, as the column `dsnStatus` has it in parentheses.
+/// The meaning of a status in RFC 3463's words, lower case, as the column `dsnStatus` has it in parentheses. X.7.1
+/// is shortened as PowerMTA shortens it.
 pub fn status_text(code: EnhancedStatusCode) -> &'static str {
     if code.class() == 2 {
         return "success";
@@ -68,7 +69,7 @@ pub fn status_text(code: EnhancedStatusCode) -> &'static str {
         (6, 5) => "conversion failed",
         (6, 7) => "non-ASCII addresses not permitted",
         (7, 0) => "other or undefined security status",
-        (7, 1) => "delivery not authorized, message refused",
+        (7, 1) => "delivery not authorized",
         (7, 2) => "mailing list expansion prohibited",
         (7, 3) => "security conversion required but not possible",
         (7, 4) => "security features not supported",
@@ -95,7 +96,11 @@ pub fn bounce_category(status: EnhancedStatusCode, reply: Option<&Reply>) -> &'s
     let says = |word: &str| {
         // ASCII words looked for in any case, without copying the text.
         reply.is_some_and(|reply| {
-            reply.text.as_bytes().windows(word.len()).any(|window| window.eq_ignore_ascii_case(word.as_bytes()))
+            reply
+                .text
+                .as_bytes()
+                .windows(word.len())
+                .any(|window| window.eq_ignore_ascii_case(word.as_bytes()))
         })
     };
     match (status.subject(), status.detail()) {

@@ -44,6 +44,9 @@ const LINGER: Duration = Duration::from_millis(50);
 /// Records at which it is woken earlier, or half of a queue that is shorter.
 const WAKE_AT: usize = 4_096;
 
+/// Longest wait for the writer in front; it ends by itself well before, unless the system holds it in a write.
+const BEFORE_MAX: Duration = Duration::from_secs(30);
+
 #[derive(Default)]
 struct Queue {
     records: Vec<Record>,
@@ -144,6 +147,11 @@ impl Shared {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
+    /// True once the thread has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.load(Relaxed)
+    }
+
     pub(crate) fn stats(&self) -> FileStats {
         let queued = self.lock().records.len() as u64;
         FileStats {
@@ -180,7 +188,8 @@ impl Shared {
                 LINGER.min(left.unwrap_or(LINGER))
             };
             let collecting = !queue.records.is_empty();
-            let (guard, timeout) = self.work.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner);
+            let (guard, timeout) =
+                self.work.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner);
             queue = guard;
             lingered = collecting && timeout.timed_out();
             queue.idle = false;
@@ -213,8 +222,12 @@ impl Shared {
     }
 }
 
-/// Starts a file's thread.
-pub(crate) fn start(config: FileConfig, files: Arc<dyn Files>) -> io::Result<Arc<Shared>> {
+/// Starts a file's thread, which writes nothing before the writer in front of it has ended.
+pub(crate) fn start(
+    config: FileConfig,
+    files: Arc<dyn Files>,
+    before: Option<Arc<Shared>>,
+) -> io::Result<Arc<Shared>> {
     let bad = |(setting, problem): (&str, String)| io::Error::other(format!("{setting}: {problem}"));
     let lines = match config.format {
         Format::JsonLines => Lines::Json(JsonWriter::new(JsonLayout::new(&config).map_err(bad)?)),
@@ -254,8 +267,13 @@ pub(crate) fn start(config: FileConfig, files: Arc<dyn Files>) -> io::Result<Arc
         ended: AtomicBool::new(false),
         end: Condvar::new(),
     });
-    let thread = Thread { shared: Arc::clone(&shared), log, lines, close_by: None };
-    std::thread::Builder::new().name("accounting".into()).spawn(move || thread.run())?;
+    let thread = Thread { shared: Arc::clone(&shared), log, lines, close_by: None, gave_up: false };
+    std::thread::Builder::new().name("accounting".into()).spawn(move || {
+        if let Some(before) = before {
+            before.wait_ended(Instant::now() + BEFORE_MAX);
+        }
+        thread.run();
+    })?;
     Ok(shared)
 }
 
@@ -264,6 +282,8 @@ struct Thread {
     log: Log,
     lines: Lines,
     close_by: Option<Instant>,
+    /// Records were given up at the end; whatever works after that, the file has not been written out.
+    gave_up: bool,
 }
 
 /// Marks the end of the thread, also when it panics, so that nobody waits for it in vain.
@@ -364,7 +384,7 @@ impl Thread {
         loop {
             match step(&mut self.log) {
                 Ok(()) => {
-                    if self.shared.failing.swap(false, Relaxed) {
+                    if !self.gave_up && self.shared.failing.swap(false, Relaxed) {
                         let dropped = self.shared.dropped.load(Relaxed);
                         tracing::info!(file = %self.path(), dropped, "accounting file is written to again");
                     }
@@ -374,6 +394,7 @@ impl Thread {
             }
             self.close_by = self.shared.pause();
             if self.close_by.is_some_and(|deadline| Instant::now() >= deadline) {
+                self.gave_up = true;
                 return false;
             }
         }

@@ -3,7 +3,7 @@
 
 use crate::header::scan;
 use mail::{BodyType, Envelope, Recipient, Reply};
-use memchr::{memchr_iter, memchr2};
+use memchr::memchr_iter;
 
 /// True if no octet is above 127.
 pub fn is_seven_bit(content: &[u8]) -> bool {
@@ -12,15 +12,14 @@ pub fn is_seven_bit(content: &[u8]) -> bool {
 
 /// True if a CR stands without its LF, or an LF without its CR.
 pub fn has_bare_newline(content: &[u8]) -> bool {
-    let mut at = 0;
-    while let Some(next) = memchr2(b'\r', b'\n', &content[at..]) {
-        at += next;
-        if !content[at..].starts_with(b"\r\n") {
-            return true;
-        }
-        at += 2;
+    let ([first, ..], [.., last]) = (content, content) else { return false };
+    if *first == b'\n' || *last == b'\r' {
+        return true;
     }
-    false
+    // In a clean content an octet is CR exactly where the next is LF. Without a branch in the loop the compiler
+    // compares many at a time, several times faster than looking for each line end.
+    let pairs = content.iter().zip(&content[1..]);
+    pairs.fold(0, |bare, (&this, &next)| bare | u8::from((this == b'\r') != (next == b'\n'))) != 0
 }
 
 /// Octets of the longest line, its CRLF not counted; a line ends with LF here, whatever precedes it.

@@ -518,6 +518,8 @@ fn write_folded(out: &mut Vec<u8>, name: &str, value: &str) {
             while !rest.is_char_boundary(cut) {
                 cut -= 1;
             }
+            // Rather before an @ or an escape than inside one.
+            cut = rest[..cut].rfind(['@', '\\']).filter(|&at| at > cut / 2).unwrap_or(cut);
             out.extend_from_slice(&rest.as_bytes()[..cut]);
             out.extend_from_slice(b"\r\n ");
             (rest, column) = (&rest[cut..], 1);

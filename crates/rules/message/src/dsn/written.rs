@@ -297,6 +297,34 @@ fn replies_and_parameters_that_attack_the_structure() {
     }
 }
 
+/// Addresses so long that seven bits cannot hold them on one line are folded where no blank is, and only there
+/// does a reader see another text.
+#[test]
+fn the_longest_addresses() {
+    let domain = vec!["b".repeat(60); 4].join(".");
+    for local in ["a".repeat(255), "δ".repeat(127), "😀".repeat(63), format!("\"{}\"", "a ".repeat(126))] {
+        let message = message("a@b.test", &[(&format!("{local}@{domain}"), None)]);
+        let outcome = bounced("x");
+        let report = RecipientReport::of(&message.envelope.recipients[0], &outcome).unwrap();
+        let request = DsnRequest {
+            message: &message,
+            content: CONTENT.as_bytes(),
+            by: &Host::Domain(Domain::parse(&domain).unwrap()),
+            recipients: &[report],
+            now: UnixMillis(0),
+            seed: 1,
+        };
+        let draft = write_dsn(&request, &DsnConfig::default()).unwrap();
+        assert!(lines_within(&draft.content, 998) && is_seven_bit(&draft.content), "{}", text(&draft));
+        let read = read_dsn(&draft.content).unwrap();
+        let squeezed = |text: &str| text.replace(' ', "");
+        assert_eq!(
+            squeezed(&read.status.recipients[0].recipient.text),
+            squeezed(&format!("{local}@{domain}"))
+        );
+    }
+}
+
 #[test]
 fn original_headers_that_attack_ours() {
     for id in [
