@@ -118,7 +118,7 @@ Written by `bench/compare` on {datetime.date.today().isoformat()}. Medians of {s
     def _durability(self):
         lines = ["## Durable before the 250?", "",
                  "Counted with strace: calls of fsync and fdatasync a message until its 250, with one message after the",
-                 "other on one connection and the next hop closed.", "", "| system | syncs a message | durable |", "|---|---:|---|"]
+                 "other on one connection and a next hop that takes connections and says nothing.", "", "| system | syncs a message | durable |", "|---|---:|---|"]
         for name in self.systems:
             syncs = self.syncs.get(name)
             if name == "Bare relay":

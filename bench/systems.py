@@ -339,7 +339,8 @@ class Exim(System):
         if self._missing():
             raise Unavailable(f"libraries are missing: {', '.join(self._missing())}")
         add_user("Debian-exim")
-        self.version = run(self.binary, "-bV", env=self._env()).split("\n")[0].split(" #")[0].removeprefix("Exim version ")
+        package = next((self.home / "packages").glob("exim4-daemon-light_*.deb"))
+        self.version = run("dpkg-deb", "--field", package, "Version").strip()
 
     def _env(self):
         folders = {str(path.parent) for path in (self.home / "root").rglob("*.so.*")}
