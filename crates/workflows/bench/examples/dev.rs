@@ -3,7 +3,7 @@
 //! ```text
 //! dev bench --target 127.0.0.1:2525 --messages 100000 [--json]
 //! dev sink --listen 127.0.0.1:2600 [--rule TEXT]…     commands on stdin: stats, json, reset, rule TEXT, quit
-//! dev bare-relay --listen 127.0.0.1:2525 --next-hop 127.0.0.1:2600 [--fresh]
+//! dev bare-relay --listen 127.0.0.1:2525 --next-hop 127.0.0.1:2600 [--fresh] [--serve]
 //! dev ceiling [the loader's options]
 //! ```
 
@@ -36,6 +36,11 @@ fn main() -> Result<(), Failure> {
                 threads: arguments.value("threads", 0)?,
             })?;
             println!("listening on {}", relay.addr());
+            if arguments.has("serve") {
+                loop {
+                    std::thread::park();
+                }
+            }
             // Until stdin is closed.
             std::io::stdin().lock().lines().for_each(drop);
             println!("{:.3} s of CPU", relay.cpu().as_secs_f64());

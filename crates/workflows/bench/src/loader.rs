@@ -147,7 +147,9 @@ pub struct Report {
     pub codes: BTreeMap<u16, u64>,
     /// The first few refusals and failures in words, to show what went wrong.
     pub complaints: Vec<String>,
-    /// From the first message begun to the last reply.
+    /// When the first message was scheduled, in microseconds since 1970.
+    pub started_us: u64,
+    /// From the first message's schedule to the last reply.
     pub elapsed: Duration,
     /// From the scheduled moment to the 250 after the end of data. Without a rate the schedule of a message
     /// is when its MAIL is written; with `overlap`, when its content is.
@@ -186,6 +188,7 @@ impl Report {
             .raw("connections", self.connections)
             .raw("connections_failed", self.connections_failed)
             .raw("codes", codes.end())
+            .raw("started_us", self.started_us)
             .us("elapsed_us", self.elapsed)
             .raw("rate", format_args!("{:.1}", self.rate()))
             .percentiles("latency", &self.latency)
@@ -307,6 +310,7 @@ impl Loader {
             connections_failed: total.connections_failed,
             codes: total.codes,
             complaints: total.complaints,
+            started_us: total.first_us.unwrap_or(0),
             elapsed: Duration::from_micros(elapsed_us),
             latency: total.latency.percentiles(),
             cpu: total.cpu + Duration::from_micros(self.shared.pace_cpu_us.load(Relaxed)),

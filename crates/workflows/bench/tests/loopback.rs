@@ -170,7 +170,7 @@ async fn loss_and_duplicates_are_told_apart() {
     );
     let run = &sink.stats().runs[&0xaa];
     assert_eq!((run.received, run.duplicates, run.missing), (2, 1, 4));
-    assert_eq!(sink.missing(0xaa, 4, 10), [0..4]);
+    assert_eq!(sink.missing(0xaa, 4, 10), vec![0..4; 1]);
 }
 
 /// A client that is told line by line what to do.

@@ -50,7 +50,8 @@ impl Stats {
                 .raw("received", stats.received)
                 .raw("duplicates", stats.duplicates)
                 .raw("missing", stats.missing)
-                .us("span_us", stats.span)
+                .raw("first_us", stats.first_us)
+                .raw("last_us", stats.last_us)
                 .percentiles("latency", &stats.latency);
             object.raw(&format!("{run:08x}"), inner.end())
         });
@@ -108,8 +109,10 @@ pub struct RunStats {
     pub duplicates: u64,
     /// Pairs below the highest that have not come: lost, or on their way.
     pub missing: u64,
-    /// From the first to the last message's arrival.
-    pub span: Duration,
+    /// When the first message came, in microseconds since 1970.
+    pub first_us: u64,
+    /// When the last message came.
+    pub last_us: u64,
     /// From the scheduled send to the end of data, first copies only.
     pub latency: Percentiles,
 }
@@ -158,7 +161,8 @@ impl Run {
             received: self.seen.len(),
             duplicates: self.duplicates,
             missing: expected - self.seen.len(),
-            span: Duration::from_micros(self.last_us.saturating_sub(self.first_us)),
+            first_us: self.first_us,
+            last_us: self.last_us,
             latency: self.latency.percentiles(),
         }
     }
