@@ -430,6 +430,10 @@ pub fn run(source: Source, dev: bool, ready: impl FnOnce(&Server, &[(String, Soc
         for (name, address) in &addresses {
             info!(listener = %name, %address, "listening");
         }
+        if let Some(address) = http {
+            info!(listener = "http", %address, "listening");
+        }
+        info!("taking mail");
         // Told to the service manager, if there is one.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         ready(&server, &addresses, http);
