@@ -15,17 +15,18 @@ pub(crate) fn take_spare(shared: &Shared) -> io::Result<Spare> {
         Some(spare) => Ok(spare),
         None => {
             add(&shared.counters.inline_preparations, 1);
-            prepare_for(shared, shared.config.segment_bytes)
+            prepare_for(shared, shared.config.segment_bytes.bytes())
         }
     }
 }
 
 /// Makes a file of this size, if that leaves enough room free.
 pub(crate) fn prepare_for(shared: &Shared, size: u64) -> io::Result<Spare> {
-    let reuse = if size == shared.config.segment_bytes { lock(&shared.spares).leftovers.pop() } else { None };
+    let reuse =
+        if size == shared.config.segment_bytes.bytes() { lock(&shared.spares).leftovers.pop() } else { None };
     if reuse.is_none() {
         let free = shared.disk.free_bytes()?;
-        if free < shared.config.min_free_bytes.saturating_add(size) {
+        if free < shared.config.min_free_bytes.bytes().saturating_add(size) {
             return Err(io::ErrorKind::StorageFull.into());
         }
     }
@@ -131,7 +132,7 @@ impl Janitor {
             let kept = spares.ready.len() + spares.leftovers.len();
             drop(spares);
             let low = self.shared.gate.full.load(Relaxed) && kept > 0;
-            let reusable = size == self.shared.config.segment_bytes && !low;
+            let reusable = size == self.shared.config.segment_bytes.bytes() && !low;
             if reusable && kept < self.shared.config.spare_segments as usize {
                 match prepare(&self.shared, size, Some(number)) {
                     Ok(spare) => {
@@ -188,7 +189,7 @@ impl Janitor {
         self.shared.counters.free_bytes.store(free, Relaxed);
         let shared = self.shared.clone();
         let gate = &shared.gate;
-        if free < self.shared.config.min_free_bytes {
+        if free < self.shared.config.min_free_bytes.bytes() {
             if !gate.full.swap(true, Relaxed) {
                 tracing::warn!(free_bytes = free, "spool is full, intake stops");
             }
@@ -212,7 +213,7 @@ impl Janitor {
     }
 
     fn prepare_one(&mut self) -> io::Result<()> {
-        let spare = prepare_for(&self.shared, self.shared.config.segment_bytes)?;
+        let spare = prepare_for(&self.shared, self.shared.config.segment_bytes.bytes())?;
         lock(&self.shared.spares).ready.push(spare);
         Ok(())
     }

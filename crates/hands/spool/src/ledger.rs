@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Called when what it came with is written.
 pub(crate) type Done = Box<dyn FnOnce() + Send>;
@@ -235,8 +235,8 @@ impl Ledger {
     /// Makes durable what has waited long enough; all of it when `all`. True if everything due is durable.
     pub fn sync(&mut self, all: bool) -> bool {
         let now = Instant::now();
-        let finals = Duration::from_millis(self.shared.config.state_sync_interval_ms);
-        let deferrals = Duration::from_millis(self.shared.config.deferral_sync_interval_ms);
+        let finals = self.shared.config.state_sync_interval;
+        let deferrals = self.shared.config.deferral_sync_interval;
         let old =
             |since: Option<Instant>, limit| since.is_some_and(|since| now.duration_since(since) >= limit);
         let due: Vec<u32> = self
@@ -301,8 +301,8 @@ impl Ledger {
 
     /// When the next sync is due.
     pub fn sync_at(&self) -> Option<Instant> {
-        let finals = Duration::from_millis(self.shared.config.state_sync_interval_ms);
-        let deferrals = Duration::from_millis(self.shared.config.deferral_sync_interval_ms);
+        let finals = self.shared.config.state_sync_interval;
+        let deferrals = self.shared.config.deferral_sync_interval;
         let due = self.sidecars.values().flat_map(|s| {
             let suspect = s.suspect.then(|| Instant::now() + finals);
             [s.finals_since.map(|t| t + finals), s.deferrals_since.map(|t| t + deferrals), suspect]
@@ -312,7 +312,7 @@ impl Ledger {
 
     /// Rewrites sidecars that have grown too long.
     pub fn shorten(&mut self) {
-        let limit = self.shared.config.sidecar_bytes_max;
+        let limit = self.shared.config.sidecar_bytes_max.bytes();
         let long = |s: &Sidecar| s.tail > limit && s.tail > 2 * s.rewritten;
         let long: Vec<u32> = self.sidecars.iter().filter(|(_, s)| long(s)).map(|(n, _)| *n).collect();
         for number in long {
@@ -450,7 +450,7 @@ impl Ledger {
                 && s.index.live() > 0
                 && !s.keep
                 && s.index.live_bytes() * 100 < s.size * config.copy_below_percent
-                && s.sealed_at.elapsed() >= Duration::from_millis(config.copy_after_ms)
+                && s.sealed_at.elapsed() >= config.copy_after
         };
         let (number, segment) =
             table.segments.iter().filter(|(_, s)| worth(s)).min_by_key(|(_, s)| s.index.live_bytes())?;

@@ -186,7 +186,7 @@ impl Spool {
     /// Notes what became of recipients. Nothing is ever lost here: what the disk refuses waits in memory
     /// (up to [`Config::unwritten_states_max`] intake goes on) and is tried again. `done` is called once all
     /// of it is written, which a kill of this process survives; it is durable soon after, see
-    /// [`Config::state_sync_interval_ms`].
+    /// [`Config::state_sync_interval`].
     pub fn settle(&self, settlements: Vec<Settlement>, done: Option<Done>) {
         let mut waiting = lock(&self.inner.settlements.waiting);
         if waiting.0.is_empty() {
@@ -276,7 +276,7 @@ impl Drop for Inner {
 }
 
 fn commit_loop(shared: &Shared, intake: &Intake, mut writer: Writer) {
-    let mut backoff = Duration::from_millis(shared.config.retry_after_failure_ms);
+    let mut backoff = shared.config.retry_after_failure;
     let mut retry_at: Option<Instant> = None;
     loop {
         let poisoned = shared.gate.poisoned.load(Relaxed);
@@ -290,7 +290,7 @@ fn commit_loop(shared: &Shared, intake: &Intake, mut writer: Writer) {
             retry_at = None;
             match writer.reopen() {
                 Ok(()) => {
-                    backoff = Duration::from_millis(shared.config.retry_after_failure_ms);
+                    backoff = shared.config.retry_after_failure;
                     tracing::warn!("spool takes writes again, in a new segment");
                 }
                 Err(refusal) => tracing::error!(%refusal, "spool still refuses writes"),
@@ -367,7 +367,7 @@ fn next_batch(shared: &Shared, intake: &Intake, until: Option<Instant>) -> Optio
     let mut octets = 0;
     let fit = waiting.jobs.iter().take(shared.config.batch_messages_max).take_while(|job| {
         octets += job.packed.len();
-        octets <= shared.config.batch_bytes_max
+        octets <= shared.config.batch_bytes_max.bytes()
     });
     let count = fit.count().max(1);
     Some(waiting.jobs.drain(..count).collect())
@@ -379,7 +379,7 @@ const COPY_INTERVAL: Duration = Duration::from_millis(100);
 fn state_loop(shared: &Arc<Shared>, settlements: &Settlements, stop: &Stop) {
     let mut ledger = Ledger::new(shared.clone());
     let mut copy_at = Instant::now();
-    let per_interval = shared.config.copy_bytes_per_second / 10;
+    let per_interval = shared.config.copy_bytes_per_second.bytes() / 10;
     loop {
         let stopping = stop.ledger.load(Relaxed);
         let (changes, done) = std::mem::take(&mut *lock(&settlements.waiting));

@@ -105,7 +105,7 @@ impl Writer {
     /// Appends records and makes them durable; what became of each.
     pub fn append(&mut self, records: &mut [Packed]) -> Vec<Result<Handle, Refusal>> {
         let mut results = Vec::with_capacity(records.len());
-        let room = self.shared.config.segment_bytes - PAGE;
+        let room = self.shared.config.segment_bytes.bytes() - PAGE;
         while results.len() < records.len() {
             let rest = &mut records[results.len()..];
             let written = if rest[0].len() > room { self.append_alone(rest) } else { self.append_run(rest) };

@@ -6,17 +6,18 @@ use crate::{
     open_directory,
 };
 use mail::{Reply, UnixMillis};
+use settings::Size;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 pub(crate) fn small() -> Config {
     Config {
-        segment_bytes: 64 << 10,
-        min_free_bytes: 0,
-        copy_after_ms: 0,
-        state_sync_interval_ms: 5,
-        retry_after_failure_ms: 10,
+        segment_bytes: Size::kib(64),
+        min_free_bytes: Size(0),
+        copy_after: Duration::ZERO,
+        state_sync_interval: Duration::from_millis(5),
+        retry_after_failure: Duration::from_millis(10),
         ..Config::default()
     }
 }
