@@ -6,7 +6,7 @@ use crate::data;
 use crate::parameter::{MailParameters, RcptParameters};
 use crate::path;
 use crate::reply;
-use crate::server::{Answer, BareNewline, Config, Connection, Event, LongLine, Server, State};
+use crate::server::{Answer, BareNewline, Config, Connection, Event, LongLine, Server, State, SessionConfig};
 use mail::{BodyType, Domain, Reply};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -87,7 +87,7 @@ pub fn data(input: &[u8]) {
     data::stuff(content, &mut stuffed);
     assert_whole_newlines(&stuffed);
     stuffed.extend_from_slice(data::END_OF_DATA);
-    let permissive = Config { body_line_max: usize::MAX, ..Config::default() };
+    let permissive = with(|session| session.body_line_max = usize::MAX);
     let read = deliver(&permissive, &stuffed, usize::MAX);
     let expected = normalise(content);
     assert_eq!(read, Some(expected), "what is emitted is one message");
@@ -96,7 +96,9 @@ pub fn data(input: &[u8]) {
 /// A whole session: nothing panics, nothing is kept past its bounds, and what is handed over is fit to relay.
 pub fn session(input: &[u8]) {
     let Some((&[choices, cut], octets)) = input.split_first_chunk::<2>() else { return };
-    let config = Arc::new(Config { vrfy: choices & 4 != 0, expn: choices & 8 != 0, ..config_of(choices) });
+    let mut config = config_of(choices);
+    (config.session.vrfy, config.session.expn) = (choices & 4 != 0, choices & 8 != 0);
+    let config = Arc::new(config);
     let connection = Connection {
         tls: choices & 16 != 0,
         lmtp: choices & 32 != 0,
@@ -115,7 +117,7 @@ pub fn session(input: &[u8]) {
         assert!(taken <= piece.len());
         rest = &rest[taken..];
         let obeyed = obey(&mut server, now);
-        assert!(server.output().len() <= config.output_max + 4096, "output has a bound");
+        assert!(server.output().len() <= config.session.output_max.len() as usize + 4096, "output has a bound");
         let line_end = server.output().ends_with(b"\r\n") || server.output().is_empty();
         assert!(line_end && server.output().is_ascii());
         if obeyed == Obeyed::Closed {
@@ -189,18 +191,23 @@ fn obey(server: &mut Server, now: Instant) -> Obeyed {
     }
 }
 
+fn with(change: impl FnOnce(&mut SessionConfig)) -> Config {
+    let mut config = Config::default();
+    change(&mut config.session);
+    config
+}
+
 fn config_of(choices: u8) -> Config {
-    Config {
-        bare_newline: if choices & 1 == 0 { BareNewline::Refuse } else { BareNewline::Normalise },
-        long_line: if choices & 2 == 0 { LongLine::Refuse } else { LongLine::Fold },
-        body_line_max: 64,
-        message_size_max: 100_000,
-        message_overrun_max: 100_000,
-        header_count_max: 100,
-        header_size_max: 50_000,
-        output_max: 500,
-        ..Config::default()
-    }
+    with(|session| {
+        session.bare_newline = if choices & 1 == 0 { BareNewline::Refuse } else { BareNewline::Normalise };
+        session.long_line = if choices & 2 == 0 { LongLine::Refuse } else { LongLine::Fold };
+        session.body_line_max = 64;
+        session.message_size_max = settings::Size(100_000);
+        session.message_overrun_max = settings::Size(100_000);
+        session.header_count_max = 100;
+        session.header_size_max = settings::Size(50_000);
+        session.output_max = settings::Size(500);
+    })
 }
 
 /// The content of one DATA command as it is handed over, or `None` if it was refused. What follows it on the

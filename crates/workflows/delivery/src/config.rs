@@ -259,9 +259,9 @@ mod tests {
 
     #[test]
     fn the_tables_are_sound() {
-        assert_eq!(settings::mistakes::<Config>(), Vec::<String>::new());
-        assert_eq!(settings::mistakes::<RetryConfig>(), Vec::<String>::new());
-        assert_eq!(settings::mistakes::<DsnConfig>(), Vec::<String>::new());
-        assert_eq!(settings::mistakes::<RouteConfig>(), Vec::<String>::new());
+        assert_eq!(settings::mistakes(&<Config as settings::Setting>::schema()), Vec::<String>::new());
+        assert_eq!(settings::mistakes(&<RetryConfig as settings::Setting>::schema()), Vec::<String>::new());
+        assert_eq!(settings::mistakes(&<DsnConfig as settings::Setting>::schema()), Vec::<String>::new());
+        assert_eq!(settings::mistakes(&<RouteConfig as settings::Setting>::schema()), Vec::<String>::new());
     }
 }

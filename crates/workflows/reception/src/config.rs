@@ -221,11 +221,11 @@ mod tests {
 
     #[test]
     fn the_tables_are_sound() {
-        assert_eq!(settings::mistakes::<ListenerConfig>(), Vec::<String>::new());
-        assert_eq!(settings::mistakes::<RelayConfig>(), Vec::<String>::new());
-        assert_eq!(settings::mistakes::<UserConfig>(), Vec::<String>::new());
-        assert_eq!(settings::mistakes::<ReceptionConfig>(), Vec::<String>::new());
-        assert_eq!(settings::mistakes::<CertificateConfig>(), Vec::<String>::new());
+        assert_eq!(settings::mistakes(&<ListenerConfig as settings::Setting>::schema()), Vec::<String>::new());
+        assert_eq!(settings::mistakes(&<RelayConfig as settings::Setting>::schema()), Vec::<String>::new());
+        assert_eq!(settings::mistakes(&<UserConfig as settings::Setting>::schema()), Vec::<String>::new());
+        assert_eq!(settings::mistakes(&<ReceptionConfig as settings::Setting>::schema()), Vec::<String>::new());
+        assert_eq!(settings::mistakes(&<CertificateConfig as settings::Setting>::schema()), Vec::<String>::new());
     }
 
     #[test]
