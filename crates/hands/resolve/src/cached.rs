@@ -1,48 +1,16 @@
 //! A resolver that remembers: bounded in entries and in the size of each, with times held within limits.
 
 use crate::memo::Memo;
-use crate::{Answer, BoxFuture, Mx, Resolver};
+use crate::{Answer, BoxFuture, Config, Mx, Resolver};
 use mail::Domain;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What is remembered of DNS, and how long.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CacheConfig {
-    /// Memory for what is remembered, octets, estimated. A name and its record take about 300; absent names
-    /// are remembered too.
-    pub octets_max: usize,
-    /// Records are believed at least this long, whatever their TTL: a TTL of 0 must not mean a question for
-    /// every message.
-    pub ttl_min: Duration,
-    /// Records are believed at most this long.
-    pub ttl_max: Duration,
-    /// The absence of a name or record is believed at least this long.
-    pub negative_ttl_min: Duration,
-    /// The absence of a name or record is believed at most this long.
-    pub negative_ttl_max: Duration,
-    /// After SERVFAIL, a timeout and the like, the question is not asked again for this long.
-    pub failure_ttl: Duration,
-}
-
-impl Default for CacheConfig {
-    fn default() -> Self {
-        Self {
-            octets_max: 16 << 20,
-            ttl_min: Duration::from_secs(10),
-            ttl_max: Duration::from_secs(3600),
-            negative_ttl_min: Duration::from_secs(10),
-            negative_ttl_max: Duration::from_secs(600),
-            failure_ttl: Duration::from_secs(10),
-        }
-    }
-}
-
 /// Remembers what another resolver answers, and asks it one question at a time for each name and kind.
 pub struct Cached {
     inner: Arc<dyn Resolver>,
-    config: CacheConfig,
+    config: Config,
     mx: Memo<Domain, Answer<Mx>>,
     a: Memo<Domain, Answer<Ipv4Addr>>,
     aaaa: Memo<Domain, Answer<Ipv6Addr>>,
@@ -50,12 +18,12 @@ pub struct Cached {
 
 impl Cached {
     /// Remembers what `inner` answers.
-    pub fn new(inner: Arc<dyn Resolver>, config: CacheConfig) -> Self {
-        let third = config.octets_max / 3;
+    pub fn new(inner: Arc<dyn Resolver>, config: &Config) -> Self {
+        let third = config.cache_max.len() / 3;
         let mx = Memo::new(third, |name, answer| weigh(name, answer, |mx: &Mx| mx.exchange.len()));
         let a = Memo::new(third, |name, answer| weigh(name, answer, |_| 0));
         let aaaa = Memo::new(third, |name, answer| weigh(name, answer, |_| 0));
-        Self { inner, config, mx, a, aaaa }
+        Self { inner, config: config.clone(), mx, a, aaaa }
     }
 
     /// Names remembered now, over all kinds.
@@ -111,7 +79,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn times_are_held_within_limits() {
         let zone = Arc::new(Zone::new());
-        let cached = Cached::new(zone.clone(), CacheConfig::default());
+        let cached = Cached::new(zone.clone(), &Config::default());
         // TTL, how long the answer must be remembered.
         for (name, ttl, lasts) in [("zero.test", 0, 10), ("day.test", 1 << 31, 3600), ("mid.test", 60, 60)] {
             let domain = Domain::parse(name).unwrap();
@@ -130,8 +98,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn floods_of_absent_and_failing_names_are_bounded_and_remembered() {
         let zone = Arc::new(Zone::new());
-        let config = CacheConfig { octets_max: 60_000, ..CacheConfig::default() };
-        let cached = Cached::new(zone.clone(), config);
+        let config = Config { cache_max: settings::Size(60_000), ..Config::default() };
+        let cached = Cached::new(zone.clone(), &config);
         for n in 0..10_000 {
             let domain = Domain::parse(&format!("n{n}.test")).unwrap();
             assert!(matches!(cached.mx(&domain).await, Answer::NxDomain(_)));
@@ -145,7 +113,7 @@ mod tests {
             cached.mx(&failing).await;
         }
         assert_eq!((zone.asked("absent.test"), zone.asked("failing.test")), (1, 1));
-        advance(CacheConfig::default().failure_ttl).await;
+        advance(Config::default().failure_ttl).await;
         cached.mx(&failing).await;
         assert_eq!(zone.asked("failing.test"), 2);
     }

@@ -1,6 +1,6 @@
 //! DNS by hickory: asks name servers, and says of each answer what it means for mail.
 
-use crate::{Answer, BoxFuture, Mx, Resolver};
+use crate::{Answer, BoxFuture, Config, Mx, Resolver};
 use hickory_resolver::config::{NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::{DnsError as HickoryDnsError, NetError, runtime::TokioRuntimeProvider};
@@ -19,38 +19,6 @@ const CNAMES_MAX: usize = 8;
 const MX_MAX: usize = 128;
 /// Addresses taken from one answer.
 const ADDRESSES_MAX: usize = 64;
-
-/// How name servers are asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DnsConfig {
-    /// Recursive name servers, address and port. Empty: those of the system (`/etc/resolv.conf`). One on
-    /// this machine or its own network is best: it is quick, and nobody in between forges answers.
-    pub nameservers: Vec<SocketAddr>,
-    /// How long one question may take at one name server.
-    pub query_timeout: Duration,
-    /// Times a question is asked again after a timeout.
-    pub attempts: u32,
-    /// Questions open at once; further ones wait.
-    pub queries_max: u32,
-    /// Send names in random case and expect them back so (draft-vixie-dnsext-dns0x20): one more thing that
-    /// who forges an answer must guess. A few old name servers cannot do it.
-    pub case_randomization: bool,
-    /// Look into `/etc/hosts` before asking.
-    pub hosts_file: bool,
-}
-
-impl Default for DnsConfig {
-    fn default() -> Self {
-        Self {
-            nameservers: Vec::new(),
-            query_timeout: Duration::from_secs(5),
-            attempts: 2,
-            queries_max: 256,
-            case_randomization: true,
-            hosts_file: false,
-        }
-    }
-}
 
 /// The system's configuration of name servers is of no use; name some in the settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +40,7 @@ pub struct Dns {
 
 impl Dns {
     /// Reads the system's configuration if no name servers are given.
-    pub fn new(config: &DnsConfig) -> Result<Self, DnsError> {
+    pub fn new(config: &Config) -> Result<Self, DnsError> {
         let failed = |error: NetError| DnsError(error.to_string().into());
         let servers = if config.nameservers.is_empty() {
             let (system, _) = system_conf::read_system_conf().map_err(failed)?;
@@ -121,7 +89,7 @@ fn name_server(server: SocketAddr) -> NameServerConfig {
     config
 }
 
-fn set(options: &mut ResolverOpts, config: &DnsConfig) {
+fn set(options: &mut ResolverOpts, config: &Config) {
     options.timeout = config.query_timeout;
     options.attempts = config.attempts as usize;
     options.case_randomization = config.case_randomization;

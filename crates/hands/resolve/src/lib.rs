@@ -10,16 +10,17 @@
 //! Read first: [`Routes::route`].
 
 mod cached;
+mod config;
 mod dns;
 mod memo;
 mod route;
 pub mod zone;
 
-pub use cached::{CacheConfig, Cached};
-pub use dns::{Dns, DnsConfig, DnsError};
+pub use cached::Cached;
+pub use config::{Config, IpStrategy};
+pub use dns::{Dns, DnsError};
 pub use route::{
-    AddressRule, AddressVerdict, Exchanger, Hop, IpStrategy, Route, RouteError, RouteErrorKind, Routes,
-    RoutesConfig, SiteName,
+    AddressRule, AddressVerdict, Exchanger, Hop, Route, RouteError, RouteErrorKind, Routes, SiteName,
 };
 
 use mail::Domain;

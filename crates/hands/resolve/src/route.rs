@@ -2,7 +2,7 @@
 //! not.
 
 use crate::memo::Memo;
-use crate::{Answer, Mx, Resolver};
+use crate::{Answer, Config, IpStrategy, Mx, Resolver};
 use mail::{Domain, Host, Reply};
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
@@ -13,55 +13,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::time::timeout;
-
-/// Which addresses of an exchanger are tried, and which first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum IpStrategy {
-    /// IPv4 and IPv6 in turn, IPv4 first: large sites judge mail by IPv6 more harshly.
-    #[default]
-    V4First,
-    /// IPv6 and IPv4 in turn, IPv6 first.
-    V6First,
-    /// IPv4 only.
-    V4Only,
-    /// IPv6 only.
-    V6Only,
-}
-
-/// How routes are made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RoutesConfig {
-    /// Exchangers of a domain that are looked up, the most preferred.
-    pub exchangers_max: usize,
-    /// Addresses of an exchanger that are tried.
-    pub addresses_max: usize,
-    /// Which addresses are tried, and which first.
-    pub ip_strategy: IpStrategy,
-    /// Take an MX record that names an IP address where a host name belongs, instead of passing it over.
-    pub mx_may_be_address: bool,
-    /// Memory for remembered routes, octets, estimated. A common route takes about 500; failures are
-    /// remembered too.
-    pub octets_max: usize,
-    /// How long making a route may take in all; then it is a temporary failure.
-    pub route_timeout: Duration,
-    /// After a temporary failure, or a route that lacks an exchanger because of one, how long until it is
-    /// made again.
-    pub failure_ttl: Duration,
-}
-
-impl Default for RoutesConfig {
-    fn default() -> Self {
-        Self {
-            exchangers_max: 20,
-            addresses_max: 8,
-            ip_strategy: IpStrategy::default(),
-            mx_may_be_address: false,
-            octets_max: 16 << 20,
-            route_timeout: Duration::from_secs(60),
-            failure_ttl: Duration::from_secs(10),
-        }
-    }
-}
 
 /// What the builder's rule says of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -215,7 +166,7 @@ type Routed = Result<Arc<Route>, RouteError>;
 /// Finds routes, and remembers them as long as their records hold.
 pub struct Routes {
     resolver: Arc<dyn Resolver>,
-    config: RoutesConfig,
+    config: Config,
     own_names: HashSet<Domain>,
     rule: AddressRule,
     memo: Memo<Domain, Routed>,
@@ -226,12 +177,13 @@ impl Routes {
     /// judges at the time a route is made.
     pub fn new(
         resolver: Arc<dyn Resolver>,
-        config: RoutesConfig,
+        config: &Config,
         own_names: impl IntoIterator<Item = Domain>,
         rule: AddressRule,
     ) -> Self {
-        let memo = Memo::new(config.octets_max, weigh);
-        Self { resolver, config, own_names: own_names.into_iter().collect(), rule, memo }
+        let memo = Memo::new(config.routes_max.len(), weigh);
+        let own_names = own_names.into_iter().collect();
+        Self { resolver, config: config.clone(), own_names, rule, memo }
     }
 
     /// Where mail for `host` goes. Many who ask for one domain at once cause one set of questions.

@@ -1,7 +1,7 @@
 //! [`Dns`] against a name server on loopback that answers, fails and lies as a script says.
 
 use super::*;
-use crate::{AddressVerdict, Cached, Routes, RoutesConfig};
+use crate::{AddressVerdict, Cached, Routes};
 use hickory_resolver::proto::op::{Message, OpCode};
 use hickory_resolver::proto::rr::Record;
 use hickory_resolver::proto::rr::rdata::{A, CNAME, MX, SOA};
@@ -75,11 +75,11 @@ impl Server {
     }
 
     fn dns(&self) -> Dns {
-        Dns::new(&DnsConfig {
+        Dns::new(&Config {
             nameservers: vec![self.at],
             query_timeout: Duration::from_millis(300),
             attempts: 1,
-            ..DnsConfig::default()
+            ..Config::default()
         })
         .unwrap()
     }
@@ -226,11 +226,11 @@ async fn failures_are_temporary_and_named() {
     let began = Instant::now();
     assert_eq!(temporary(dns.mx(&domain("silent.test")).await), "no answer from the name servers");
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
-    let nobody = Dns::new(&DnsConfig {
+    let nobody = Dns::new(&Config {
         nameservers: vec!["127.0.0.1:1".parse().unwrap()],
         query_timeout: Duration::from_millis(200),
         attempts: 0,
-        ..DnsConfig::default()
+        ..Config::default()
     });
     temporary(nobody.unwrap().a(&domain("a.test")).await);
 }
@@ -298,9 +298,9 @@ async fn times_of_records() {
 #[tokio::test]
 async fn a_flood_of_questions_asks_once_and_a_route_is_found() {
     let server = Server::start(script).await;
-    let resolver = Arc::new(Cached::new(Arc::new(server.dns()), crate::CacheConfig::default()));
+    let resolver = Arc::new(Cached::new(Arc::new(server.dns()), &Config::default()));
     let routes =
-        Arc::new(Routes::new(resolver, RoutesConfig::default(), [], Arc::new(|_| AddressVerdict::Allowed)));
+        Arc::new(Routes::new(resolver, &Config::default(), [], Arc::new(|_| AddressVerdict::Allowed)));
     let host = Host::parse("a.test").unwrap();
     let flood: Vec<_> = (0..500)
         .map(|_| {

@@ -18,12 +18,12 @@ fn rule(ip: IpAddr) -> AddressVerdict {
     }
 }
 
-fn routes_with(zone: &Arc<Zone>, config: RoutesConfig) -> Routes {
+fn routes_with(zone: &Arc<Zone>, config: &Config) -> Routes {
     Routes::new(zone.clone(), config, [domain("own.test")], Arc::new(rule))
 }
 
 fn routes(zone: &Arc<Zone>) -> Routes {
-    routes_with(zone, RoutesConfig::default())
+    routes_with(zone, &Config::default())
 }
 
 /// The addresses of a route, `preference host address`, one a line; or its error's reply.
@@ -57,7 +57,7 @@ async fn exchangers_by_preference_and_families_in_turn() {
         "10 one.test 192.0.2.1\n10 one.test 2001:db8::1\n10 one.test 192.0.2.2\n20 two.test 192.0.2.3";
     check(&zone, "a.test", expected).await;
     let walk_with = async |ip_strategy| {
-        walk(&routes_with(&zone, RoutesConfig { ip_strategy, ..RoutesConfig::default() }), "a.test").await
+        walk(&routes_with(&zone, &Config { ip_strategy, ..Config::default() }), "a.test").await
     };
     let v6_first = walk_with(IpStrategy::V6First).await;
     assert!(v6_first.starts_with("10 one.test 2001:db8::1\n10 one.test 192.0.2.1\n"), "{v6_first}");
@@ -122,7 +122,7 @@ async fn a_name_server_that_never_answers_is_a_temporary_failure() {
     zone.silence("silent.test").mx("a.test", 10, "silent.test");
     let began = tokio::time::Instant::now();
     check(&zone, "silent.test", "451 4.4.3 silent.test: name service: no answer in time").await;
-    assert_eq!(began.elapsed(), RoutesConfig::default().route_timeout);
+    assert_eq!(began.elapsed(), Config::default().route_timeout);
     check(&zone, "a.test", "451 4.4.3 a.test: name service: no answer in time").await;
 }
 
@@ -131,8 +131,8 @@ async fn mx_that_name_no_host() {
     let zone = Arc::new(Zone::new());
     zone.mx("a.test", 10, "192.0.2.1").mx("a.test", 20, "a\\032b.test").mx("a.test", 30, "-x-.test");
     check(&zone, "a.test", "550 5.4.4 a.test: its MX records name no host").await;
-    let config = RoutesConfig { mx_may_be_address: true, ..RoutesConfig::default() };
-    assert_eq!(walk(&routes_with(&zone, config), "a.test").await, "10 [192.0.2.1] 192.0.2.1");
+    let config = Config { mx_may_be_address: true, ..Config::default() };
+    assert_eq!(walk(&routes_with(&zone, &config), "a.test").await, "10 [192.0.2.1] 192.0.2.1");
     zone.mx("a.test", 40, "mx.test").a("mx.test", "192.0.2.4");
     check(&zone, "a.test", "40 mx.test 192.0.2.4").await;
 }
@@ -233,7 +233,7 @@ async fn sites_are_named_by_their_best_exchangers() {
 async fn routes_are_remembered_bounded_and_made_anew() {
     let zone = Arc::new(Zone::new());
     zone.mx("a.test", 10, "mx.test").ttl("a.test", 60).a("mx.test", "192.0.2.1").ttl("mx.test", 30);
-    let many = routes_with(&zone, RoutesConfig { octets_max: 20_000, ..RoutesConfig::default() });
+    let many = routes_with(&zone, &Config { routes_max: settings::Size(20_000), ..Config::default() });
     for n in 0..1000 {
         walk(&many, &format!("n{n}.test")).await;
         assert!(many.routes() <= 120);
@@ -261,6 +261,6 @@ async fn routes_are_remembered_bounded_and_made_anew() {
     zone.mx("b.test", 10, "down.test").mx("b.test", 20, "mx.test").fail("down.test", "SERVFAIL");
     assert_eq!(walk(&routes, "b.test").await, "20 mx.test 192.0.2.7");
     zone.remove("down.test").a("down.test", "192.0.2.8");
-    tokio::time::advance(RoutesConfig::default().failure_ttl).await;
+    tokio::time::advance(Config::default().failure_ttl).await;
     assert_eq!(walk(&routes, "b.test").await, "10 down.test 192.0.2.8\n20 mx.test 192.0.2.7");
 }
