@@ -308,9 +308,9 @@ impl Session {
         let scan = scan(&content);
         let limits = HeaderLimits {
             hops_max: rules.reception.hops_max,
-            header_max_octets: usize::try_from(rules.session.header_size_max).unwrap_or(usize::MAX),
-            fields_max: rules.session.header_count_max,
-            field_max_octets: usize::try_from(rules.session.header_size_max).unwrap_or(usize::MAX),
+            header_max_octets: rules.session.session.header_size_max.len(),
+            fields_max: rules.session.session.header_count_max,
+            field_max_octets: rules.session.session.header_size_max.len(),
         };
         if let Some(reply) = scan.refusal(&limits) {
             return self.refused(&envelope, reply);

@@ -20,7 +20,7 @@ impl Server {
             }
             return self.wrong(now, replies::NOT_A_COMMAND);
         };
-        if self.refusals > self.config.refusals_max && verb != Verb::Quit {
+        if self.refusals > self.config.session.refusals_max && verb != Verb::Quit {
             return self.close_with(replies::TOO_MANY_REFUSALS);
         }
         match verb {
@@ -60,7 +60,7 @@ impl Server {
     /// Counts a command that does no work. False if it was one too many.
     fn idle_command(&mut self) -> bool {
         self.idle_commands += 1;
-        let good = self.idle_commands <= self.config.idle_commands_max;
+        let good = self.idle_commands <= self.config.session.idle_commands_max;
         if !good {
             self.close_with(replies::TOO_MANY_IDLE_COMMANDS);
         }
@@ -91,7 +91,7 @@ impl Server {
         if !self.hello.is_empty() && !self.idle_command() {
             return;
         }
-        let fits = match self.config.hello_name {
+        let fits = match self.config.session.hello_name {
             super::HelloName::Lenient => is_plausible_name(name),
             super::HelloName::Strict => is_plausible_name(name) && Host::parse(name).is_ok(),
         };
@@ -106,17 +106,17 @@ impl Server {
         self.output.extend_from_slice(b"220 ");
         self.output.extend_from_slice(self.config.hostname.as_str().as_bytes());
         self.output.push(b' ');
-        self.output.extend(self.config.banner.bytes().filter(|b| matches!(b, b' '..=b'~')));
+        self.output.extend(self.config.session.banner.bytes().filter(|b| matches!(b, b' '..=b'~')));
         self.output.extend_from_slice(b"\r\n");
     }
 
     /// What is offered, one line each (RFC 5321 §4.1.1.1).
     pub(super) fn say_hello(&mut self) {
-        let (config, connection) = (&self.config, &self.connection);
+        let (config, connection) = (&self.config.session, &self.connection);
         let out = &mut self.output;
         if !self.extended {
             out.extend_from_slice(b"250 ");
-            out.extend_from_slice(config.hostname.as_str().as_bytes());
+            out.extend_from_slice(self.config.hostname.as_str().as_bytes());
             return out.extend_from_slice(b"\r\n");
         }
         let mut line_start = out.len();
@@ -126,9 +126,9 @@ impl Server {
             parts.iter().for_each(|part| out.extend_from_slice(part.as_bytes()));
             out.extend_from_slice(b"\r\n");
         };
-        line(&[config.hostname.as_str()]);
+        line(&[self.config.hostname.as_str()]);
         line(&["PIPELINING"]);
-        line(&["SIZE ", &config.message_size_max.to_string()]);
+        line(&["SIZE ", &config.message_size_max.bytes().to_string()]);
         line(&["8BITMIME"]);
         line(&["ENHANCEDSTATUSCODES"]);
         for (word, offered) in [
@@ -159,17 +159,18 @@ impl Server {
             return self.wrong(now, line);
         }
         // Whatever is wrong with this MAIL, the RCPT and DATA pipelined behind it are not further mistakes.
-        self.excuse(self.config.recipients_max.saturating_add(1));
+        self.excuse(self.config.session.recipients_max.saturating_add(1));
         if self.connection.tls_required && !self.connection.tls {
             return self.wrong(now, replies::TLS_REQUIRED);
         }
         if self.connection.auth_required && self.user.is_none() {
             return self.wrong(now, replies::AUTH_REQUIRED);
         }
-        if self.transactions >= self.config.transactions_max {
+        if self.transactions >= self.config.session.transactions_max {
             return self.close_with(replies::TOO_MANY_TRANSACTIONS);
         }
-        let Some(text) = command::after_keyword(argument, "FROM:", self.config.space_after_colon) else {
+        let Some(text) = command::after_keyword(argument, "FROM:", self.config.session.space_after_colon)
+        else {
             return self.wrong(now, replies::MAIL_SYNTAX);
         };
         let Ok((reverse_path, rest)) = path::reverse(text) else {
@@ -185,7 +186,7 @@ impl Server {
         if !parameters.smtputf8 && !argument.is_ascii() {
             return self.wrong(now, replies::SENDER_NEEDS_SMTPUTF8);
         }
-        if parameters.size.is_some_and(|size| size > self.config.message_size_max) {
+        if parameters.size.is_some_and(|size| size > self.config.session.message_size_max.bytes()) {
             self.refused();
             return self.say(replies::TOO_BIG);
         }
@@ -203,7 +204,7 @@ impl Server {
 
     /// Whether every parameter belongs to an extension on offer; the others are unknown words here.
     fn offers(&self, parameters: &MailParameters) -> bool {
-        let config = &self.config;
+        let config = &self.config.session;
         (config.smtputf8 || !parameters.smtputf8)
             && (config.dsn || (parameters.ret.is_none() && parameters.envid.is_none()))
             && ((config.requiretls && self.connection.tls) || !parameters.require_tls)
@@ -216,7 +217,8 @@ impl Server {
             return self.out_of_order(now, line);
         }
         self.rcpt_tried = true;
-        let Some(text) = command::after_keyword(argument, "TO:", self.config.space_after_colon) else {
+        let Some(text) = command::after_keyword(argument, "TO:", self.config.session.space_after_colon)
+        else {
             return self.wrong(now, replies::RCPT_SYNTAX);
         };
         let Ok((path, rest)) = path::forward(text, &self.config.hostname) else {
@@ -226,13 +228,13 @@ impl Server {
             Ok(parameters) => parameters,
             Err(error) => return self.wrong(now, parameter_reply(error)),
         };
-        if !self.config.dsn && (parameters.orcpt.is_some() || !parameters.notify.is_absent()) {
+        if !self.config.session.dsn && (parameters.orcpt.is_some() || !parameters.notify.is_absent()) {
             return self.wrong(now, replies::UNKNOWN_PARAMETER);
         }
         if !self.envelope.smtputf8 && !argument.is_ascii() {
             return self.wrong(now, replies::RCPT_NEEDS_SMTPUTF8);
         }
-        if self.envelope.recipients.len() >= self.config.recipients_max as usize {
+        if self.envelope.recipients.len() >= self.config.session.recipients_max as usize {
             // 452, never 5yz: the client sends the rest in another transaction (RFC 5321 §4.5.3.1.10).
             return self.say(replies::TOO_MANY_RECIPIENTS);
         }
@@ -268,11 +270,16 @@ impl Server {
             // The octets of the chunk cannot be told from commands any more.
             return self.close_with(replies::BAD_CHUNK_SIZE);
         };
-        let most = self.config.message_size_max.saturating_add(self.config.message_overrun_max);
+        let most = self
+            .config
+            .session
+            .message_size_max
+            .bytes()
+            .saturating_add(self.config.session.message_overrun_max.bytes());
         if size > most.saturating_sub(self.content.arrived()) {
             return self.close_with(replies::TOO_BIG_CLOSING);
         }
-        if !self.config.chunking {
+        if !self.config.session.chunking {
             self.errors += 1;
             return self.swallow(now, size, fixed(replies::NOT_SERVED));
         }
@@ -297,7 +304,7 @@ impl Server {
 
     pub(super) fn begin_chunk(&mut self, now: Instant, size: u64, last: bool) {
         self.chunks += 1;
-        if self.chunks > self.config.chunks_max {
+        if self.chunks > self.config.session.chunks_max {
             // Not excused: whoever goes on after so many is no victim of pipelining.
             self.end_transaction();
             return self.swallow(now, size, fixed(replies::TOO_MANY_CHUNKS));
@@ -310,7 +317,7 @@ impl Server {
 
     /// Reads the octets of a refused chunk, then answers: they must never be taken for commands.
     pub(super) fn swallow(&mut self, now: Instant, size: u64, reply: Reply) {
-        if self.errors >= self.config.errors_max {
+        if self.errors >= self.config.session.errors_max {
             return self.close_with(replies::TOO_MANY_ERRORS);
         }
         if size == 0 {
@@ -327,7 +334,7 @@ impl Server {
             return;
         }
         let (name, utf8) = match argument.rsplit_once(' ') {
-            Some((name, word)) if self.config.smtputf8 && word.eq_ignore_ascii_case("SMTPUTF8") => {
+            Some((name, word)) if self.config.session.smtputf8 && word.eq_ignore_ascii_case("SMTPUTF8") => {
                 (name, true)
             }
             _ => (argument, false),
@@ -336,9 +343,9 @@ impl Server {
             return self.wrong(now, replies::SENDER_NEEDS_SMTPUTF8);
         }
         match verb {
-            Verb::Vrfy if self.config.vrfy => self.ask(Question::Vrfy(name.into())),
+            Verb::Vrfy if self.config.session.vrfy => self.ask(Question::Vrfy(name.into())),
             Verb::Vrfy => self.say(replies::VRFY),
-            _ if self.config.expn => self.ask(Question::Expn(name.into())),
+            _ if self.config.session.expn => self.ask(Question::Expn(name.into())),
             _ => self.say(replies::NOT_SERVED),
         }
     }
@@ -373,7 +380,7 @@ impl Server {
         if !self.extended {
             return self.wrong(now, replies::EHLO_FIRST);
         }
-        if !self.connection.tls && !self.config.auth_without_tls {
+        if !self.connection.tls && !self.config.session.auth_without_tls {
             return self.wrong(now, replies::AUTH_NEEDS_TLS);
         }
         let (name, initial) = match argument.split_once(' ') {

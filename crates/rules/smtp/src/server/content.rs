@@ -3,7 +3,7 @@
 //! Only CRLF.CRLF ends DATA. Whoever takes less for the end lets a second message be smuggled in behind the
 //! first, so every other look-alike is content, and content with a bare CR or LF is refused or made CRLF.
 
-use super::config::{BareNewline, Config, LongLine};
+use super::config::{BareNewline, LongLine, SessionConfig};
 
 /// Why content will not be kept, whatever else comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,20 +61,20 @@ impl Content {
     }
 
     /// Takes octets of DATA. Gives how many it took, and whether the end of data was among them.
-    pub(super) fn data(&mut self, limits: &Config, input: &[u8]) -> (usize, bool) {
+    pub(super) fn data(&mut self, limits: &SessionConfig, input: &[u8]) -> (usize, bool) {
         let (taken, ended) = self.scan(limits, input, true);
         self.arrived += taken as u64;
         (taken, ended)
     }
 
     /// Takes octets of a chunk whose lines are text.
-    pub(super) fn chunk(&mut self, limits: &Config, input: &[u8]) {
+    pub(super) fn chunk(&mut self, limits: &SessionConfig, input: &[u8]) {
         self.arrived += input.len() as u64;
         self.scan(limits, input, false);
     }
 
     /// Takes octets of a chunk of a BINARYMIME message: the header section is text, the rest is not looked at.
-    pub(super) fn binary_chunk(&mut self, limits: &Config, input: &[u8]) {
+    pub(super) fn binary_chunk(&mut self, limits: &SessionConfig, input: &[u8]) {
         self.arrived += input.len() as u64;
         let mut rest = input;
         while !self.in_body && self.fault.is_none() && !rest.is_empty() {
@@ -91,13 +91,13 @@ impl Content {
     }
 
     /// The last chunk has come.
-    pub(super) fn end_chunks(&mut self, limits: &Config) {
+    pub(super) fn end_chunks(&mut self, limits: &SessionConfig) {
         if self.at == At::Cr {
             self.bare(limits);
         }
     }
 
-    fn scan(&mut self, limits: &Config, input: &[u8], dots: bool) -> (usize, bool) {
+    fn scan(&mut self, limits: &SessionConfig, input: &[u8], dots: bool) -> (usize, bool) {
         let mut i = 0;
         // Octets from `from` to `i` are to be kept as they are.
         let mut from = 0;
@@ -188,7 +188,7 @@ impl Content {
 
     /// A CR or LF stands alone, and what came before it is kept. What follows is a new line of content, but
     /// not one on which a dot means anything.
-    fn bare(&mut self, limits: &Config) {
+    fn bare(&mut self, limits: &SessionConfig) {
         match limits.bare_newline {
             BareNewline::Refuse => self.fail(Fault::BareNewline),
             BareNewline::Normalise => {
@@ -199,18 +199,18 @@ impl Content {
         self.at = At::Within;
     }
 
-    fn end_line(&mut self, limits: &Config) {
+    fn end_line(&mut self, limits: &SessionConfig) {
         if !self.in_body {
             self.header_size += self.line as u64 + 2;
             self.in_body = self.line == 0;
-            if self.header_size > limits.header_size_max {
+            if self.header_size > limits.header_size_max.bytes() {
                 self.fail(Fault::HeaderSize);
             }
         }
         self.line = 0;
     }
 
-    fn field(&mut self, limits: &Config) {
+    fn field(&mut self, limits: &SessionConfig) {
         self.header_count += 1;
         if self.header_count > limits.header_count_max {
             self.fail(Fault::HeaderCount);
@@ -218,7 +218,7 @@ impl Content {
     }
 
     /// `part` makes the current line too long.
-    fn long(&mut self, limits: &Config, part: &[u8]) {
+    fn long(&mut self, limits: &SessionConfig, part: &[u8]) {
         if limits.long_line == LongLine::Refuse {
             self.line += part.len();
             return self.fail(Fault::LongLine);
@@ -249,11 +249,11 @@ impl Content {
         self.keep(limits, rest);
     }
 
-    fn keep(&mut self, limits: &Config, octets: &[u8]) {
+    fn keep(&mut self, limits: &SessionConfig, octets: &[u8]) {
         if self.fault.is_some() || octets.is_empty() {
             return;
         }
-        if (self.kept.len() + octets.len()) as u64 > limits.message_size_max {
+        if (self.kept.len() + octets.len()) as u64 > limits.message_size_max.bytes() {
             return self.fail(Fault::TooBig);
         }
         self.kept.extend_from_slice(octets);
@@ -273,8 +273,9 @@ fn is_continuation(b: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use settings::Size;
 
-    fn run(limits: &Config, wire: &[u8], piece: usize) -> (Result<Vec<u8>, Fault>, usize, bool) {
+    fn run(limits: &SessionConfig, wire: &[u8], piece: usize) -> (Result<Vec<u8>, Fault>, usize, bool) {
         let mut content = Content::default();
         let (mut at, mut ended) = (0, false);
         while at < wire.len() && !ended {
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(limits: &Config, wire: &[u8], content: Result<&[u8], Fault>, rest: usize) {
+    fn check(limits: &SessionConfig, wire: &[u8], content: Result<&[u8], Fault>, rest: usize) {
         for piece in 1..=wire.len() {
             let (found, taken, ended) = run(limits, wire, piece);
             assert!(ended, "no end in {:?} by {piece}", wire.escape_ascii().to_string());
@@ -298,7 +299,7 @@ mod tests {
 
     #[test]
     fn the_end_of_data_and_nothing_else() {
-        let strict = Config::default();
+        let strict = SessionConfig::default();
         check(&strict, b".\r\n", Ok(b""), 0);
         check(&strict, b"a\r\n.\r\nNOOP", Ok(b"a\r\n"), 4);
         check(&strict, b"..\r\n.a\r\n...b\r\n.\r\n", Ok(b".\r\na\r\n..b\r\n"), 0);
@@ -329,7 +330,7 @@ mod tests {
 
     #[test]
     fn bare_newlines_made_whole() {
-        let limits = Config { bare_newline: BareNewline::Normalise, ..Config::default() };
+        let limits = SessionConfig { bare_newline: BareNewline::Normalise, ..SessionConfig::default() };
         check(&limits, b"a\n.\nb\r\n.\r\n", Ok(b"a\r\n.\r\nb\r\n"), 0);
         check(&limits, b"a\r\n.\nb\r\n.\r\n", Ok(b"a\r\n\r\nb\r\n"), 0);
         check(&limits, b"a\r.\r\nb\r\n.\r\n", Ok(b"a\r\n.\r\nb\r\n"), 0);
@@ -340,11 +341,11 @@ mod tests {
 
     #[test]
     fn long_lines_are_refused_or_folded() {
-        let limits = Config { body_line_max: 64, ..Config::default() };
+        let limits = SessionConfig { body_line_max: 64, ..SessionConfig::default() };
         let (full, over) = ("x".repeat(64), "x".repeat(65));
         check(&limits, format!("{full}\r\n.\r\n").as_bytes(), Ok(format!("{full}\r\n").as_bytes()), 0);
         check(&limits, format!("{over}\r\n.\r\n").as_bytes(), Err(Fault::LongLine), 0);
-        let limits = Config { long_line: LongLine::Fold, ..limits };
+        let limits = SessionConfig { long_line: LongLine::Fold, ..limits };
         check(&limits, format!("{full}\r\n.\r\n").as_bytes(), Ok(format!("{full}\r\n").as_bytes()), 0);
         check(&limits, format!("{over}\r\n.\r\n").as_bytes(), Ok(format!("{full}\r\n x\r\n").as_bytes()), 0);
         let accents = format!("x{}", "é".repeat(40));
@@ -357,7 +358,8 @@ mod tests {
 
     #[test]
     fn headers_are_counted_and_bodies_are_not() {
-        let limits = Config { header_count_max: 3, header_size_max: 39, ..Config::default() };
+        let limits =
+            SessionConfig { header_count_max: 3, header_size_max: Size(39), ..SessionConfig::default() };
         check(
             &limits,
             b"A: 1\r\n b\r\n\tc\r\nB: 2\r\nC: 3\r\n\r\nd\r\ne\r\nf\r\n.\r\n",
@@ -376,14 +378,14 @@ mod tests {
 
     #[test]
     fn too_big_is_read_to_its_end_and_kept_nowhere() {
-        let limits = Config { message_size_max: 10, ..Config::default() };
+        let limits = SessionConfig { message_size_max: Size(10), ..SessionConfig::default() };
         check(&limits, b"12345678\r\n.\r\n", Ok(b"12345678\r\n"), 0);
         check(&limits, b"123456789\r\n.\r\nQUIT", Err(Fault::TooBig), 4);
     }
 
     #[test]
     fn chunks_of_text_and_of_octets() {
-        let limits = Config::default();
+        let limits = SessionConfig::default();
         let run = |binary: bool, pieces: &[&[u8]]| {
             let mut content = Content::default();
             for piece in pieces {

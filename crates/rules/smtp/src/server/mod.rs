@@ -15,7 +15,7 @@ mod event;
 mod replies;
 pub mod transitions;
 
-pub use config::{BareNewline, Config, Connection, HelloName, LongLine};
+pub use config::{BareNewline, Config, Connection, HelloName, LongLine, SessionConfig};
 pub use event::{Answer, Event, XClient};
 pub use transitions::State;
 
@@ -188,7 +188,10 @@ impl Server {
                 State::Tls | State::Closed => return input.len(),
                 _ => {}
             }
-            if self.question.is_some() || self.is_held(now) || self.output.len() > self.config.output_max {
+            if self.question.is_some()
+                || self.is_held(now)
+                || self.output.len() > self.config.session.output_max.len()
+            {
                 return taken;
             }
             let rest = &input[taken..];
@@ -367,7 +370,7 @@ impl Server {
 
     /// When the session ends if the client does nothing more, and what is said then.
     fn deadline(&self) -> Option<(Instant, &'static str)> {
-        let config = &self.config;
+        let config = &self.config.session;
         let own = match (self.state, &self.reading) {
             (State::Greeting | State::Closed, _) => return None,
             (State::Refused, _) => (self.since + config.refused_timeout, replies::TIMEOUT),
@@ -382,9 +385,9 @@ impl Server {
 
     /// When the octets that have come will be too few for the time they took.
     fn too_slow_at(&self) -> Option<Instant> {
-        let rate = u64::from(self.config.data_rate_min);
+        let rate = u64::from(self.config.session.data_rate_min);
         let earned = Duration::from_millis(self.content_octets.saturating_mul(1000).checked_div(rate)?);
-        self.content_since.checked_add(self.config.data_rate_grace + earned)
+        self.content_since.checked_add(self.config.session.data_rate_grace + earned)
     }
 
     fn content_came(&mut self, now: Instant, octets: usize) {
@@ -456,11 +459,11 @@ impl Server {
                 .eq(AUTH.iter().copied())
         };
         if self.state == State::Auth
-            || (self.line.len() + input.len() > self.config.command_line_max && begins_with_auth())
+            || (self.line.len() + input.len() > self.config.session.command_line_max && begins_with_auth())
         {
-            self.config.auth_line_max
+            self.config.session.auth_line_max
         } else {
-            self.config.command_line_max
+            self.config.session.command_line_max
         }
     }
 
@@ -489,7 +492,7 @@ impl Server {
     }
 
     fn check_discarded(&mut self, count: u64) {
-        if count > self.config.command_line_discard_max && self.state != State::Closed {
+        if count > self.config.session.command_line_discard_max.bytes() && self.state != State::Closed {
             self.close_with(replies::ENDLESS_LINE);
         }
     }
@@ -510,7 +513,7 @@ impl Server {
     }
 
     fn receive_data(&mut self, now: Instant, input: &[u8]) -> usize {
-        let (taken, ended) = self.content.data(&self.config, input);
+        let (taken, ended) = self.content.data(&self.config.session, input);
         self.content_came(now, taken);
         if ended {
             self.reading = Reading::Line;
@@ -524,9 +527,9 @@ impl Server {
     fn receive_chunk(&mut self, now: Instant, input: &[u8], left: u64, last: bool) -> usize {
         let taken = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
         if self.envelope.body == mail::BodyType::BinaryMime {
-            self.content.binary_chunk(&self.config, &input[..taken]);
+            self.content.binary_chunk(&self.config.session, &input[..taken]);
         } else {
-            self.content.chunk(&self.config, &input[..taken]);
+            self.content.chunk(&self.config.session, &input[..taken]);
         }
         self.content_came(now, taken);
         let left = left - taken as u64;
@@ -540,7 +543,7 @@ impl Server {
     fn chunk_ended(&mut self, last: bool) {
         self.reading = Reading::Line;
         if last {
-            self.content.end_chunks(&self.config);
+            self.content.end_chunks(&self.config.session);
             self.content_ended();
         } else if let Some(fault) = self.content.fault() {
             self.say(fault_reply(fault));
@@ -577,7 +580,12 @@ impl Server {
     }
 
     fn check_overrun(&mut self) {
-        let most = self.config.message_size_max.saturating_add(self.config.message_overrun_max);
+        let most = self
+            .config
+            .session
+            .message_size_max
+            .bytes()
+            .saturating_add(self.config.session.message_overrun_max.bytes());
         if self.content.arrived() > most {
             self.close_with(replies::TOO_BIG_CLOSING);
         }
@@ -712,7 +720,7 @@ impl Server {
         self.auth_failures += 1;
         if close || reply.code.get() == 421 {
             self.close();
-        } else if self.auth_failures >= self.config.auth_failures_max {
+        } else if self.auth_failures >= self.config.session.auth_failures_max {
             self.close_with(replies::TOO_MANY_AUTH_FAILURES);
         }
     }
@@ -779,7 +787,7 @@ impl Server {
     /// Ends a transaction in whose midst the client may still be.
     fn lose_transaction(&mut self) {
         self.end_transaction();
-        self.excuse(self.config.chunks_max);
+        self.excuse(self.config.session.chunks_max);
     }
 
     fn excuse(&mut self, commands: u32) {
@@ -804,10 +812,10 @@ impl Server {
     fn wrong(&mut self, now: Instant, line: &'static str) {
         self.say(line);
         self.errors += 1;
-        if self.errors >= self.config.errors_max {
+        if self.errors >= self.config.session.errors_max {
             self.close_with(replies::TOO_MANY_ERRORS);
-        } else if self.errors > self.config.errors_prompt_max {
-            self.held_until = now.checked_add(self.config.error_delay);
+        } else if self.errors > self.config.session.errors_prompt_max {
+            self.held_until = now.checked_add(self.config.session.error_delay);
         }
     }
 

@@ -18,6 +18,7 @@
 //! The driver's answers depend on names: `refused@` gets 5yz at MAIL or RCPT, `deferred@` 4yz, `banned@` 421;
 //! `full@` gets 452 after the content under LMTP; content with `REJECT` gets 554.
 
+use settings::Size;
 use smtp::server::{Answer, BareNewline, Config, Connection, Event, HelloName, LongLine, Server};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -106,16 +107,16 @@ pub fn parse(name: &str, text: &str) -> Script {
 
 impl Script {
     fn set(&mut self, key: &str, value: &str) {
-        let (config, connection) = (&mut self.config, &mut self.connection);
+        let (config, connection) = (&mut self.config.session, &mut self.connection);
         let number = || value.parse::<u64>().unwrap_or_else(|_| panic!("{key} is not a number"));
         let flag = || value == "true";
         match key {
-            "hostname" => config.hostname = value.parse().expect("a domain"),
+            "hostname" => self.config.hostname = value.parse().expect("a domain"),
             "command_line_max" => config.command_line_max = number() as usize,
-            "command_line_discard_max" => config.command_line_discard_max = number(),
-            "message_size_max" => config.message_size_max = number(),
-            "message_overrun_max" => config.message_overrun_max = number(),
-            "header_size_max" => config.header_size_max = number(),
+            "command_line_discard_max" => config.command_line_discard_max = Size(number()),
+            "message_size_max" => config.message_size_max = Size(number()),
+            "message_overrun_max" => config.message_overrun_max = Size(number()),
+            "header_size_max" => config.header_size_max = Size(number()),
             "header_count_max" => config.header_count_max = number() as u32,
             "recipients_max" => config.recipients_max = number() as u32,
             "transactions_max" => config.transactions_max = number() as u32,
