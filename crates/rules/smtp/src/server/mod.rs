@@ -5,13 +5,16 @@
 //! [`output`](Server::output), and [`wake`](Server::wake) at [`wake_at`](Server::wake_at). While a question is
 //! open, or a client that makes mistakes is made to wait, nothing is taken; TCP then holds the client back.
 //!
-//! [`transitions`] is the map of a session. `commands.rs` reads commands, `content.rs` finds the end of a
-//! message, `replies.rs` holds what is said.
+//! [`transitions`] is the map of a session. `octets.rs` cuts what comes in, `commands.rs` runs commands,
+//! `content.rs` finds the end of a message, `answers.rs` does what the driver decided, and `replies.rs` holds what is
+//! said.
 
+mod answers;
 mod commands;
 mod config;
 mod content;
 mod event;
+mod octets;
 mod replies;
 pub mod transitions;
 
@@ -19,10 +22,10 @@ pub use config::{BareNewline, Config, Connection, HelloName, LongLine};
 pub use event::{Answer, Event, XClient};
 pub use transitions::State;
 
-use crate::command::{self, Verb};
-use crate::{base64, reply};
-use content::{Content, Fault};
-use mail::{Envelope, Protocol, Recipient, Reply, ReplyClass, ReversePath};
+use crate::reply;
+use answers::Verdict;
+use content::Content;
+use mail::{EnhancedStatusCode, Envelope, Protocol, Recipient, Reply, ReplyClass, ReversePath};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use transitions::Move;
@@ -164,7 +167,7 @@ impl Server {
             return self.boundary();
         };
         // RFC 2034 §4: nothing is negotiated yet, so the greeting has no enhanced code.
-        reply::write(&Reply { enhanced: None, ..greeting.clone() }, &mut self.output);
+        reply::write_with(&greeting, None, &mut self.output);
         match greeting.class() {
             ReplyClass::Completed => self.go(Move::Greet),
             ReplyClass::Permanent if greeting.code.get() != 521 => self.go(Move::Refuse),
@@ -351,6 +354,11 @@ impl Server {
         self.talked_early
     }
 
+    /// Until when a client that made mistakes is made to wait: nothing is taken before then.
+    pub fn held_until(&self) -> Option<Instant> {
+        self.held_until
+    }
+
     /// Wrong commands so far.
     pub fn errors(&self) -> u32 {
         self.errors
@@ -397,324 +405,6 @@ impl Server {
         self.since = now;
         self.content_since = now;
         self.content_octets = 0;
-    }
-
-    // Octets.
-
-    fn receive_line(&mut self, now: Instant, input: &[u8]) -> usize {
-        if self.line.is_empty() && input[0] == TLS_HANDSHAKE {
-            self.close_with(replies::NOT_SMTP);
-            return input.len();
-        }
-        let Some(end) = memchr::memchr(b'\n', input) else {
-            let room = self.line_max(input) + 1;
-            let len = self.line.len() + input.len();
-            let ends_in_cr = input.ends_with(b"\r");
-            if len > room || (len == room && !ends_in_cr) {
-                self.refuse_line(now, input, true);
-                self.discard(len as u64, ends_in_cr);
-            } else {
-                self.line.extend_from_slice(input);
-            }
-            return input.len();
-        };
-        let head = &input[..end];
-        let max = self.line_max(input);
-        let len = self.line.len() + end;
-        let whole = if end == 0 { self.line.ends_with(b"\r") } else { head.ends_with(b"\r") };
-        if !whole || len - 1 > max {
-            let too_long = len - usize::from(whole) > max;
-            self.refuse_line(now, head, too_long);
-            if whole {
-                self.check_discarded(len as u64);
-            } else {
-                self.discard(len as u64 + 1, false);
-            }
-            return end + 1;
-        }
-        self.since = now;
-        if self.line.is_empty() {
-            self.receive_command(now, &head[..len - 1]);
-        } else {
-            let mut line = std::mem::take(&mut self.line);
-            line.extend_from_slice(head);
-            line.pop();
-            self.receive_command(now, &line);
-        }
-        end + 1
-    }
-
-    /// The limit for the line whose next octets are `input`.
-    fn line_max(&self, input: &[u8]) -> usize {
-        const AUTH: &[u8] = b"AUTH ";
-        let begins_with_auth = || {
-            self.line
-                .iter()
-                .chain(input)
-                .take(AUTH.len())
-                .map(u8::to_ascii_uppercase)
-                .eq(AUTH.iter().copied())
-        };
-        if self.state == State::Auth
-            || (self.line.len() + input.len() > self.config.command_line_max && begins_with_auth())
-        {
-            self.config.auth_line_max
-        } else {
-            self.config.command_line_max
-        }
-    }
-
-    /// Answers a line that is too long, or holds a LF that ends nothing. None of it is run.
-    fn refuse_line(&mut self, now: Instant, input: &[u8], too_long: bool) {
-        let mut head = std::mem::take(&mut self.line);
-        head.extend_from_slice(&input[..input.len().min(16)]);
-        if self.state == State::Auth {
-            self.go(Move::AuthEnd);
-            return self.wrong(
-                now,
-                if too_long { replies::AUTH_LINE_TOO_LONG } else { replies::BARE_LF_IN_COMMAND },
-            );
-        }
-        if command::verb_of(&head) == Verb::Foreign {
-            return self.close_with(replies::NOT_SMTP);
-        }
-        self.wrong(now, if too_long { replies::LINE_TOO_LONG } else { replies::BARE_LF_IN_COMMAND });
-    }
-
-    fn discard(&mut self, count: u64, after_cr: bool) {
-        if self.state != State::Closed {
-            self.reading = Reading::Discard { count, after_cr };
-            self.check_discarded(count);
-        }
-    }
-
-    fn check_discarded(&mut self, count: u64) {
-        if count > self.config.command_line_discard_max && self.state != State::Closed {
-            self.close_with(replies::ENDLESS_LINE);
-        }
-    }
-
-    fn receive_discard(&mut self, input: &[u8], count: u64, after_cr: bool) -> usize {
-        let end = memchr::memchr(b'\n', input);
-        let head = &input[..end.unwrap_or(input.len())];
-        let cr = if head.is_empty() { after_cr } else { head.ends_with(b"\r") };
-        let taken = end.map_or(input.len(), |at| at + 1);
-        match end {
-            Some(_) if cr => {
-                self.reading = Reading::Line;
-                self.check_discarded(count + taken as u64 - 1);
-            }
-            _ => self.discard(count + taken as u64, end.is_none() && cr),
-        }
-        taken
-    }
-
-    fn receive_data(&mut self, now: Instant, input: &[u8]) -> usize {
-        let (taken, ended) = self.content.data(&self.config, input);
-        self.content_came(now, taken);
-        if ended {
-            self.reading = Reading::Line;
-            self.content_ended();
-        } else {
-            self.check_overrun();
-        }
-        taken
-    }
-
-    fn receive_chunk(&mut self, now: Instant, input: &[u8], left: u64, last: bool) -> usize {
-        let taken = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
-        if self.envelope.body == mail::BodyType::BinaryMime {
-            self.content.binary_chunk(&self.config, &input[..taken]);
-        } else {
-            self.content.chunk(&self.config, &input[..taken]);
-        }
-        self.content_came(now, taken);
-        let left = left - taken as u64;
-        self.reading = Reading::Chunk { left, last };
-        if left == 0 {
-            self.chunk_ended(last);
-        }
-        taken
-    }
-
-    fn chunk_ended(&mut self, last: bool) {
-        self.reading = Reading::Line;
-        if last {
-            self.content.end_chunks(&self.config);
-            self.content_ended();
-        } else if let Some(fault) = self.content.fault() {
-            self.say(fault_reply(fault));
-            self.refused();
-            self.lose_transaction();
-        } else {
-            self.say(replies::CHUNK_OK);
-        }
-    }
-
-    fn receive_swallowed(&mut self, now: Instant, input: &[u8], left: u64) -> usize {
-        let taken = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
-        self.content_came(now, taken);
-        if let Reading::Swallow { left, reply } = &mut self.reading {
-            *left -= taken as u64;
-            if *left == 0 {
-                reply::write(reply, &mut self.output);
-                self.reading = Reading::Line;
-            }
-        }
-        taken
-    }
-
-    /// The end of the content has come.
-    fn content_ended(&mut self) {
-        let recipients = self.envelope.recipients.len();
-        let Some(fault) = self.content.fault() else {
-            return self.ask(Question::Message { recipients });
-        };
-        let replies = if self.connection.lmtp { recipients } else { 1 };
-        (0..replies).for_each(|_| self.say(fault_reply(fault)));
-        self.refused();
-        self.end_transaction();
-    }
-
-    fn check_overrun(&mut self) {
-        let most = self.config.message_size_max.saturating_add(self.config.message_overrun_max);
-        if self.content.arrived() > most {
-            self.close_with(replies::TOO_BIG_CLOSING);
-        }
-    }
-
-    // Answers.
-
-    fn answer_command(&mut self, now: Instant, question: Question, verdict: Verdict) {
-        let Verdict { accepted, reply, close } = verdict;
-        match question {
-            Question::Hello { extended } => {
-                self.reset_transaction();
-                self.go(if accepted { Move::Hello } else { Move::HelloRefused });
-                if accepted {
-                    self.extended = extended;
-                    self.say_hello();
-                } else {
-                    self.hello = "".into();
-                    self.extended = false;
-                    self.say_or(&reply, replies::BAD_HELLO);
-                }
-            }
-            Question::Mail { .. } => {
-                self.say_or(&reply, replies::MAIL_OK);
-                if accepted {
-                    self.go(Move::Mail);
-                    self.transactions += 1;
-                    self.excused = 0;
-                } else {
-                    self.count_refusal(&reply);
-                    self.reset_transaction();
-                }
-            }
-            Question::Rcpt(recipient) => {
-                self.say_or(&reply, replies::RCPT_OK);
-                if accepted {
-                    self.go(Move::Rcpt);
-                    self.envelope.recipients.push(recipient);
-                } else {
-                    self.count_refusal(&reply);
-                }
-            }
-            Question::Data if accepted => {
-                self.go(Move::Data);
-                self.say(replies::GO_ON);
-                self.content_begins(now, Reading::Data);
-            }
-            Question::Data => {
-                self.say_or(&reply, replies::BAD_SEQUENCE);
-                self.lose_transaction();
-            }
-            Question::FirstChunk { size, last } if accepted => {
-                self.go(Move::Bdat);
-                self.begin_chunk(now, size, last);
-            }
-            Question::FirstChunk { size, .. } => {
-                self.lose_transaction();
-                self.swallow(now, size, reply.expect("a refusal has a reply"));
-            }
-            Question::XClient(attributes) if accepted => {
-                self.go(Move::XClient);
-                self.forget_client();
-                self.user = attributes.login;
-                self.say_greeting();
-            }
-            Question::Vrfy(_) => self.say_or(&reply, replies::VRFY),
-            Question::Expn(_) => self.say_or(&reply, replies::NOT_SERVED),
-            Question::XClient(_) => self.say_or(&reply, replies::NO_XCLIENT),
-            Question::Auth { .. } | Question::AuthResponse(_) | Question::Message { .. } => {
-                unreachable!("answered elsewhere")
-            }
-        }
-        if close {
-            self.close();
-        }
-    }
-
-    fn answer_message(&mut self, answer: Answer, recipients: usize) {
-        let (given, close) = match answer {
-            Answer::Accept => (vec![], false),
-            Answer::Reply(reply) => {
-                let close = reply.code.get() == 421;
-                (vec![reply], close)
-            }
-            Answer::Close(reply) => (vec![reply], true),
-            Answer::Replies(given) => {
-                assert!(self.connection.lmtp && given.len() == recipients, "LMTP: one reply a recipient");
-                (given, false)
-            }
-            other => panic!("a message was asked about, and {other:?} answered"),
-        };
-        let wanted = if self.connection.lmtp { recipients } else { 1 };
-        for n in 0..wanted {
-            match given.get(n).or(given.first()) {
-                Some(reply) => reply::write(reply, &mut self.output),
-                None => self.say(replies::MESSAGE_OK),
-            }
-        }
-        if given.is_empty() || given.iter().any(Reply::is_completed) {
-            self.idle_commands = 0;
-        } else if given.iter().any(Reply::is_permanent) {
-            self.refused();
-        }
-        self.end_transaction();
-        if close {
-            self.close();
-        }
-    }
-
-    fn answer_auth(&mut self, answer: Answer) {
-        match answer {
-            Answer::Challenge(challenge) => {
-                self.output.extend_from_slice(b"334 ");
-                base64::encode(&challenge, &mut self.output);
-                self.output.extend_from_slice(b"\r\n");
-            }
-            Answer::Authenticated(user) => {
-                self.go(Move::AuthEnd);
-                self.user = Some(user);
-                self.say(replies::AUTHENTICATED);
-            }
-            Answer::Reply(reply) => self.fail_auth(&reply, false),
-            Answer::Close(reply) => self.fail_auth(&reply, true),
-            other => panic!("AUTH was asked about, and {other:?} answered"),
-        }
-    }
-
-    fn fail_auth(&mut self, reply: &Reply, close: bool) {
-        assert!(!reply.is_completed(), "success names the user: Answer::Authenticated");
-        self.go(Move::AuthEnd);
-        reply::write(reply, &mut self.output);
-        self.auth_failures += 1;
-        if close || reply.code.get() == 421 {
-            self.close();
-        } else if self.auth_failures >= self.config.auth_failures_max {
-            self.close_with(replies::TOO_MANY_AUTH_FAILURES);
-        }
     }
 
     // Moves.
@@ -793,9 +483,20 @@ impl Server {
         self.output.extend_from_slice(b"\r\n");
     }
 
+    /// A reply of the driver's. It gets an enhanced code if it has none: after EHLO each has one (RFC 2034 §4).
+    fn say_given(&mut self, reply: &Reply) {
+        let general = match reply.class() {
+            ReplyClass::Completed => Some(EnhancedStatusCode::new(2, 0, 0)),
+            ReplyClass::Intermediate => None,
+            ReplyClass::Transient => Some(EnhancedStatusCode::new(4, 0, 0)),
+            ReplyClass::Permanent => Some(EnhancedStatusCode::new(5, 0, 0)),
+        };
+        reply::write_with(reply, reply.enhanced.or(general), &mut self.output);
+    }
+
     fn say_or(&mut self, reply: &Option<Reply>, usual: &'static str) {
         match reply {
-            Some(reply) => reply::write(reply, &mut self.output),
+            Some(reply) => self.say_given(reply),
             None => self.say(usual),
         }
     }
@@ -819,38 +520,5 @@ impl Server {
 
     fn refused(&mut self) {
         self.refusals += 1;
-    }
-}
-
-/// An answer to a command, taken apart.
-struct Verdict {
-    accepted: bool,
-    reply: Option<Reply>,
-    close: bool,
-}
-
-impl Verdict {
-    fn of(answer: Answer) -> Self {
-        let (reply, close) = match answer {
-            Answer::Accept => return Self { accepted: true, reply: None, close: false },
-            Answer::Reply(reply) => {
-                let close = reply.code.get() == 421;
-                (reply, close)
-            }
-            Answer::Close(reply) => (reply, true),
-            other => panic!("a command was asked about, and {other:?} answered"),
-        };
-        let accepted = matches!(reply.class(), ReplyClass::Completed | ReplyClass::Intermediate);
-        Self { accepted, reply: Some(reply), close }
-    }
-}
-
-fn fault_reply(fault: Fault) -> &'static str {
-    match fault {
-        Fault::BareNewline => replies::BARE_NEWLINE,
-        Fault::LongLine => replies::LONG_LINE,
-        Fault::HeaderSize => replies::HEADER_TOO_BIG,
-        Fault::HeaderCount => replies::TOO_MANY_FIELDS,
-        Fault::TooBig => replies::TOO_BIG,
     }
 }
