@@ -243,7 +243,7 @@ fn claimed_sizes_allocate_nothing() {
 #[test]
 fn idle_session_is_small() {
     let now = start();
-    assert!(size_of::<Server>() <= 1024, "{} octets", size_of::<Server>());
+    assert!(size_of::<Server>() <= 768, "{} octets", size_of::<Server>());
     let mut server = session(now);
     send(
         &mut server,

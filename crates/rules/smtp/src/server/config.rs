@@ -55,7 +55,7 @@ pub struct Config {
     pub message_size_max: u64,
     /// Octets read past `message_size_max`, so that the client may read our 552, before the session is closed.
     pub message_overrun_max: u64,
-    /// Largest header section, in octets.
+    /// Largest header section, in octets: all that stands before the first empty line.
     pub header_size_max: u64,
     /// Most header fields in a message.
     pub header_count_max: u32,
@@ -65,7 +65,7 @@ pub struct Config {
     pub long_line: LongLine,
     /// What to do with a bare CR or LF in content.
     pub bare_newline: BareNewline,
-    /// Recipients in a transaction; the excess is answered 452, so the client sends them in another one.
+    /// Recipients in a transaction, at least 1; the excess is answered 452, so the client sends them in another one.
     /// RFC 5321 asks for 100 at least.
     pub recipients_max: u32,
     /// Transactions in a session; after them the session ends with 421.
