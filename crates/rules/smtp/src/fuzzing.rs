@@ -137,6 +137,46 @@ pub fn session(input: &[u8]) {
     assert_eq!(server.state(), State::Closed);
 }
 
+/// A whole session: what is said and handed over does not depend on how the octets were cut.
+pub fn segments(input: &[u8]) {
+    let Some((&choices, octets)) = input.split_first() else { return };
+    let whole = converse(choices, octets, usize::MAX);
+    for piece in [1, 2, 7, 1 + usize::from(choices)] {
+        let cut = converse(choices, octets, piece);
+        assert_eq!(whole.0.escape_ascii().to_string(), cut.0.escape_ascii().to_string(), "by {piece}");
+        assert_eq!(whole.1, cut.1, "by {piece}");
+    }
+}
+
+/// All that is said to `octets`, and the contents handed over.
+fn converse(choices: u8, octets: &[u8], piece: usize) -> (Vec<u8>, Vec<Vec<u8>>) {
+    let config = Config { output_max: usize::MAX, ..config_of(choices) };
+    let connection = Connection {
+        tls: true,
+        lmtp: choices & 32 != 0,
+        auth_mechanisms: ["PLAIN".into()].into(),
+        xclient_allowed: choices & 64 != 0,
+        ..Connection::default()
+    };
+    let mut now = epoch();
+    let mut server = Server::new(Arc::new(config), connection, now);
+    server.greet(now, None);
+    let mut contents = vec![];
+    for part in octets.chunks(piece.min(octets.len()).max(1)) {
+        let mut rest = part;
+        while !rest.is_empty() {
+            let taken = server.receive(now, rest);
+            rest = &rest[taken..];
+            let obeyed = obey(&mut server, now, &mut contents);
+            if taken == 0 && obeyed == Obeyed::Nothing {
+                now = server.held_until().expect("a session that takes nothing makes its client wait");
+                server.wake(now);
+            }
+        }
+    }
+    (std::mem::take(server.output()), contents)
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Obeyed {
     Nothing,
@@ -145,7 +185,7 @@ enum Obeyed {
 }
 
 /// Says yes to everything, except what begins with `n`.
-fn obey(server: &mut Server, now: Instant) -> Obeyed {
+fn obey(server: &mut Server, now: Instant, contents: &mut Vec<Vec<u8>>) -> Obeyed {
     let mut obeyed = Obeyed::Nothing;
     loop {
         let no = |name: &str| name.starts_with('n').then(|| Reply::new(550, (5, 1, 1), "no"));
@@ -165,7 +205,9 @@ fn obey(server: &mut Server, now: Instant) -> Obeyed {
                     assert_whole_newlines(&content);
                 }
                 assert!(!envelope.recipients.is_empty());
-                content.contains(&b'%').then(|| Reply::new(451, (4, 3, 0), "not now"))
+                let reply = content.contains(&b'%').then(|| Reply::new(451, (4, 3, 0), "not now"));
+                contents.push(content);
+                reply
             }
             Some(Event::Auth { .. }) => {
                 server.answer(now, Answer::Challenge(b"go on".to_vec()));

@@ -1,7 +1,7 @@
 //! Replies on the wire (RFC 5321 §4.2): one line, or several of which all but the last have a hyphen after
 //! the code; the enhanced status code stands on each line (RFC 2034 §4).
 
-use mail::Reply;
+use mail::{EnhancedStatusCode, Reply, ReplyCode};
 
 /// Longest text written on one line, in octets, so that code, enhanced code and CRLF fit RFC 5321
 /// §4.5.3.1.5's 512. Longer text goes on in a further line.
@@ -10,13 +10,18 @@ const TEXT_MAX: usize = 480;
 /// Appends `reply` to `out` as it goes over the wire. Octets a reply may not hold become `?`: text from
 /// elsewhere can never end a line or begin a second reply.
 pub fn write(reply: &Reply, out: &mut Vec<u8>) {
+    write_with(reply, reply.enhanced, out);
+}
+
+/// [`write`] with another enhanced status code, or none.
+pub(crate) fn write_with(reply: &Reply, enhanced: Option<EnhancedStatusCode>, out: &mut Vec<u8>) {
     let mut rest = reply.text.as_ref();
     loop {
         let line_end = memchr::memchr(b'\n', rest.as_bytes()).unwrap_or(rest.len());
         let cut = if line_end > TEXT_MAX { rest.floor_char_boundary(TEXT_MAX) } else { line_end };
         let (line, tail) = rest.split_at(cut);
         let last = tail.is_empty();
-        write_line(reply, line, last, out);
+        write_line(reply.code, enhanced, line, last, out);
         if last {
             return;
         }
@@ -24,10 +29,16 @@ pub fn write(reply: &Reply, out: &mut Vec<u8>) {
     }
 }
 
-fn write_line(reply: &Reply, line: &str, last: bool, out: &mut Vec<u8>) {
-    write_number(reply.code.get(), out);
+fn write_line(
+    code: ReplyCode,
+    enhanced: Option<EnhancedStatusCode>,
+    line: &str,
+    last: bool,
+    out: &mut Vec<u8>,
+) {
+    write_number(code.get(), out);
     out.push(if last { b' ' } else { b'-' });
-    if let Some(enhanced) = reply.enhanced {
+    if let Some(enhanced) = enhanced {
         write_number(u16::from(enhanced.class()), out);
         out.push(b'.');
         write_number(enhanced.subject(), out);

@@ -95,7 +95,7 @@ fn run(target: fn(&[u8]), seeds: &[&[u8]], times: usize) {
         target(&input);
         // Grow on what was made, so that inputs drift away from their seeds.
         if input.len() < 2_000 {
-            if pool.len() < 200 {
+            if pool.len() < seeds.len() + 200 {
                 pool.push(input);
             } else {
                 let old = random.below(pool.len() - seeds.len()) + seeds.len();
@@ -137,6 +137,26 @@ fn contents() {
         b"\x02",
     ];
     run(fuzzing::data, seeds, 10_000);
+}
+
+mod driver;
+
+#[test]
+fn segments() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/dialogues");
+    let mut paths: Vec<_> = std::fs::read_dir(directory)
+        .expect("dialogues")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    paths.sort();
+    let seeds: Vec<Vec<u8>> = paths
+        .iter()
+        .map(|path| driver::parse("", &std::fs::read_to_string(path).expect("a dialogue")).input())
+        .filter(|input| input.len() < 2_000)
+        .map(|input| [&[input.len() as u8], &input[..]].concat())
+        .collect();
+    let seeds: Vec<&[u8]> = seeds.iter().map(Vec::as_slice).collect();
+    run(fuzzing::segments, &seeds, 4_000);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Sessions as dialogues: each file under `dialogues/` is one story, named for the symptom.
+//! Sessions as dialogues: each file under `dialogues/` is one story, named for the symptom. Tags such as A13 in
+//! their first lines are rows of the house's list of attacks.
 
 mod driver;
 
@@ -19,6 +20,24 @@ fn dialogues() -> Vec<Script> {
             driver::parse(&name, &std::fs::read_to_string(path).expect("a readable dialogue"))
         })
         .collect()
+}
+
+/// The rows of the attack list that a dialogue can show. A8, A20 and C40 are in `properties.rs`.
+const ROWS: &[&str] = &[
+    "A1", "A2", "A3", "A4", "A5", "A6", "A9", "A10", "A11", "A12", "A13", "A14", "A15", "A16", "A18", "A19",
+    "A21", "A22", "B23", "B24", "B25", "B28", "B29", "B30", "B31", "B36", "C38", "C41", "C42", "D47", "D48",
+];
+
+#[test]
+fn every_attack_has_its_dialogue() {
+    let scripts = dialogues();
+    let is_shown = |row: &str| {
+        scripts
+            .iter()
+            .any(|script| script.about.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == row))
+    };
+    let missing: Vec<_> = ROWS.iter().filter(|row| !is_shown(row)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
 }
 
 /// Runs each dialogue with each cut and shows every one that goes another way.

@@ -147,8 +147,9 @@ impl Server {
         if !connection.auth_mechanisms.is_empty() && (connection.tls || config.auth_without_tls) {
             line(&["AUTH ", &connection.auth_mechanisms.join(" ")]);
         }
-        let (recipients, transactions) =
-            (config.recipients_max.to_string(), config.transactions_max.to_string());
+        // RFC 9422 §4: six digits at most.
+        let [recipients, transactions] =
+            [config.recipients_max, config.transactions_max].map(|max| max.min(999_999).to_string());
         line(&["LIMITS RCPTMAX=", &recipients, " MAILMAX=", &transactions]);
         out[line_start + 3] = b' ';
     }

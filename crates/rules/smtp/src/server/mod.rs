@@ -5,13 +5,16 @@
 //! [`output`](Server::output), and [`wake`](Server::wake) at [`wake_at`](Server::wake_at). While a question is
 //! open, or a client that makes mistakes is made to wait, nothing is taken; TCP then holds the client back.
 //!
-//! [`transitions`] is the map of a session. `commands.rs` reads commands, `content.rs` finds the end of a
-//! message, `replies.rs` holds what is said.
+//! [`transitions`] is the map of a session. `octets.rs` cuts what comes in, `commands.rs` runs commands,
+//! `content.rs` finds the end of a message, `answers.rs` does what the driver decided, and `replies.rs` holds what is
+//! said.
 
+mod answers;
 mod commands;
 mod config;
 mod content;
 mod event;
+mod octets;
 mod replies;
 pub mod transitions;
 
@@ -19,10 +22,10 @@ pub use config::{BareNewline, Config, Connection, HelloName, LongLine, SessionCo
 pub use event::{Answer, Event, XClient};
 pub use transitions::State;
 
-use crate::command::{self, Verb};
-use crate::{base64, reply};
-use content::{Content, Fault};
-use mail::{Envelope, Protocol, Recipient, Reply, ReplyClass, ReversePath};
+use crate::reply;
+use answers::Verdict;
+use content::Content;
+use mail::{EnhancedStatusCode, Envelope, Protocol, Recipient, Reply, ReplyClass, ReversePath};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use transitions::Move;
@@ -164,7 +167,7 @@ impl Server {
             return self.boundary();
         };
         // RFC 2034 §4: nothing is negotiated yet, so the greeting has no enhanced code.
-        reply::write(&Reply { enhanced: None, ..greeting.clone() }, &mut self.output);
+        reply::write_with(&greeting, None, &mut self.output);
         match greeting.class() {
             ReplyClass::Completed => self.go(Move::Greet),
             ReplyClass::Permanent if greeting.code.get() != 521 => self.go(Move::Refuse),
@@ -352,6 +355,11 @@ impl Server {
     /// The client sent something before it was greeted.
     pub fn talked_early(&self) -> bool {
         self.talked_early
+    }
+
+    /// Until when a client that made mistakes is made to wait: nothing is taken before then.
+    pub fn held_until(&self) -> Option<Instant> {
+        self.held_until
     }
 
     /// Wrong commands so far.
@@ -801,9 +809,20 @@ impl Server {
         self.output.extend_from_slice(b"\r\n");
     }
 
+    /// A reply of the driver's. It gets an enhanced code if it has none: after EHLO each has one (RFC 2034 §4).
+    fn say_given(&mut self, reply: &Reply) {
+        let general = match reply.class() {
+            ReplyClass::Completed => Some(EnhancedStatusCode::new(2, 0, 0)),
+            ReplyClass::Intermediate => None,
+            ReplyClass::Transient => Some(EnhancedStatusCode::new(4, 0, 0)),
+            ReplyClass::Permanent => Some(EnhancedStatusCode::new(5, 0, 0)),
+        };
+        reply::write_with(reply, reply.enhanced.or(general), &mut self.output);
+    }
+
     fn say_or(&mut self, reply: &Option<Reply>, usual: &'static str) {
         match reply {
-            Some(reply) => reply::write(reply, &mut self.output),
+            Some(reply) => self.say_given(reply),
             None => self.say(usual),
         }
     }
@@ -827,38 +846,5 @@ impl Server {
 
     fn refused(&mut self) {
         self.refusals += 1;
-    }
-}
-
-/// An answer to a command, taken apart.
-struct Verdict {
-    accepted: bool,
-    reply: Option<Reply>,
-    close: bool,
-}
-
-impl Verdict {
-    fn of(answer: Answer) -> Self {
-        let (reply, close) = match answer {
-            Answer::Accept => return Self { accepted: true, reply: None, close: false },
-            Answer::Reply(reply) => {
-                let close = reply.code.get() == 421;
-                (reply, close)
-            }
-            Answer::Close(reply) => (reply, true),
-            other => panic!("a command was asked about, and {other:?} answered"),
-        };
-        let accepted = matches!(reply.class(), ReplyClass::Completed | ReplyClass::Intermediate);
-        Self { accepted, reply: Some(reply), close }
-    }
-}
-
-fn fault_reply(fault: Fault) -> &'static str {
-    match fault {
-        Fault::BareNewline => replies::BARE_NEWLINE,
-        Fault::LongLine => replies::LONG_LINE,
-        Fault::HeaderSize => replies::HEADER_TOO_BIG,
-        Fault::HeaderCount => replies::TOO_MANY_FIELDS,
-        Fault::TooBig => replies::TOO_BIG,
     }
 }

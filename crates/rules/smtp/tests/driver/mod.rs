@@ -15,7 +15,8 @@
 //!
 //! `C 5x:` and `S 5x:` repeat the line. Escapes: `\r \n \0 \t \\ \xNN`, and `\{text*n}` for n times the text.
 //!
-//! The driver's answers depend on names: `refused@` gets 5yz at MAIL or RCPT, `deferred@` 4yz, `banned@` 421;
+//! The driver's answers depend on names: `refused@` gets 5yz at MAIL or RCPT, `deferred@` 4yz, `banned@` 421,
+//! `bare@` a reply without enhanced code;
 //! `full@` gets 452 after the content under LMTP; content with `REJECT` gets 554.
 
 use settings::Size;
@@ -27,6 +28,8 @@ pub use mail::Reply;
 
 pub struct Script {
     pub name: String,
+    /// The comment lines.
+    pub about: String,
     pub config: Config,
     pub connection: Connection,
     greeting: Option<Reply>,
@@ -68,6 +71,7 @@ pub enum Cut {
 pub fn parse(name: &str, text: &str) -> Script {
     let mut script = Script {
         name: name.into(),
+        about: text.lines().filter(|line| line.starts_with('#')).collect(),
         config: Config::default(),
         connection: Connection::default(),
         greeting: None,
@@ -166,6 +170,7 @@ impl Script {
 
     /// Runs the dialogue; says where it goes another way.
     pub fn run(&self, cut: Cut) -> Result<(), String> {
+        #[expect(clippy::disallowed_methods, reason = "tests need some moment to begin with")]
         let start = Instant::now();
         let mut driver = Driver::new(self, start);
         let mut at = 0;
@@ -368,6 +373,7 @@ fn by_name(path: &str) -> Answer {
     match path.split('@').next().unwrap_or_default() {
         "refused" => Answer::Reply(Reply::new(550, (5, 1, 1), "refused")),
         "deferred" => Answer::Reply(Reply::new(450, (4, 2, 0), "later")),
+        "bare" => Answer::Reply(Reply::bare(451, "no enhanced code")),
         "banned" => Answer::Reply(Reply::new(421, (4, 7, 0), "go away")),
         _ => Answer::Accept,
     }
