@@ -6,7 +6,7 @@ use crate::data;
 use crate::parameter::{MailParameters, RcptParameters};
 use crate::path;
 use crate::reply;
-use crate::server::{Answer, BareNewline, Config, Connection, Event, LongLine, Server, State, SessionConfig};
+use crate::server::{Answer, BareNewline, Config, Connection, Event, LongLine, Server, SessionConfig, State};
 use mail::{BodyType, Domain, Reply};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -116,7 +116,7 @@ pub fn session(input: &[u8]) {
         let taken = server.receive(now, piece);
         assert!(taken <= piece.len());
         rest = &rest[taken..];
-        let obeyed = obey(&mut server, now);
+        let obeyed = obey(&mut server, now, &mut Vec::new());
         assert!(server.output().len() <= config.session.output_max.len() as usize + 4096, "output has a bound");
         let line_end = server.output().ends_with(b"\r\n") || server.output().is_empty();
         assert!(line_end && server.output().is_ascii());
@@ -150,7 +150,8 @@ pub fn segments(input: &[u8]) {
 
 /// All that is said to `octets`, and the contents handed over.
 fn converse(choices: u8, octets: &[u8], piece: usize) -> (Vec<u8>, Vec<Vec<u8>>) {
-    let config = Config { output_max: usize::MAX, ..config_of(choices) };
+    let mut config = config_of(choices);
+    config.session.output_max = settings::Size(u64::MAX);
     let connection = Connection {
         tls: true,
         lmtp: choices & 32 != 0,

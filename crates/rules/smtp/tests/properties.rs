@@ -102,7 +102,8 @@ proptest! {
         #[derive(Clone, Copy, Debug, PartialEq)]
         enum Model { Start, Ready, Mail, Rcpt, Chunks }
         let now = start();
-        let config = Config { errors_max: u32::MAX, errors_prompt_max: u32::MAX, ..Config::default() };
+        let mut config = Config::default();
+        (config.session.errors_max, config.session.errors_prompt_max) = (u32::MAX, u32::MAX);
         let mut server = Server::new(Arc::new(config), Connection::default(), now);
         server.greet(now, None);
         server.output().clear();
@@ -221,7 +222,7 @@ fn client_that_never_reads_replies() {
     }
     assert_eq!(server_took, 0, "it is read no more");
     assert_eq!(server.receive(now, &input), 0);
-    assert!(server.output().len() < Config::default().output_max + 1024);
+    assert!(server.output().len() < Config::default().session.output_max.len() as usize + 1024);
     let deadline = server.wake_at().expect("a deadline");
     assert!(deadline <= now + Duration::from_secs(300));
     server.wake(deadline);

@@ -133,7 +133,7 @@ impl Server {
         self.auth_failures += 1;
         if close || reply.code.get() == 421 {
             self.close();
-        } else if self.auth_failures >= self.config.auth_failures_max {
+        } else if self.auth_failures >= self.config.session.auth_failures_max {
             self.close_with(replies::TOO_MANY_AUTH_FAILURES);
         }
     }

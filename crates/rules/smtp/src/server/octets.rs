@@ -63,11 +63,11 @@ impl Server {
                 .eq(AUTH.iter().copied())
         };
         if self.state == State::Auth
-            || (self.line.len() + input.len() > self.config.command_line_max && begins_with_auth())
+            || (self.line.len() + input.len() > self.config.session.command_line_max && begins_with_auth())
         {
-            self.config.auth_line_max
+            self.config.session.auth_line_max
         } else {
-            self.config.command_line_max
+            self.config.session.command_line_max
         }
     }
 
@@ -96,7 +96,7 @@ impl Server {
     }
 
     fn check_discarded(&mut self, count: u64) {
-        if count > self.config.command_line_discard_max && self.state != State::Closed {
+        if count > self.config.session.command_line_discard_max.bytes() && self.state != State::Closed {
             self.close_with(replies::ENDLESS_LINE);
         }
     }
@@ -117,7 +117,7 @@ impl Server {
     }
 
     pub(super) fn receive_data(&mut self, now: Instant, input: &[u8]) -> usize {
-        let (taken, ended) = self.content.data(&self.config, input);
+        let (taken, ended) = self.content.data(&self.config.session, input);
         self.content_came(now, taken);
         if ended {
             self.reading = Reading::Line;
@@ -131,9 +131,9 @@ impl Server {
     pub(super) fn receive_chunk(&mut self, now: Instant, input: &[u8], left: u64, last: bool) -> usize {
         let taken = usize::try_from(left).map_or(input.len(), |left| left.min(input.len()));
         if self.envelope.body == BodyType::BinaryMime {
-            self.content.binary_chunk(&self.config, &input[..taken]);
+            self.content.binary_chunk(&self.config.session, &input[..taken]);
         } else {
-            self.content.chunk(&self.config, &input[..taken]);
+            self.content.chunk(&self.config.session, &input[..taken]);
         }
         self.content_came(now, taken);
         let left = left - taken as u64;
@@ -147,7 +147,7 @@ impl Server {
     pub(super) fn chunk_ended(&mut self, last: bool) {
         self.reading = Reading::Line;
         if last {
-            self.content.end_chunks(&self.config);
+            self.content.end_chunks(&self.config.session);
             self.content_ended();
         } else if let Some(fault) = self.content.fault() {
             self.say(fault_reply(fault));
@@ -184,7 +184,12 @@ impl Server {
     }
 
     fn check_overrun(&mut self) {
-        let most = self.config.message_size_max.saturating_add(self.config.message_overrun_max);
+        let most = self
+            .config
+            .session
+            .message_size_max
+            .bytes()
+            .saturating_add(self.config.session.message_overrun_max.bytes());
         if self.content.arrived() > most {
             self.close_with(replies::TOO_BIG_CLOSING);
         }

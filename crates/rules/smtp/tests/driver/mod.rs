@@ -19,7 +19,8 @@
 //! `bare@` a reply without enhanced code;
 //! `full@` gets 452 after the content under LMTP; content with `REJECT` gets 554.
 
-use settings::Size;
+#![allow(dead_code)] // Two test binaries share this, and each uses a part.
+
 use smtp::server::{Answer, BareNewline, Config, Connection, Event, HelloName, LongLine, Server};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -117,10 +118,10 @@ impl Script {
         match key {
             "hostname" => self.config.hostname = value.parse().expect("a domain"),
             "command_line_max" => config.command_line_max = number() as usize,
-            "command_line_discard_max" => config.command_line_discard_max = Size(number()),
-            "message_size_max" => config.message_size_max = Size(number()),
-            "message_overrun_max" => config.message_overrun_max = Size(number()),
-            "header_size_max" => config.header_size_max = Size(number()),
+            "command_line_discard_max" => config.command_line_discard_max = settings::Size(number()),
+            "message_size_max" => config.message_size_max = settings::Size(number()),
+            "message_overrun_max" => config.message_overrun_max = settings::Size(number()),
+            "header_size_max" => config.header_size_max = settings::Size(number()),
             "header_count_max" => config.header_count_max = number() as u32,
             "recipients_max" => config.recipients_max = number() as u32,
             "transactions_max" => config.transactions_max = number() as u32,
