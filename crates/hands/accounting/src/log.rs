@@ -121,11 +121,11 @@ impl Log {
 
     /// Hands everything to the system, compressed data cut so that all of it can be read.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
-        if let Some(segment) = self.segment.as_mut().filter(|_| !self.closing) {
-            if let Some(encoder) = &mut segment.encoder {
-                encoder.flush()?;
-                self.pending.append(encoder.get_mut());
-            }
+        if let Some(segment) = self.segment.as_mut().filter(|_| !self.closing)
+            && let Some(encoder) = &mut segment.encoder
+        {
+            encoder.flush()?;
+            self.pending.append(encoder.get_mut());
         }
         self.drain()?;
         match &mut self.segment {
@@ -188,10 +188,10 @@ impl Log {
             self.closing = true;
         }
         self.drain()?;
-        if let Some(segment) = &mut self.segment {
-            if self.limits.sync {
-                segment.file.sync()?;
-            }
+        if let Some(segment) = &mut self.segment
+            && self.limits.sync
+        {
+            segment.file.sync()?;
         }
         self.segment = None;
         self.closing = false;

@@ -107,16 +107,19 @@ impl Recorder {
             return Err(error);
         }
         let mut files = self.0.files.write().unwrap_or_else(PoisonError::into_inner);
-        let mut next: Vec<Arc<Shared>> = Vec::with_capacity(config.files.len());
+        let mut next: Vec<Arc<Shared>> = Vec::with_capacity(config.file.len());
         let mut started: Vec<Arc<Shared>> = Vec::new();
         // A path has one writer at a time: the old one ends before the new one begins.
-        let leaving: Vec<Arc<Shared>> =
-            files.iter().filter(|old| !config.files.contains(&old.config)).cloned().collect();
+        let leaving: Vec<Arc<Shared>> = files
+            .iter()
+            .filter(|old| !config.file.values().any(|file| *file == old.config))
+            .cloned()
+            .collect();
         let deadline = Instant::now() + CLOSE_TIME;
         for old in &leaving {
             old.close(deadline);
         }
-        for (n, file) in config.files.iter().enumerate() {
+        for (name, file) in &config.file {
             if let Some(same) = files.iter().find(|old| old.config == *file) {
                 next.push(Arc::clone(same));
                 continue;
@@ -131,7 +134,8 @@ impl Recorder {
                 }
                 Err(error) => {
                     started.iter().for_each(|shared| shared.close(deadline));
-                    return Err(ConfigError { file: Some(n), setting: "path", problem: error.to_string() });
+                    let file = Some(name.clone());
+                    return Err(ConfigError { file, setting: "path", problem: error.to_string() });
                 }
             }
         }
@@ -140,7 +144,7 @@ impl Recorder {
         *files = next.into();
         drop(files);
         let mut recent = self.recent_lock();
-        (recent.max, recent.max_octets) = (config.recent_max, config.recent_max_octets);
+        (recent.max, recent.max_octets) = (config.recent_max, config.recent_max_octets.len());
         Ok(())
     }
 
@@ -228,7 +232,9 @@ impl Recorder {
         let stats = move || weak.upgrade().map(|inner| Recorder(inner).stats()).unwrap_or_default();
         let by_file = move |pick: fn(&FileStats) -> u64| {
             let stats = stats.clone();
-            move || stats().iter().map(|file| (file.path.display().to_string(), pick(file))).collect::<Vec<_>>()
+            move || {
+                stats().iter().map(|file| (file.path.display().to_string(), pick(file))).collect::<Vec<_>>()
+            }
         };
         let counter = |name, help, pick| metrics.labelled_counter_source(name, help, "file", by_file(pick));
         counter("accounting_written", "Records written", |file| file.written);
@@ -240,10 +246,15 @@ impl Recorder {
         metrics.labelled_gauge_source("accounting_queued", "Records waiting for the disk", "file", as_gauge);
         let weak = Arc::downgrade(&self.0);
         let retired = move || {
-            let of = |inner: Arc<Inner>| *inner.retired_dropped.lock().unwrap_or_else(PoisonError::into_inner);
+            let of =
+                |inner: Arc<Inner>| *inner.retired_dropped.lock().unwrap_or_else(PoisonError::into_inner);
             weak.upgrade().map_or(0, of)
         };
-        metrics.counter_source("accounting_retired_dropped", "Left out by files no longer configured", retired);
+        metrics.counter_source(
+            "accounting_retired_dropped",
+            "Left out by files no longer configured",
+            retired,
+        );
     }
 }
 

@@ -180,7 +180,8 @@ impl Shared {
                 LINGER.min(left.unwrap_or(LINGER))
             };
             let collecting = !queue.records.is_empty();
-            let (guard, timeout) = self.work.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner);
+            let (guard, timeout) =
+                self.work.wait_timeout(queue, wait).unwrap_or_else(PoisonError::into_inner);
             queue = guard;
             lingered = collecting && timeout.timed_out();
             queue.idle = false;
@@ -230,10 +231,10 @@ pub(crate) fn start(config: FileConfig, files: Arc<dyn Files>) -> io::Result<Arc
     }
     let limits = LogLimits {
         compression_level: config.compression_level,
-        max_size: config.max_size,
+        max_size: config.max_size.bytes(),
         max_age: config.max_age,
         delete_after: config.delete_after,
-        total_max_octets: config.total_max_octets,
+        total_max_octets: config.total_max_octets.bytes(),
         sync: config.sync,
     };
     let log = Log::new(files, config.current_path(), limits, header);
