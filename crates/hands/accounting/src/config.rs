@@ -3,122 +3,110 @@
 use crate::csv::CsvLayout;
 use crate::json::JsonLayout;
 use crate::record::Kind;
+use settings::{Key, Node, Place, Problems, Setting, Size, Value};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Records of what became of every recipient.
-#[derive(Clone, Debug, PartialEq)]
-pub struct AccountingConfig {
-    /// Files written side by side, each with its own choice of records and fields. At most 16.
-    pub files: Vec<FileConfig>,
-    /// Records kept in memory, so that a message's last events can be shown. At most 1,000,000.
-    pub recent_max: usize,
-    /// Octets of memory those records may hold on to, messages with many recipients weighed with all of them.
-    pub recent_max_octets: usize,
+const fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
 }
 
-impl Default for AccountingConfig {
-    fn default() -> Self {
-        Self { files: Vec::new(), recent_max: 4_096, recent_max_octets: 4 * 1024 * 1024 }
+settings::table! {
+    /// Records of what became of every recipient.
+    #[derive(Eq)]
+    #[check(AccountingConfig::check_at)]
+    pub struct AccountingConfig {
+        /// Files written side by side, by a name of the operator's choice, each with its own choice of records
+        /// and fields. At most 16.
+        pub file: BTreeMap<String, FileConfig> = BTreeMap::new(),
+        /// Records kept in memory, so that a message's last events can be shown.
+        #[in(0..=1_000_000)]
+        pub recent_max: usize = 4_096,
+        /// Memory those records may hold on to, messages with many recipients weighed with all of them.
+        pub recent_max_octets: Size = Size::mib(4),
     }
 }
 
-/// The form of a file.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// One JSON object a line, ended with LF; `docs/accounting.md` lists the fields.
-    #[default]
-    JsonLines,
-    /// PowerMTA's CSV: a header line, CRLF, types d, b, t and r.
-    Csv,
+settings::words! {
+    /// The form of a file.
+    pub enum Format {
+        /// One JSON object a line, ended with LF; `docs/accounting.md` lists the fields.
+        JsonLines,
+        /// PowerMTA's CSV: a header line, CRLF, types d, b, t and r.
+        Csv,
+    }
 }
 
-/// What to do with a record when the file's queue is full, because the disk is slow or full.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum WhenFull {
-    /// Leave the record out and count it. Mail never waits for a log.
-    #[default]
-    Drop,
-    /// Wait up to `block_timeout` for room, once until room comes again; then leave out and count. The waiting
-    /// holds one worker of the server, so intake and delivery slow down with the disk.
-    Block,
+settings::words! {
+    /// What to do with a record when the file's queue is full, because the disk is slow or full.
+    pub enum WhenFull {
+        /// Leave the record out and count it. Mail never waits for a log.
+        Drop,
+        /// Wait up to `block_timeout` for room, once until room comes again; then leave out and count. The waiting
+        /// holds one worker of the server, so intake and delivery slow down with the disk.
+        Block,
+    }
 }
 
-/// One accounting file.
-#[derive(Clone, Debug, PartialEq)]
-pub struct FileConfig {
-    /// The file written to now. Filled segments lie beside it as `NAME-YYYY-MM-DD-NNNN.EXT`, day and number in
-    /// UTC; with compression `.zst` is appended to both.
-    pub path: PathBuf,
-    /// Its form.
-    pub format: Format,
-    /// zstd level, 1 to 19; 0 writes plain text. Level 1 costs about a microsecond a record.
-    pub compression_level: i32,
-    /// Which records; empty means all that the format has a form for.
-    pub records: Vec<Kind>,
-    /// Which fields or columns, for every kind; empty means the format's own choice.
-    pub fields: Vec<String>,
-    /// Fields of single kinds, in place of `fields`.
-    pub record_fields: Vec<(Kind, Vec<String>)>,
-    /// CSV times as `2026-03-01 10:00:05+0000`; otherwise as seconds since 1970.
-    pub iso_times: bool,
-    /// The text of the CSV column `userString`.
-    pub user_string: String,
-    /// Octets in a segment before the next is begun. At least 4,096.
-    pub max_size: u64,
-    /// Time before the next segment is begun. At least a second.
-    pub max_age: Duration,
-    /// How long a filled segment is kept.
-    pub delete_after: Duration,
-    /// Octets of all filled segments together; the oldest go first.
-    pub total_max_octets: u64,
-    /// Records waiting for the disk. At 500 octets a record, the default holds 2 seconds of 30,000 messages/s.
-    pub queue_max: usize,
-    /// When that many wait.
-    pub when_full: WhenFull,
-    /// Longest wait under `when_full = block`.
-    pub block_timeout: Duration,
-    /// Longest time a record stays in memory before it is handed to the system: what a crash of this process
-    /// can lose.
-    pub flush_interval: Duration,
-    /// Pause before a failed write is tried again.
-    pub retry_interval: Duration,
-    /// Ask the disk to make a segment durable at each flush. Without it, a power loss takes what the system had
-    /// not yet written.
-    pub sync: bool,
-}
-
-impl Default for FileConfig {
-    fn default() -> Self {
-        Self {
-            path: PathBuf::from("records.jsonl"),
-            format: Format::JsonLines,
-            compression_level: 0,
-            records: Vec::new(),
-            fields: Vec::new(),
-            record_fields: Vec::new(),
-            iso_times: true,
-            user_string: String::new(),
-            max_size: 250_000_000,
-            max_age: Duration::from_secs(86_400),
-            delete_after: Duration::from_secs(8 * 86_400),
-            total_max_octets: 20_000_000_000,
-            queue_max: 65_536,
-            when_full: WhenFull::Drop,
-            block_timeout: Duration::from_secs(1),
-            flush_interval: Duration::from_secs(1),
-            retry_interval: Duration::from_secs(5),
-            sync: false,
-        }
+settings::table! {
+    /// One accounting file.
+    #[derive(Eq)]
+    pub struct FileConfig {
+        /// The file written to now. Filled segments lie beside it as `NAME-YYYY-MM-DD-NNNN.EXT`, day and number
+        /// in UTC; with compression `.zst` is appended to both.
+        pub path: PathBuf,
+        /// Its form.
+        pub format: Format = Format::JsonLines,
+        /// zstd level; 0 writes plain text. Level 1 costs about a microsecond a record.
+        #[in(0..=19)]
+        pub compression_level: i32 = 0,
+        /// Which records; empty means all that the format has a form for.
+        pub records: Vec<Kind> = Vec::new(),
+        /// Which fields or columns, for every kind; empty means the format's own choice.
+        pub fields: Vec<String> = Vec::new(),
+        /// Fields of single kinds, in place of `fields`: `record_fields.bounced = ["time", "recipient"]`.
+        pub record_fields: BTreeMap<String, Vec<String>> = BTreeMap::new(),
+        /// CSV times as `2026-03-01 10:00:05+0000`; otherwise as seconds since 1970.
+        pub iso_times: bool = true,
+        /// The text of the CSV column `userString`.
+        pub user_string: String = String::new(),
+        /// Octets in a segment before the next is begun.
+        #[in(4KiB..)]
+        pub max_size: Size = Size(250_000_000),
+        /// Time before the next segment is begun.
+        #[in(1s..)]
+        pub max_age: Duration = seconds(86_400),
+        /// How long a filled segment is kept.
+        pub delete_after: Duration = seconds(8 * 86_400),
+        /// Octets of all filled segments together; the oldest go first.
+        pub total_max_octets: Size = Size(20_000_000_000),
+        /// Records waiting for the disk. At 500 octets a record, the default holds 2 seconds of 30,000 messages/s.
+        #[in(1..=10_000_000)]
+        pub queue_max: usize = 65_536,
+        /// When that many wait.
+        pub when_full: WhenFull = WhenFull::Drop,
+        /// Longest wait under `when_full = "block"`.
+        #[in(0s..=1m)]
+        pub block_timeout: Duration = seconds(1),
+        /// Longest time a record stays in memory before it is handed to the system: what a crash of this process
+        /// can lose.
+        #[in(0s..=1h)]
+        pub flush_interval: Duration = seconds(1),
+        /// Pause before a failed write is tried again.
+        pub retry_interval: Duration = seconds(5),
+        /// Ask the disk to make a segment durable at each flush. Without it, a power loss takes what the system
+        /// had not yet written.
+        pub sync: bool = false,
     }
 }
 
 /// A setting of accounting that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Which of [`AccountingConfig::files`], if it is about one.
-    pub file: Option<usize>,
+    /// The name of the one of [`AccountingConfig::file`] that it is about, if it is about one.
+    pub file: Option<String>,
     /// The setting's name.
     pub setting: &'static str,
     /// What is wrong with it.
@@ -127,9 +115,9 @@ pub struct ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.file {
-            Some(n) => write!(f, "accounting file {}: {}: {}", n + 1, self.setting, self.problem),
-            None => write!(f, "accounting: {}: {}", self.setting, self.problem),
+        match &self.file {
+            Some(name) => write!(f, "accounting.file.{name}.{}: {}", self.setting, self.problem),
+            None => write!(f, "accounting.{}: {}", self.setting, self.problem),
         }
     }
 }
@@ -140,29 +128,51 @@ impl std::error::Error for ConfigError {}
 const FILES_MAX: usize = 16;
 
 impl AccountingConfig {
-    /// Every mistake in it.
+    /// Every mistake in it that the bounds of single settings do not show.
     pub fn check(&self) -> Vec<ConfigError> {
         let mut errors = Vec::new();
-        let mut add = |file, setting, problem: String| errors.push(ConfigError { file, setting, problem });
-        if self.files.len() > FILES_MAX {
-            add(None, "files", format!("{} files; at most {FILES_MAX}", self.files.len()));
+        let mut add = |file: Option<&String>, setting, problem: String| {
+            errors.push(ConfigError { file: file.cloned(), setting, problem });
+        };
+        if self.file.len() > FILES_MAX {
+            add(None, "file", format!("{} files; at most {FILES_MAX}", self.file.len()));
         }
-        if self.recent_max > 1_000_000 {
-            add(None, "recent_max", format!("{} is above 1000000", self.recent_max));
-        }
-        for (n, file) in self.files.iter().enumerate() {
+        let mut paths = BTreeMap::new();
+        for (name, file) in &self.file {
             for (setting, problem) in file.problems() {
-                add(Some(n), setting, problem);
+                add(Some(name), setting, problem);
             }
-            if self.files[..n].iter().any(|other| other.current_path() == file.current_path()) {
-                add(Some(n), "path", format!("{} is written to by an earlier file", file.path.display()));
+            if let Some(other) = paths.insert(file.current_path(), name) {
+                add(Some(name), "path", format!("{} is written to by `{other}` too", file.path.display()));
             }
         }
         errors
     }
+
+    /// The same where the settings stand.
+    fn check_at(&self, node: &Node, problems: &mut Problems) {
+        for error in self.check() {
+            // Step by step, since the name of a file may hold a dot, which `at` would split.
+            let mut table = node;
+            for step in error.file.iter().flat_map(|name| ["file", name.as_str()]) {
+                table = table.child(step).unwrap_or(table);
+            }
+            problems.error(table.at(error.setting), error.to_string());
+        }
+    }
 }
 
 impl FileConfig {
+    /// A file at a path, everything else as it is by default.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        let place = Place::whole(0);
+        let key = Key { name: "path".into(), place };
+        let entry = (key, Node::new(Value::String("file".into()), place));
+        let table = Node::new(Value::Table(vec![entry]), place);
+        let read = Self::read(&table, &mut Problems::new()).expect("only the path has no default");
+        Self { path: path.into(), ..read }
+    }
+
     /// Where the segment being written lies.
     pub fn current_path(&self) -> PathBuf {
         let mut path = self.path.clone().into_os_string();
@@ -174,11 +184,6 @@ impl FileConfig {
 
     fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
-        let mut must = |holds: bool, setting, problem: &str| {
-            if !holds {
-                problems.push((setting, problem.to_owned()));
-            }
-        };
         let name = self.path.file_name().and_then(|name| name.to_str());
         must(name.is_some_and(|name| !name.starts_with('.')), "path", "not the path of a file");
         must((0..=19).contains(&self.compression_level), "compression_level", "not within 0 to 19");
@@ -205,14 +210,55 @@ impl FileConfig {
             (false, _) => self.records.clone(),
             (true, Format::JsonLines) => Kind::ALL.to_vec(),
             (true, Format::Csv) => {
-                Kind::ALL.into_iter().filter(|kind| crate::csv::type_letter(*kind).is_some()).collect()
+                Kind::ALL.iter().copied().filter(|kind| crate::csv::type_letter(*kind).is_some()).collect()
             }
         }
     }
 
     /// The fields chosen for a kind, empty for the format's own choice.
     pub(crate) fn fields_of(&self, kind: Kind) -> &[String] {
-        let own = self.record_fields.iter().find(|(of, _)| *of == kind);
-        own.map_or(&self.fields, |(_, fields)| fields)
+        self.record_fields.get(kind.as_str()).unwrap_or(&self.fields)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tables_are_sound() {
+        assert_eq!(settings::mistakes(&AccountingConfig::schema()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn mistakes_are_found_across_settings() {
+        let mut config = AccountingConfig::default();
+        config.file.insert("a".into(), FileConfig::at("x.csv"));
+        assert_eq!(config.check(), []);
+        config.file.insert("b".into(), FileConfig { fields: vec!["nme".into()], ..FileConfig::at("x.csv") });
+        let kinds = BTreeMap::from([("bounce".into(), vec![])]);
+        config.file.insert("c".into(), FileConfig { record_fields: kinds, ..FileConfig::at("y.csv") });
+        let found: Vec<String> = config.check().iter().map(ConfigError::to_string).collect();
+        assert_eq!(
+            found,
+            [
+                "accounting.file.b.fields: no field is called \"nme\"",
+                "accounting.file.b.path: x.csv is written to by `a` too",
+                "accounting.file.c.record_fields: no record is called \"bounce\"",
+            ]
+        );
+
+        let table = |entries: Vec<(&str, Node)>| {
+            let key = |name: &str| Key { name: name.into(), place: Place::whole(0) };
+            let entries = entries.into_iter().map(|(name, node)| (key(name), node)).collect();
+            Node::new(Value::Table(entries), Place::whole(0))
+        };
+        let text = |text: &str, at| Node::new(Value::String(text.into()), Place::new(0, at, at + 1));
+        let file = table(vec![("path", text(".hidden", 7))]);
+        let node = table(vec![("file", table(vec![("a.b", file)]))]);
+        let mut problems = Problems::new();
+        assert_eq!(AccountingConfig::read(&node, &mut problems), None);
+        let problem = problems.iter().next().expect("one problem");
+        assert_eq!(problem.place, Place::new(0, 7, 8));
     }
 }

@@ -63,7 +63,7 @@ impl JsonLayout {
     /// The layout a file asks for, or the setting at fault and why.
     pub(crate) fn new(config: &FileConfig) -> Result<Self, (&'static str, String)> {
         let mut masks = [u64::MAX; Kind::ALL.len()];
-        for kind in Kind::ALL {
+        for &kind in Kind::ALL {
             let names = config.fields_of(kind);
             if names.is_empty() {
                 continue;

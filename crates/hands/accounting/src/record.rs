@@ -5,53 +5,35 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// What happened to a recipient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
-    /// Accepted: durable and answered with 250.
-    Received,
-    /// The next hop took responsibility.
-    Delivered,
-    /// Not now; it stays queued.
-    Deferred,
-    /// Never.
-    Bounced,
-    /// Not in time.
-    Expired,
-    /// Dropped by an order or rule that says so.
-    Discarded,
-    /// Refused before it was accepted; never part of the sum of accepted mail.
-    Rejected,
+settings::words! {
+    /// What happened to a recipient. In the order in which they are counted.
+    pub enum Kind {
+        /// Accepted: durable and answered with 250.
+        Received,
+        /// The next hop took responsibility.
+        Delivered,
+        /// Not now; it stays queued.
+        Deferred,
+        /// Never.
+        Bounced,
+        /// Not in time.
+        Expired,
+        /// Dropped by an order or rule that says so.
+        Discarded,
+        /// Refused before it was accepted; never part of the sum of accepted mail.
+        Rejected,
+    }
 }
 
 impl Kind {
-    /// Every kind, in the order in which they are counted.
-    pub const ALL: [Self; 7] = [
-        Self::Received,
-        Self::Delivered,
-        Self::Deferred,
-        Self::Bounced,
-        Self::Expired,
-        Self::Discarded,
-        Self::Rejected,
-    ];
-
     /// The word for it, as files and configuration have it.
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Received => "received",
-            Self::Delivered => "delivered",
-            Self::Deferred => "deferred",
-            Self::Bounced => "bounced",
-            Self::Expired => "expired",
-            Self::Discarded => "discarded",
-            Self::Rejected => "rejected",
-        }
+        self.word()
     }
 
     /// Reads the word.
     pub fn parse(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+        Self::ALL.iter().copied().find(|kind| kind.as_str() == word)
     }
 }
 

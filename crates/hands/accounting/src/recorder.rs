@@ -161,7 +161,7 @@ impl Recorder {
         retired.extend(leaving.into_iter().map(Arc::clone));
         drop(retired);
         let mut recent = self.recent_lock();
-        (recent.max, recent.max_octets) = (config.recent_max, config.recent_max_octets);
+        (recent.max, recent.max_octets) = (config.recent_max, config.recent_max_octets.len());
         Ok(())
     }
 

@@ -243,10 +243,10 @@ pub(crate) fn start(
     }
     let limits = LogLimits {
         compression_level: config.compression_level,
-        max_size: config.max_size,
+        max_size: config.max_size.bytes(),
         max_age: config.max_age,
         delete_after: config.delete_after,
-        total_max_octets: config.total_max_octets,
+        total_max_octets: config.total_max_octets.bytes(),
         sync: config.sync,
     };
     let log = Log::new(files, config.current_path(), limits, header);
