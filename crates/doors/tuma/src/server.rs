@@ -161,7 +161,7 @@ fn delivery_settings(root: &Root) -> Result<delivery::Settings> {
             v4: root.delivery.source_v4,
             v6: root.delivery.source_v6,
         },
-        hot_bytes_max: memory::budget(root.server.memory_max.len()) / 16,
+        hot_bytes_max: memory::budget(root.server.memory_max.bytes()) / 16,
         delivery: root.delivery.clone(),
     })
 }
@@ -173,8 +173,8 @@ fn destinations(root: &Root, listening: &[SocketAddr]) -> Result<Destinations> {
 }
 
 fn reception_budget(root: &Root) -> u64 {
-    match root.reception.messages_in_memory_max.len() {
-        0 => memory::budget(root.server.memory_max.len()) / 4,
+    match root.reception.messages_in_memory_max.bytes() {
+        0 => memory::budget(root.server.memory_max.bytes()) / 4,
         set => set,
     }
 }
@@ -309,7 +309,7 @@ impl Server {
 
     /// The memory budget as configured; 0 is by default.
     pub fn memory_max(&self) -> u64 {
-        self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner).server.memory_max.len()
+        self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner).server.memory_max.bytes()
     }
 
     /// How long a stop waits.

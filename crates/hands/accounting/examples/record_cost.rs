@@ -98,7 +98,7 @@ fn main() {
         path: folder.join(name),
         when_full: WhenFull::Block,
         block_timeout: Duration::from_secs(30),
-        ..FileConfig::default()
+        ..FileConfig::at("records.jsonl")
     };
     run("no file", vec![]);
     run("JSON lines", vec![file("plain.jsonl")]);

@@ -132,10 +132,10 @@ impl Recorder {
         let _one_at_a_time = self.0.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let files = self.files();
         let leaving: Vec<&Arc<Shared>> =
-            files.iter().filter(|old| !config.files.contains(&old.config)).collect();
-        let mut next: Vec<Arc<Shared>> = Vec::with_capacity(config.files.len());
+            files.iter().filter(|old| !config.file.values().any(|file| *file == old.config)).collect();
+        let mut next: Vec<Arc<Shared>> = Vec::with_capacity(config.file.len());
         let mut started: Vec<Arc<Shared>> = Vec::new();
-        for (n, file) in config.files.iter().enumerate() {
+        for (name, file) in &config.file {
             if let Some(same) = files.iter().find(|old| old.config == *file) {
                 next.push(Arc::clone(same));
                 continue;
@@ -149,7 +149,7 @@ impl Recorder {
                 }
                 Err(error) => {
                     started.iter().for_each(|shared| shared.close(Instant::now()));
-                    return Err(ConfigError { file: Some(n), setting: "path", problem: error.to_string() });
+                    return Err(ConfigError { file: Some(name.clone()), setting: "path", problem: error.to_string() });
                 }
             }
         }

@@ -70,7 +70,7 @@ fn delivered(message: &Arc<Message>, index: u32) -> Record {
 }
 
 fn one_file(file: FileConfig) -> AccountingConfig {
-    AccountingConfig { files: vec![file], ..AccountingConfig::default() }
+    AccountingConfig { file: [("test".to_owned(), file)].into(), ..AccountingConfig::default() }
 }
 
 fn open(config: &AccountingConfig) -> Recorder {
@@ -100,7 +100,7 @@ fn csv_as_powermta_writes_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("acct.csv");
     let recorder =
-        open(&one_file(FileConfig { path: path.clone(), format: Format::Csv, ..FileConfig::default() }));
+        open(&one_file(FileConfig { format: Format::Csv, ..FileConfig::at(path.clone()) }));
     let message = message(1);
     recorder.record_many(vec![
         Record::new(Kind::Received, UnixMillis(1_772_359_204_000), &message, 0),
@@ -127,7 +127,7 @@ fn csv_as_powermta_writes_it() {
     // The usual choice, in PowerMTA's own order of columns.
     let path = folder.path().join("db.csv");
     let records = vec![Kind::Delivered, Kind::Bounced, Kind::Deferred, Kind::Expired, Kind::Discarded];
-    let file = FileConfig { path: path.clone(), format: Format::Csv, records, ..FileConfig::default() };
+    let file = FileConfig { format: Format::Csv, records, ..FileConfig::at(path.clone()) };
     let recorder = open(&one_file(file));
     recorder.record(delivered(&message, 0));
     recorder.record(record(
@@ -190,7 +190,7 @@ fn csv_with_chosen_columns() {
         ],
         iso_times: false,
         user_string: "node1".into(),
-        ..FileConfig::default()
+        ..FileConfig::at("records.jsonl")
     };
     let recorder = open(&one_file(file));
     let message = message(1);
@@ -209,7 +209,7 @@ fn csv_with_chosen_columns() {
 fn json_lines() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("records.jsonl");
-    let recorder = open(&one_file(FileConfig { path: path.clone(), ..FileConfig::default() }));
+    let recorder = open(&one_file(FileConfig { path: path.clone(), ..FileConfig::at("records.jsonl") }));
     let message = message(2);
     recorder.record(Record {
         attempt: Attempt { number: 3, ambiguous: true, first: Some(UnixMillis(1)), ..Attempt::default() },
@@ -263,15 +263,15 @@ fn several_files_each_with_its_own_choice() {
     let at = |name: &str| folder.path().join(name);
     let config = AccountingConfig {
         files: vec![
-            FileConfig { path: at("all.jsonl"), ..FileConfig::default() },
+            FileConfig { path: at("all.jsonl"), ..FileConfig::at("records.jsonl") },
             FileConfig {
                 path: at("in.jsonl"),
                 records: vec![Kind::Received],
                 fields: vec!["recipient".into()],
                 compression_level: 3,
-                ..FileConfig::default()
+                ..FileConfig::at("records.jsonl")
             },
-            FileConfig { path: at("out.csv"), format: Format::Csv, ..FileConfig::default() },
+            FileConfig { format: Format::Csv, ..FileConfig::at(at("out.csv")) },
         ],
         ..AccountingConfig::default()
     };
@@ -429,7 +429,7 @@ fn a_full_disk_leaves_no_gap_and_no_torn_line() {
     for compression_level in [0, 1] {
         let disk = FakeDisk::default();
         disk.change(|state| (state.room, state.bite) = (Some(150), Some(7)));
-        let recorder = open_on(&disk, fast(FileConfig { compression_level, ..FileConfig::default() }));
+        let recorder = open_on(&disk, fast(FileConfig { compression_level, ..FileConfig::at("records.jsonl") }));
         let message = message(100_000);
         for n in 0..5_000 {
             recorder.record(delivered(&message, n));
@@ -452,7 +452,7 @@ fn a_full_disk_leaves_no_gap_and_no_torn_line() {
 fn a_full_queue_drops_and_counts() {
     let disk = FakeDisk::default();
     disk.change(|state| state.stuck = true);
-    let recorder = open_on(&disk, fast(FileConfig { queue_max: 100, ..FileConfig::default() }));
+    let recorder = open_on(&disk, fast(FileConfig { queue_max: 100, ..FileConfig::at("records.jsonl") }));
     let message = message(100_000);
     let start = Instant::now();
     for n in 0..10_000 {
@@ -480,7 +480,7 @@ fn a_full_queue_drops_and_counts() {
 #[test]
 fn blocking_waits_for_a_slow_disk_and_once_for_a_stuck_one() {
     let block = |block_timeout| {
-        fast(FileConfig { queue_max: 50, when_full: WhenFull::Block, block_timeout, ..FileConfig::default() })
+        fast(FileConfig { queue_max: 50, when_full: WhenFull::Block, block_timeout, ..FileConfig::at("records.jsonl") })
     };
     let message = message(100_000);
     let disk = FakeDisk::default();
@@ -545,7 +545,7 @@ fn segments_by_size_and_age_and_how_long_they_stay() {
             state.files.insert(name.into(), (vec![b'x'; octets], day(days)));
         }
     });
-    let file = fast(FileConfig { max_size: 4_096, total_max_octets: 20_000, ..FileConfig::default() });
+    let file = fast(FileConfig { max_size: 4_096, total_max_octets: 20_000, ..FileConfig::at("records.jsonl") });
     let recorder = open_on(&disk, file);
     let message = message(100_000);
     for n in 0..1_000 {
@@ -574,7 +574,7 @@ fn segments_by_size_and_age_and_how_long_they_stay() {
 
     // By age.
     let disk = FakeDisk::default();
-    let recorder = open_on(&disk, fast(FileConfig { max_age: SECOND, ..FileConfig::default() }));
+    let recorder = open_on(&disk, fast(FileConfig { max_age: SECOND, ..FileConfig::at("records.jsonl") }));
     recorder.record(delivered(&message, 0));
     eventually("rotation by age", || recorder.stats()[0].rotations == 1);
     assert_eq!(
@@ -594,7 +594,7 @@ fn a_torn_file_reads_up_to_the_last_flush() {
         fields: vec!["index".into()],
         compression_level: 1,
         flush_interval: Duration::from_millis(1),
-        ..FileConfig::default()
+        ..FileConfig::at("records.jsonl")
     };
     let path = file.current_path();
     let recorder = open(&one_file(file.clone()));
@@ -639,7 +639,7 @@ fn a_torn_file_reads_up_to_the_last_flush() {
 #[test]
 fn reload_keeps_what_stays_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| FileConfig { path: folder.path().join(name), ..FileConfig::default() };
+    let at = |name: &str| FileConfig { path: folder.path().join(name), ..FileConfig::at("records.jsonl") };
     let recorder =
         open(&AccountingConfig { files: vec![at("a.jsonl"), at("b.jsonl")], ..AccountingConfig::default() });
     let message = message(10);

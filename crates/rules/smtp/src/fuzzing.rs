@@ -117,7 +117,7 @@ pub fn session(input: &[u8]) {
         assert!(taken <= piece.len());
         rest = &rest[taken..];
         let obeyed = obey(&mut server, now, &mut Vec::new());
-        assert!(server.output().len() <= config.session.output_max.len() as usize + 4096, "output has a bound");
+        assert!(server.output().len() <= config.session.output_max.len() + 4096, "output has a bound");
         let line_end = server.output().ends_with(b"\r\n") || server.output().is_empty();
         assert!(line_end && server.output().is_ascii());
         if obeyed == Obeyed::Closed {

@@ -234,7 +234,7 @@ impl Settler<'_> {
             seed: self.shared.random(),
         };
         let config = message::DsnConfig {
-            returned_max_octets: usize::try_from(self.settings.dsn.returned_max.len()).unwrap_or(usize::MAX),
+            returned_max_octets: usize::try_from(self.settings.dsn.returned_max.bytes()).unwrap_or(usize::MAX),
             returned_by_default: match self.settings.dsn.returned {
                 Returned::Full => Ret::Full,
                 Returned::Headers => Ret::Headers,

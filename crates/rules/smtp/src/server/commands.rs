@@ -128,7 +128,7 @@ impl Server {
         };
         line(&[self.config.hostname.as_str()]);
         line(&["PIPELINING"]);
-        line(&["SIZE ", &config.message_size_max.to_string()]);
+        line(&["SIZE ", &config.message_size_max.bytes().to_string()]);
         line(&["8BITMIME"]);
         line(&["ENHANCEDSTATUSCODES"]);
         for (word, offered) in [
