@@ -353,8 +353,8 @@ impl Server {
 }
 
 fn routes(root: &Root, destinations: Destinations) -> Result<resolve::Routes> {
-    let dns = resolve::Dns::new(&root.dns.dns())?;
-    let cached = resolve::Cached::new(Arc::new(dns), root.dns.cache());
+    let dns = resolve::Dns::new(&root.dns)?;
+    let cached = resolve::Cached::new(Arc::new(dns), &root.dns);
     let port = root.delivery.port;
     let rule = move |ip| match destinations.judge(SocketAddr::new(ip, port)) {
         Judgement::Allowed => resolve::AddressVerdict::Allowed,
@@ -362,7 +362,7 @@ fn routes(root: &Root, destinations: Destinations) -> Result<resolve::Routes> {
         Judgement::Refused(_) => resolve::AddressVerdict::Refused,
     };
     let own: Vec<Domain> = vec![root.hostname()];
-    Ok(resolve::Routes::new(Arc::new(cached), root.dns.routes(), own, Arc::new(rule)))
+    Ok(resolve::Routes::new(Arc::new(cached), &root.dns, own, Arc::new(rule)))
 }
 
 /// Reads what the spool holds from before, on a thread of its own, while mail already flows.
@@ -384,7 +384,7 @@ fn load_in_background(loader: spool::Loader, out: mpsc::Sender<Vec<LoadedMessage
                 }
                 LoadEvent::Damaged(damage) => {
                     damaged += 1;
-                    error!(%damage, "the spool holds something damaged, it is set aside");
+                    error!(?damage, "the spool holds something damaged, it is set aside");
                 }
                 LoadEvent::Torn { segment, offset } => {
                     info!(segment, offset, "the last commit before a crash was torn; nobody was told it had been made");
