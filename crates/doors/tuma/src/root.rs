@@ -60,6 +60,8 @@ settings::table! {
         /// Octets of memory to stay within; 0 is half of what the cgroup or the machine has. Messages being
         /// received get a quarter of it, messages on their way to a first attempt a sixteenth.
         pub memory_max: Size = Size(0),
+        /// Make a certificate for the moment when there is none in `tls`. For trying out: no client can check it.
+        pub self_signed: bool = false,
         /// Threads that serve sessions; 0 is one for each core.
         #[in(0..=1024)]
         pub threads: usize = 0,
@@ -126,7 +128,7 @@ impl HttpConfig {
 impl Root {
     fn check(&self, node: &Node, problems: &mut Problems) {
         for (name, listener) in &self.listener {
-            if listener.tls != ListenerTls::Off && self.tls.is_empty() {
+            if listener.tls != ListenerTls::Off && self.tls.is_empty() && !self.server.self_signed {
                 problems
                     .error(node.at(&format!("listener.{name}.tls")), "this listener needs a certificate and there is none")
                     .hint("add a table such as [tls.default] with `certificate` and `key`");

@@ -104,11 +104,11 @@ pub struct Server {
     pub since: Instant,
 }
 
-/// What only a certificate made for the moment can give.
-fn certificates(root: &Root, dev: bool) -> Result<Option<Arc<Certificates>>> {
+/// The certificates that listeners show, if any.
+fn certificates(root: &Root) -> Result<Option<Arc<Certificates>>> {
     let files = certificate_files(root);
     if files.is_empty() {
-        return if dev { Ok(Some(Certificates::self_signed(&[root.hostname().as_str()])?)) } else { Ok(None) };
+        return if root.server.self_signed { Ok(Some(Certificates::self_signed(&[root.hostname().as_str()])?)) } else { Ok(None) };
     }
     Ok(Some(Certificates::load(&files).context("tls")?))
 }
@@ -181,9 +181,9 @@ fn reception_budget(root: &Root) -> u64 {
 
 impl Server {
     /// Opens the spool, starts every room, and begins to take mail.
-    pub async fn start(source: Source, loaded: &Loaded<Root>, sockets: Sockets, log_level: LogLevel, dev: bool) -> Result<Arc<Self>> {
+    pub async fn start(source: Source, loaded: &Loaded<Root>, sockets: Sockets, log_level: LogLevel) -> Result<Arc<Self>> {
         let root = loaded.value.clone();
-        let certificates = certificates(&root, dev)?;
+        let certificates = certificates(&root)?;
         let (spool, loader) = spool::open_directory(&root.spool.directory, &root.spool)?;
         let metrics = Arc::new(Metrics::new());
         let recorder = Arc::new(Recorder::open(&root.accounting, metrics.clone())?);
@@ -426,7 +426,7 @@ pub fn run(source: Source, dev: bool, ready: impl FnOnce(&Server, &[(String, Soc
     let addresses = sockets.addresses();
     let http = sockets.http_address();
     let ended = runtime.block_on(async {
-        let server = Server::start(source, &loaded, sockets, log_level, dev).await?;
+        let server = Server::start(source, &loaded, sockets, log_level).await?;
         for (name, address) in &addresses {
             info!(listener = %name, %address, "listening");
         }

@@ -63,6 +63,8 @@ fn dev() -> Result<ExitCode> {
 fn dev_config(listen: &str, http: &str, sink: &str) -> String {
     format!(
         r#"hostname = "localhost"
+[server]
+self_signed = true
 [http]
 listen = "{http}"
 [listener.dev]
