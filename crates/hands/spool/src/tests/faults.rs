@@ -247,13 +247,7 @@ fn check_rotten(disk: &SimulatedDisk, model: &Model, place: &str) -> bool {
     let needed = model.known.iter().filter(|(_, k)| k.people.iter().any(|p| !p.settled)).count();
     let whole = |d: &LoadEvent| matches!(d, LoadEvent::Damaged(d) if d.reason == DamageReason::Segment);
     let missing = needed - seen.iter().filter(|id| model.known[id].people.iter().any(|p| !p.settled)).count();
-    assert!(
-        missing <= 1
-            || events
-                .iter()
-                .any(|e| matches!(e, LoadEvent::Damaged(d) if d.reason == crate::DamageReason::Segment)),
-        "{place}: {missing}"
-    );
+    assert!(missing <= 1 || events.iter().any(whole), "{place}: {missing}");
     assert!(missing == 0 || reported > 0, "{place}: {missing} missing, nothing reported: {events:?}");
     missing + damaged + reported > 0
 }
