@@ -196,7 +196,8 @@ fn check_format(disk: &dyn Disk, files: &[(String, u64)]) -> Result<(), OpenErro
     }
 }
 
-/// Reads a spool's messages, segment after segment, on whatever thread calls it.
+/// Reads a spool's messages, segment after segment, on whatever thread calls it. Run it to its end: segments
+/// found at opening are not given up before.
 pub struct Loader {
     shared: Arc<Shared>,
     waiting: VecDeque<u32>,

@@ -224,7 +224,8 @@ fn check_rotten(disk: &SimulatedDisk, model: &Model, place: &str) -> bool {
                 assert!(seen.insert(loaded.message.id.0), "{place}");
                 match shared.read(loaded.handle) {
                     Ok(read) => assert_eq!(read.content.to_vec(), known.draft.content.to_vec(), "{place}"),
-                    Err(ReadError::Damaged { set_aside, .. }) => {
+                    Err(ReadError::Damaged { set_aside, message, .. }) => {
+                        assert_eq!(message.as_deref(), Some(&known.draft.message), "{place}");
                         let file = set_aside.unwrap();
                         assert!(disk.names().contains(&file), "{place}: {file}");
                         damaged += 1;
