@@ -16,7 +16,7 @@ const WRITERS: u64 = 64;
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let Some(directory) = arguments.next().map(PathBuf::from) else {
+    let Some(directory) = arguments.next().filter(|a| !a.starts_with('-')).map(PathBuf::from) else {
         eprintln!("usage: spool_cost DIRECTORY [MESSAGES [LIVE]]");
         std::process::exit(2);
     };
@@ -102,7 +102,7 @@ fn through(runtime: &tokio::runtime::Runtime, directory: &Path, messages: u64, o
     let payload = stats.committed_payload_bytes as f64;
     println!(
         "{name}: {:.0} messages/s, {:.1} us CPU a message, {:.1} messages a commit, sync {:.2} ms, \
-         written/payload {:.3} (kernel {:.3}), recycled {}, deleted {}, prepared in line {}",
+         written/payload {:.3} ({:.3} by the kernel's count of folios touched), recycled {}, deleted {}, prepared in line {}",
         count / wall.as_secs_f64(),
         used.as_secs_f64() * 1e6 / count,
         count / stats.commits as f64,

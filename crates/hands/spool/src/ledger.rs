@@ -6,7 +6,7 @@ use crate::index::Taken;
 use crate::quarantine::{self, DamageReason};
 use crate::record::{ALIGN, PAGE};
 use crate::scan::{Trouble, read_record};
-use crate::state::{SegmentStates, StateRecord, state_header};
+use crate::state::{STATE_HEADER, SegmentStates, StateRecord, state_header};
 use crate::table::{Note, Phase, Shared, add, lock, state_name};
 use crate::writer::{Packed, Writer};
 use crate::{Change, Handle, Settlement};
@@ -182,7 +182,7 @@ impl Ledger {
         self.clock += 1;
         let known = {
             let table = lock(&self.shared.table);
-            table.segments.get(&segment).map(|s| (s.generation, s.state_tail))
+            table.segments.get(&segment).map(|s| (s.generation, s.state_tail.max(STATE_HEADER)))
         };
         let Some((generation, tail)) = known else {
             self.sidecars.remove(&segment);

@@ -32,6 +32,7 @@ mod spool;
 mod state;
 mod table;
 pub mod tools;
+mod transfer;
 mod types;
 mod writer;
 

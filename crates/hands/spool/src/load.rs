@@ -196,14 +196,15 @@ fn check_format(disk: &dyn Disk, files: &[(String, u64)]) -> Result<(), OpenErro
     }
 }
 
-/// Reads a spool's messages, segment after segment, on whatever thread calls it.
+/// Reads a spool's messages, segment after segment, on whatever thread calls it. Run it to its end: segments
+/// found at opening are not given up before.
 pub struct Loader {
     shared: Arc<Shared>,
     waiting: VecDeque<u32>,
     current: Option<Current>,
     events: VecDeque<LoadEvent>,
     /// Per segment that messages were copied out of: from which unit to where.
-    moves: HashMap<u32, HashSet<(u32, Handle)>>,
+    moves: HashMap<u32, HashMap<u32, Handle>>,
 }
 
 struct Current {
@@ -285,7 +286,7 @@ impl Loader {
             Ok(sidecar) => SegmentStates::read(&*sidecar, number, generation),
             Err(error) => Err(error),
         };
-        let states = states.unwrap_or_else(|error| {
+        let mut states = states.unwrap_or_else(|error| {
             tracing::error!(segment = number, %error, "outcomes not readable");
             SegmentStates { headless: true, tail: crate::state::STATE_HEADER, ..SegmentStates::default() }
         });
@@ -299,6 +300,13 @@ impl Loader {
                 reason: DamageReason::Outcomes,
             };
             self.events.push_back(LoadEvent::Damaged(damage));
+        }
+        // The old place and the new one must be judged by one and the same reading, or a disk that reads
+        // badly could make both void.
+        let moves = self.moves.entry(number).or_insert_with(|| moves_of(&states));
+        states.messages.values_mut().for_each(|progress| progress.moved = None);
+        for (unit, to) in moves {
+            states.messages.entry(*unit).or_default().moved = Some(*to);
         }
         if let Some(segment) = lock(&self.shared.table).segments.get_mut(&number) {
             segment.state_tail = states.tail;
@@ -480,10 +488,9 @@ impl Loader {
                 .disk
                 .open(&state_name(origin.segment()))
                 .and_then(|file| SegmentStates::read(&*file, origin.segment(), generation));
-            let messages = states.map(|states| states.messages).unwrap_or_default();
-            messages.into_iter().filter_map(|(unit, progress)| Some((unit, progress.moved?))).collect()
+            states.map(|states| moves_of(&states)).unwrap_or_default()
         });
-        moves.contains(&(origin.unit(), here))
+        moves.get(&origin.unit()) == Some(&here)
     }
 
     fn torn(&mut self, current: &mut Current, offset: u64) {
@@ -541,6 +548,10 @@ impl Loader {
         let messages = current.messages;
         self.events.push_back(LoadEvent::SegmentDone { segment: number, messages, live, remaining });
     }
+}
+
+fn moves_of(states: &SegmentStates) -> HashMap<u32, Handle> {
+    states.messages.iter().filter_map(|(unit, progress)| Some((*unit, progress.moved?))).collect()
 }
 
 impl Current {

@@ -96,7 +96,8 @@ impl Scanner {
         done
     }
 
-    fn header_at(&mut self, offset: u64) -> Option<RecordHeader> {
+    /// The sound header at an offset, if there is one.
+    pub fn header_at(&mut self, offset: u64) -> Option<RecordHeader> {
         let (generation, limit) = (self.generation, self.limit);
         let header = RecordHeader::read(generation, self.bytes(offset, HEADER))?;
         (offset.checked_add(header.total())? <= limit).then_some(header)

@@ -200,7 +200,8 @@ impl SimulatedDisk {
         ids.dedup();
         for id in ids {
             let Some(node) = state.nodes.get(&id) else { continue };
-            let mut octets = node.durable.clone();
+            // A killed process leaves the page cache as it was, also what a failed sync left in it.
+            let mut octets = if crash == Crash::Kill { node.visible.clone() } else { node.durable.clone() };
             if node.resized && keep() {
                 octets.resize(node.visible.len(), 0);
             }

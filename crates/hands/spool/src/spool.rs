@@ -5,7 +5,7 @@ use crate::janitor::Janitor;
 use crate::ledger::{Ledger, set_message_aside};
 use crate::load::{Loader, open_shared};
 use crate::quarantine::DamageReason;
-use crate::scan::{Trouble, read_record};
+use crate::scan::{Scanner, Trouble, read_record};
 use crate::table::{Bell, Phase, Shared, add, lock};
 use crate::writer::{Packed, Writer};
 use crate::{Config, Content, Draft, Handle, OpenError, ReadError, Refusal, Settlement, Stored, codec};
@@ -468,8 +468,13 @@ impl Shared {
                 Err(Trouble::NotThere) => DamageReason::Header,
                 Err(Trouble::Rotten(reason)) => reason,
             };
+            let message = self.file(place.segment()).ok().and_then(|file| {
+                let mut scanner = Scanner::new(file, generation, u64::MAX);
+                let header = scanner.header_at(place.offset())?;
+                codec::decode(header.id, scanner.head(place.offset(), &header)?).ok().map(Box::new)
+            });
             let set_aside = set_message_aside(self, place, reason);
-            return Err(ReadError::Damaged { set_aside, reason });
+            return Err(ReadError::Damaged { set_aside, reason, message });
         }
     }
 

@@ -209,6 +209,7 @@ pub(crate) struct Progress {
 #[derive(Debug, Default)]
 pub(crate) struct SegmentStates {
     pub messages: HashMap<u32, Progress>,
+    /// Void stretches, in order and apart from each other.
     pub gone: Vec<(u32, u32)>,
     pub sealed: Option<u64>,
     /// Where the next record goes.
@@ -225,7 +226,18 @@ impl SegmentStates {
     pub fn read(file: &dyn DiskFile, number: u32, generation: u64) -> io::Result<Self> {
         let len = usize::try_from(file.len()?).map_err(|_| io::ErrorKind::InvalidData)?;
         let mut bytes = vec![0; len];
-        let len = read_full(file, &mut bytes, 0)?;
+        let len = match read_full(file, &mut bytes, 0) {
+            Ok(len) => len,
+            // A disk that cannot read one page may still read the others; what is missing shows as a hole.
+            Err(_) => {
+                for (n, page) in bytes.chunks_mut(4096).enumerate() {
+                    if read_full(file, page, n as u64 * 4096).is_err() {
+                        page.fill(0);
+                    }
+                }
+                len
+            }
+        };
         bytes.truncate(len);
         Ok(Self::parse(&bytes, number, generation))
     }
@@ -253,11 +265,19 @@ impl SegmentStates {
                 }
             }
         }
+        states.gone.sort_unstable();
+        states.gone.dedup_by(|next, before| {
+            let joined = next.0 <= before.1;
+            if joined {
+                before.1 = before.1.max(next.1);
+            }
+            joined
+        });
         states
     }
 
     /// Takes one more record into account.
-    pub fn fold(&mut self, record: StateRecord) {
+    fn fold(&mut self, record: StateRecord) {
         match record {
             StateRecord::Final { unit, first, count, .. } => {
                 let progress = self.messages.entry(unit).or_default();
@@ -286,7 +306,8 @@ impl SegmentStates {
 
     /// Where the void stretch that holds `unit` ends, if it is void.
     pub fn gone_until(&self, unit: u32) -> Option<u32> {
-        self.gone.iter().filter(|(from, end)| (*from..*end).contains(&unit)).map(|(_, end)| *end).max()
+        let after = self.gone.partition_point(|(from, _)| *from <= unit);
+        self.gone[..after].last().map(|(_, end)| *end).filter(|end| *end > unit)
     }
 }
 

@@ -189,6 +189,8 @@ pub enum ReadError {
         set_aside: Option<String>,
         /// What is wrong.
         reason: crate::DamageReason,
+        /// The message without its content, if that much is sound.
+        message: Option<Box<Message>>,
     },
     /// The disk would not read it; try again later.
     Io(io::Error),
@@ -198,8 +200,8 @@ impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotFound => f.write_str("no such message in the spool"),
-            Self::Damaged { set_aside: Some(file), reason } => write!(f, "{reason}; set aside as {file}"),
-            Self::Damaged { set_aside: None, reason } => write!(f, "{reason}; could not be set aside"),
+            Self::Damaged { set_aside: Some(file), reason, .. } => write!(f, "{reason}; set aside as {file}"),
+            Self::Damaged { set_aside: None, reason, .. } => write!(f, "{reason}; could not be set aside"),
             Self::Io(error) => write!(f, "message not readable: {error}"),
         }
     }

@@ -29,7 +29,7 @@ fn run(history: &[Op], call: u64, after: bool, crash: Crash, second: u64) -> boo
     let crashed = disk.is_dead();
     let (disk, model) = rig.into_crash(crash);
     // The start is interrupted, too; what it found is then not told to the model.
-    disk.crash_at(second, second % 2 == 0);
+    disk.crash_at(second, second.is_multiple_of(2));
     let interrupted = Rig::open(disk.clone(), model.clone());
     let (disk, model) = match interrupted {
         None => (disk.after(crash), model),
@@ -151,7 +151,7 @@ fn survivors_copied_twice() {
     }
     history.push(Sync);
     let mut call = 1;
-    while run(&history, call, call % 2 == 0, crashes(call)[call as usize % 5], 3 + call % 50) {
+    while run(&history, call, call.is_multiple_of(2), crashes(call)[call as usize % 5], 3 + call % 50) {
         call += 1;
     }
 }

@@ -3,6 +3,7 @@
 mod crashes;
 mod faults;
 mod formats;
+mod offline;
 mod rig;
 mod threads;
 

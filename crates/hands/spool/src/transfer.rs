@@ -1,0 +1,333 @@
+//! Messages outside a spool: lines of words and values, then the content as it is. Meant to outlive versions
+//! of the spool's own format, and to be read by a script; `docs/spool-format.md` describes it.
+
+use crate::{Content, OpenError, PendingRecipient, Refusal};
+use bytes::Bytes;
+use mail::{
+    BodyType, EnhancedStatusCode, Envelope, Mailbox, Message, Notify, Origin, Protocol, Recipient, Reply,
+    ReplyCode, Ret, ReversePath, SessionId, SpoolId, TlsInfo, UnixMillis,
+};
+use std::fmt;
+use std::io::{self, BufRead, Read, Write};
+
+const HEAD: &str = "tuma-export 1";
+/// Octets of one line; longer than any value that a message holds.
+const LINE_MAX: u64 = 1 << 20;
+
+/// Why an import ended early.
+#[derive(Debug)]
+pub enum ImportError {
+    /// The spool cannot be opened.
+    Open(OpenError),
+    /// The spool did not take a message.
+    Refused(Refusal),
+    /// The input cannot be read.
+    Io(io::Error),
+    /// The input is not an export, or damaged: this line.
+    Malformed(String),
+    /// The input ends before it says it does.
+    Truncated,
+}
+
+impl fmt::Display for ImportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(error) => error.fmt(f),
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Io(error) => write!(f, "cannot read the export: {error}"),
+            Self::Malformed(line) => write!(f, "not understood in the export: {line:?}"),
+            Self::Truncated => f.write_str("the export is cut off"),
+        }
+    }
+}
+
+impl std::error::Error for ImportError {}
+
+impl From<io::Error> for ImportError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// A value without control characters: `%` and two hexadecimal digits instead.
+fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c == '%' || c.is_ascii_control() {
+            out.push_str(&format!("%{:02X}", c as u32));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+fn unescape(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut out = parts.next()?.to_owned();
+    for part in parts {
+        let code = u8::from_str_radix(part.get(..2)?, 16).ok()?;
+        out.push(char::from(code));
+        out.push_str(&part[2..]);
+    }
+    Some(out)
+}
+
+pub(crate) fn write_head(out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "{HEAD}")
+}
+
+pub(crate) fn write_end(out: &mut dyn Write, count: u64) -> io::Result<()> {
+    writeln!(out, "end {count}")?;
+    out.flush()
+}
+
+/// Writes one message with the recipients that wait.
+pub(crate) fn write(
+    out: &mut dyn Write,
+    message: &Message,
+    pending: &[PendingRecipient],
+    content: &Content,
+) -> io::Result<()> {
+    let (envelope, origin) = (&message.envelope, &message.origin);
+    writeln!(out, "message {}", message.id)?;
+    writeln!(out, "received-at {}", message.received_at.0)?;
+    writeln!(out, "from {}", envelope.reverse_path)?;
+    match envelope.body {
+        BodyType::SevenBit => {}
+        BodyType::EightBitMime => writeln!(out, "body 8BITMIME")?,
+        BodyType::BinaryMime => writeln!(out, "body BINARYMIME")?,
+    }
+    if envelope.smtputf8 {
+        writeln!(out, "smtputf8")?;
+    }
+    if envelope.require_tls {
+        writeln!(out, "requiretls")?;
+    }
+    match envelope.ret {
+        None => {}
+        Some(Ret::Full) => writeln!(out, "ret FULL")?,
+        Some(Ret::Headers) => writeln!(out, "ret HDRS")?,
+    }
+    if let Some(envid) = &envelope.envid {
+        writeln!(out, "envid {}", escape(envid))?;
+    }
+    let protocol = match origin.protocol {
+        Protocol::Smtp => "SMTP",
+        Protocol::Esmtp => "ESMTP",
+        Protocol::Lmtp => "LMTP",
+        Protocol::Internal => "internal",
+    };
+    writeln!(out, "protocol {protocol}")?;
+    writeln!(out, "helo {}", escape(&origin.helo))?;
+    writeln!(out, "listener {}", escape(&origin.listener))?;
+    if let Some(user) = &origin.user {
+        writeln!(out, "user {}", escape(user))?;
+    }
+    if let Some(tls) = &origin.tls {
+        writeln!(out, "tls {} {}", escape(&tls.protocol), escape(&tls.cipher))?;
+    }
+    if let Some(session) = origin.session {
+        writeln!(out, "session {session}")?;
+    }
+    if let Some(peer) = origin.peer {
+        writeln!(out, "peer {peer}")?;
+    }
+    if let Some(local) = origin.local {
+        writeln!(out, "local {local}")?;
+    }
+    for waiting in pending {
+        let Some(recipient) = envelope.recipients.get(usize::from(waiting.index)) else { continue };
+        write_recipient(out, recipient, waiting)?;
+    }
+    writeln!(out, "content {}", content.len())?;
+    out.write_all(&content.prefix)?;
+    out.write_all(&content.body)?;
+    writeln!(out)
+}
+
+fn write_recipient(out: &mut dyn Write, recipient: &Recipient, waiting: &PendingRecipient) -> io::Result<()> {
+    writeln!(out, "to {}", recipient.path)?;
+    if !recipient.notify.is_absent() {
+        writeln!(out, "notify {}", recipient.notify)?;
+    }
+    if let Some(orcpt) = &recipient.orcpt {
+        writeln!(out, "orcpt {}", escape(orcpt))?;
+    }
+    if let Some(due) = waiting.due {
+        writeln!(out, "deferred {} {}", waiting.attempts, due.0)?;
+        if waiting.ambiguous {
+            writeln!(out, "ambiguous")?;
+        }
+        if let Some(reply) = &waiting.last_reply {
+            let enhanced = reply.enhanced.map_or_else(|| "-".to_owned(), |e| e.to_string());
+            writeln!(out, "reply {} {enhanced} {}", reply.code, escape(&reply.text))?;
+        }
+    }
+    Ok(())
+}
+
+fn line(input: &mut dyn BufRead) -> Result<String, ImportError> {
+    let mut octets = Vec::new();
+    let mut limited = input.take(LINE_MAX);
+    limited.read_until(b'\n', &mut octets)?;
+    if octets.pop() != Some(b'\n') {
+        return Err(ImportError::Truncated);
+    }
+    String::from_utf8(octets).map_err(|error| ImportError::Malformed(error.to_string()))
+}
+
+pub(crate) fn read_head(input: &mut dyn BufRead) -> Result<(), ImportError> {
+    let head = line(input)?;
+    if head == HEAD { Ok(()) } else { Err(ImportError::Malformed(head)) }
+}
+
+/// Reads the number behind `end`, which [`read`] has passed over.
+pub(crate) fn check_end(input: &mut dyn BufRead, count: u64) -> Result<(), ImportError> {
+    let end = line(input)?;
+    if end.parse() == Ok(count) { Ok(()) } else { Err(ImportError::Malformed(format!("end {end}"))) }
+}
+
+/// Reads the next message; `None` at the end, of which the number is left to be read.
+pub(crate) fn read(
+    input: &mut dyn BufRead,
+) -> Result<Option<(Message, Vec<PendingRecipient>, Content)>, ImportError> {
+    let mut word = [0; 4];
+    input.read_exact(&mut word).map_err(|_| ImportError::Truncated)?;
+    if &word == b"end " {
+        return Ok(None);
+    }
+    let first = String::from_utf8_lossy(&word).into_owned() + &line(input)?;
+    if !first.starts_with("message ") {
+        return Err(ImportError::Malformed(first));
+    }
+    let mut message = Message {
+        id: SpoolId(0),
+        received_at: UnixMillis(0),
+        size: 0,
+        envelope: Envelope::new(ReversePath::Null, Vec::new()),
+        origin: Origin::default(),
+    };
+    let mut pending = Vec::new();
+    loop {
+        let text = line(input)?;
+        let (word, value) = text.split_once(' ').unwrap_or((&text, ""));
+        if word == "content" {
+            let len: u32 = value.parse().map_err(|_| ImportError::Malformed(text.clone()))?;
+            let mut body = Vec::new();
+            let got = input.take(len.into()).read_to_end(&mut body)?;
+            let mut newline = [0];
+            if got < len as usize || input.read_exact(&mut newline).is_err() {
+                return Err(ImportError::Truncated);
+            }
+            if newline != *b"\n" || pending.is_empty() {
+                return Err(ImportError::Malformed(text));
+            }
+            return Ok(Some((message, pending, Content { prefix: Bytes::new(), body: body.into() })));
+        }
+        take(&mut message, &mut pending, word, value).ok_or(ImportError::Malformed(text.clone()))?;
+    }
+}
+
+/// Takes one line into account; `None` if it is not understood.
+fn take(message: &mut Message, pending: &mut Vec<PendingRecipient>, word: &str, value: &str) -> Option<()> {
+    let (envelope, origin) = (&mut message.envelope, &mut message.origin);
+    let text = || unescape(value).map(String::into_boxed_str);
+    match word {
+        "received-at" => message.received_at = UnixMillis(value.parse().ok()?),
+        "from" if value.is_empty() => envelope.reverse_path = ReversePath::Null,
+        "from" => envelope.reverse_path = ReversePath::Mailbox(Mailbox::parse(value).ok()?),
+        "body" => {
+            envelope.body = match value {
+                "8BITMIME" => BodyType::EightBitMime,
+                "BINARYMIME" => BodyType::BinaryMime,
+                _ => return None,
+            }
+        }
+        "smtputf8" => envelope.smtputf8 = true,
+        "requiretls" => envelope.require_tls = true,
+        "ret" => {
+            envelope.ret = Some(match value {
+                "FULL" => Ret::Full,
+                "HDRS" => Ret::Headers,
+                _ => return None,
+            });
+        }
+        "envid" => envelope.envid = Some(text()?),
+        "protocol" => {
+            origin.protocol = match value {
+                "SMTP" => Protocol::Smtp,
+                "ESMTP" => Protocol::Esmtp,
+                "LMTP" => Protocol::Lmtp,
+                "internal" => Protocol::Internal,
+                _ => return None,
+            }
+        }
+        "helo" => origin.helo = text()?,
+        "listener" => origin.listener = text()?,
+        "user" => origin.user = Some(text()?),
+        "tls" => {
+            let (protocol, cipher) = value.split_once(' ')?;
+            origin.tls =
+                Some(TlsInfo { protocol: unescape(protocol)?.into(), cipher: unescape(cipher)?.into() });
+        }
+        "session" => origin.session = Some(SessionId::parse(value)?),
+        "peer" => origin.peer = Some(value.parse().ok()?),
+        "local" => origin.local = Some(value.parse().ok()?),
+        "to" => {
+            let index = u16::try_from(envelope.recipients.len()).ok()?;
+            envelope.recipients.push(Recipient::new(Mailbox::parse(value).ok()?));
+            pending.push(PendingRecipient {
+                index,
+                attempts: 0,
+                due: None,
+                last_reply: None,
+                ambiguous: false,
+            });
+        }
+        _ => return take_of_recipient(envelope.recipients.last_mut()?, pending.last_mut()?, word, value),
+    }
+    Some(())
+}
+
+fn take_of_recipient(
+    recipient: &mut Recipient,
+    waiting: &mut PendingRecipient,
+    word: &str,
+    value: &str,
+) -> Option<()> {
+    match word {
+        "notify" => {
+            let mut bits = 0;
+            for word in value.split(',') {
+                bits |= match word {
+                    "NEVER" => 1,
+                    "SUCCESS" => 2,
+                    "FAILURE" => 4,
+                    "DELAY" => 8,
+                    _ => return None,
+                };
+            }
+            recipient.notify = Notify::from_bits(bits)?;
+        }
+        "orcpt" => recipient.orcpt = Some(unescape(value)?.into()),
+        "deferred" => {
+            let (attempts, due) = value.split_once(' ')?;
+            waiting.attempts = attempts.parse().ok()?;
+            waiting.due = Some(UnixMillis(due.parse().ok()?));
+        }
+        "ambiguous" => waiting.ambiguous = true,
+        "reply" => {
+            let mut parts = value.splitn(3, ' ');
+            let code = ReplyCode::new(parts.next()?.parse().ok()?)?;
+            let enhanced = match parts.next()? {
+                "-" => None,
+                text => Some(EnhancedStatusCode::parse(text)?),
+            };
+            let text = unescape(parts.next()?)?.into();
+            waiting.last_reply = Some(Reply { code, enhanced, text });
+        }
+        _ => return None,
+    }
+    Some(())
+}
