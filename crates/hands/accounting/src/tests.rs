@@ -99,8 +99,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 fn csv_as_powermta_writes_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("acct.csv");
-    let recorder =
-        open(&one_file(FileConfig { format: Format::Csv, ..FileConfig::at(path.clone()) }));
+    let recorder = open(&one_file(FileConfig { format: Format::Csv, ..FileConfig::at(path.clone()) }));
     let message = message(1);
     recorder.record_many(vec![
         Record::new(Kind::Received, UnixMillis(1_772_359_204_000), &message, 0),
@@ -429,7 +428,8 @@ fn a_full_disk_leaves_no_gap_and_no_torn_line() {
     for compression_level in [0, 1] {
         let disk = FakeDisk::default();
         disk.change(|state| (state.room, state.bite) = (Some(150), Some(7)));
-        let recorder = open_on(&disk, fast(FileConfig { compression_level, ..FileConfig::at("records.jsonl") }));
+        let recorder =
+            open_on(&disk, fast(FileConfig { compression_level, ..FileConfig::at("records.jsonl") }));
         let message = message(100_000);
         for n in 0..5_000 {
             recorder.record(delivered(&message, n));
@@ -480,7 +480,12 @@ fn a_full_queue_drops_and_counts() {
 #[test]
 fn blocking_waits_for_a_slow_disk_and_once_for_a_stuck_one() {
     let block = |block_timeout| {
-        fast(FileConfig { queue_max: 50, when_full: WhenFull::Block, block_timeout, ..FileConfig::at("records.jsonl") })
+        fast(FileConfig {
+            queue_max: 50,
+            when_full: WhenFull::Block,
+            block_timeout,
+            ..FileConfig::at("records.jsonl")
+        })
     };
     let message = message(100_000);
     let disk = FakeDisk::default();
@@ -545,7 +550,8 @@ fn segments_by_size_and_age_and_how_long_they_stay() {
             state.files.insert(name.into(), (vec![b'x'; octets], day(days)));
         }
     });
-    let file = fast(FileConfig { max_size: 4_096, total_max_octets: 20_000, ..FileConfig::at("records.jsonl") });
+    let file =
+        fast(FileConfig { max_size: 4_096, total_max_octets: 20_000, ..FileConfig::at("records.jsonl") });
     let recorder = open_on(&disk, file);
     let message = message(100_000);
     for n in 0..1_000 {
