@@ -384,7 +384,7 @@ fn load_in_background(loader: spool::Loader, out: mpsc::Sender<Vec<LoadedMessage
                 }
                 LoadEvent::Damaged(damage) => {
                     damaged += 1;
-                    error!(?damage, "the spool holds something damaged, it is set aside");
+                    error!(?damage, "the spool holds something damaged");
                 }
                 LoadEvent::Torn { segment, offset } => {
                     info!(segment, offset, "the last commit before a crash was torn; nobody was told it had been made");
