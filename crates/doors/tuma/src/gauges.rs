@@ -15,9 +15,12 @@ pub fn register(server: &Arc<Server>, queued: &Arc<Queued>, limits: &Arc<Limits>
     let context = server.reception.clone();
     metrics.gauge_source("sessions", "Sessions open", move || context.sessions.load(Relaxed) as f64);
     let budget = server.reception.budget.clone();
-    metrics.gauge_source("receiving_bytes", "Octets of messages being received", move || budget.used() as f64);
+    metrics
+        .gauge_source("receiving_bytes", "Octets of messages being received", move || budget.used() as f64);
     let budget = server.reception.budget.clone();
-    metrics.gauge_source("receiving_bytes_max", "Octets of messages being received, at most", move || budget.max() as f64);
+    metrics.gauge_source("receiving_bytes_max", "Octets of messages being received, at most", move || {
+        budget.max() as f64
+    });
 
     let weak = Arc::downgrade(server);
     metrics.gauge_source("connections_out", "Connections open to other hosts", move || {
@@ -37,9 +40,21 @@ pub fn register(server: &Arc<Server>, queued: &Arc<Queued>, limits: &Arc<Limits>
     gauge("descriptors", "File descriptors in use", |f| f.descriptors);
     gauge("descriptors_max", "File descriptors this process may have", |f| f.descriptors_max);
     metrics.counter_source("connections_accepted", "Connections taken from clients", figure(|f| f.accepted));
-    metrics.counter_source("connections_refused", "Connections over the limit of all", figure(|f| f.refused_all));
-    metrics.counter_source("connections_refused_network", "Connections over the limit of their network", figure(|f| f.refused_network));
-    metrics.counter_source("accept_pauses", "Times accepting paused for want of descriptors", figure(|f| f.accept_pauses));
+    metrics.counter_source(
+        "connections_refused",
+        "Connections over the limit of all",
+        figure(|f| f.refused_all),
+    );
+    metrics.counter_source(
+        "connections_refused_network",
+        "Connections over the limit of their network",
+        figure(|f| f.refused_network),
+    );
+    metrics.counter_source(
+        "accept_pauses",
+        "Times accepting paused for want of descriptors",
+        figure(|f| f.accept_pauses),
+    );
     metrics.counter_source("accept_errors", "Errors of accept", figure(|f| f.accept_errors));
 
     let stat = |read: fn(&spool::Stats) -> u64| {
@@ -59,14 +74,46 @@ pub fn register(server: &Arc<Server>, queued: &Arc<Queued>, limits: &Arc<Limits>
     gauge("spool_index_bytes", "Octets of memory the spool's index takes", |s| s.index_memory_bytes);
     gauge("spool_unwritten_states", "Outcomes the disk has not taken yet", |s| s.unwritten_states);
     metrics.counter_source("spool_commits", "Group commits", stat(|s| s.commits));
-    metrics.counter_source("spool_messages_committed", "Messages in group commits", stat(|s| s.committed_messages));
-    metrics.counter_source("spool_payload_bytes", "Octets of content committed", stat(|s| s.committed_payload_bytes));
-    metrics.counter_source("spool_written_bytes", "Octets written to segments", stat(|s| s.segment_bytes_written));
-    metrics.counter_source("spool_state_bytes", "Octets of outcomes written", stat(|s| s.state_bytes_written));
-    metrics.counter_source("spool_sync_nanoseconds", "Time spent in syncs of segments", stat(|s| s.sync_nanos));
-    metrics.counter_source("spool_refused_full", "Messages refused for want of room", stat(|s| s.refused_full));
-    metrics.counter_source("spool_refused_io", "Messages refused because a write or sync failed", stat(|s| s.refused_io));
-    metrics.counter_source("spool_refused_busy", "Messages refused for other reasons", stat(|s| s.refused_busy));
+    metrics.counter_source(
+        "spool_messages_committed",
+        "Messages in group commits",
+        stat(|s| s.committed_messages),
+    );
+    metrics.counter_source(
+        "spool_payload_bytes",
+        "Octets of content committed",
+        stat(|s| s.committed_payload_bytes),
+    );
+    metrics.counter_source(
+        "spool_written_bytes",
+        "Octets written to segments",
+        stat(|s| s.segment_bytes_written),
+    );
+    metrics.counter_source(
+        "spool_state_bytes",
+        "Octets of outcomes written",
+        stat(|s| s.state_bytes_written),
+    );
+    metrics.counter_source(
+        "spool_sync_nanoseconds",
+        "Time spent in syncs of segments",
+        stat(|s| s.sync_nanos),
+    );
+    metrics.counter_source(
+        "spool_refused_full",
+        "Messages refused for want of room",
+        stat(|s| s.refused_full),
+    );
+    metrics.counter_source(
+        "spool_refused_io",
+        "Messages refused because a write or sync failed",
+        stat(|s| s.refused_io),
+    );
+    metrics.counter_source(
+        "spool_refused_busy",
+        "Messages refused for other reasons",
+        stat(|s| s.refused_busy),
+    );
     metrics.counter_source("spool_set_aside", "Damages set aside", stat(|s| s.set_aside));
 
     metrics.gauge_source("memory_max_bytes", "The memory budget", {

@@ -55,7 +55,8 @@ pub fn start(server: Arc<Server>, socket: std::net::TcpListener) -> Result<()> {
 async fn only_local(request: Request, next: Next) -> Response {
     let local = |text: &str| {
         let host = text.strip_prefix("http://").unwrap_or(text);
-        let host = host.rsplit_once(':').map_or(host, |(host, port)| if port.ends_with(']') { text } else { host });
+        let host =
+            host.rsplit_once(':').map_or(host, |(host, port)| if port.ends_with(']') { text } else { host });
         matches!(host, "localhost" | "127.0.0.1" | "[::1]")
     };
     let headers = request.headers();
@@ -82,7 +83,8 @@ async fn status(State(server): Shared) -> Response {
     let stats = server.spool.stats();
     let total = |kind| server.metrics.total(kind);
     use accounting::Kind;
-    let destinations: Vec<Value> = queue.destinations.iter().take(DESTINATIONS_MAX).map(destination).collect();
+    let destinations: Vec<Value> =
+        queue.destinations.iter().take(DESTINATIONS_MAX).map(destination).collect();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": server.since.elapsed().as_secs(),
@@ -218,7 +220,10 @@ async fn reload(State(server): Shared) -> Response {
 
 async fn log_level(State(server): Shared, level: String) -> Response {
     let Ok(level) = level.trim().parse::<Targets>() else {
-        return (StatusCode::BAD_REQUEST, "write error, warn, info, debug or trace, or by room: info,delivery=debug\n")
+        return (
+            StatusCode::BAD_REQUEST,
+            "write error, warn, info, debug or trace, or by room: info,delivery=debug\n",
+        )
             .into_response();
     };
     match server.log_level.reload(level) {

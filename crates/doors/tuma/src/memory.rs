@@ -22,8 +22,11 @@ fn machine() -> Option<u64> {
 fn cgroup() -> Option<u64> {
     let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let v2 = own.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/").to_owned();
-    let files =
-        [format!("/sys/fs/cgroup{v2}/memory.max"), "/sys/fs/cgroup/memory.max".into(), "/sys/fs/cgroup/memory/memory.limit_in_bytes".into()];
+    let files = [
+        format!("/sys/fs/cgroup{v2}/memory.max"),
+        "/sys/fs/cgroup/memory.max".into(),
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes".into(),
+    ];
     files.iter().find_map(|file| std::fs::read_to_string(file).ok()?.trim().parse().ok())
 }
 

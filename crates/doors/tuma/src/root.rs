@@ -130,12 +130,17 @@ impl Root {
         for (name, listener) in &self.listener {
             if listener.tls != ListenerTls::Off && self.tls.is_empty() && !self.server.self_signed {
                 problems
-                    .error(node.at(&format!("listener.{name}.tls")), "this listener needs a certificate and there is none")
+                    .error(
+                        node.at(&format!("listener.{name}.tls")),
+                        "this listener needs a certificate and there is none",
+                    )
                     .hint("add a table such as [tls.default] with `certificate` and `key`");
             }
             if !listener.auth.is_empty() && self.users.is_empty() {
-                problems
-                    .warning(node.at(&format!("listener.{name}.auth")), "AUTH is offered, but there are no `users`");
+                problems.warning(
+                    node.at(&format!("listener.{name}.auth")),
+                    "AUTH is offered, but there are no `users`",
+                );
             }
         }
         if let Err((key, text)) = delivery::Routes::new(&self.route) {

@@ -9,7 +9,10 @@ use anyhow::{Context as _, Result, bail};
 use delivery::{Delivery, Parts};
 use mail::Domain;
 use net::tls::{Acceptor, AcceptorConfig, CertificateFiles, Certificates, Connector, ConnectorConfig};
-use net::{Bound, Descriptors, Destinations, DestinationsConfig, EgressSource, Judgement, Limits, OwnAddresses, TcpDialer};
+use net::{
+    Bound, Descriptors, Destinations, DestinationsConfig, EgressSource, Judgement, Limits, OwnAddresses,
+    TcpDialer,
+};
 use reception::auth::{Users, Verifier};
 use reception::{Budget, Context, ListenerConfig, ListenerContext, ListenerTls, RelayRules, Rules};
 use spool::{LoadEvent, Loaded as LoadedMessage, Spool};
@@ -65,7 +68,9 @@ impl Sockets {
         let http = root
             .http
             .listen
-            .map(|address| std::net::TcpListener::bind(address).with_context(|| format!("http.listen {address}")))
+            .map(|address| {
+                std::net::TcpListener::bind(address).with_context(|| format!("http.listen {address}"))
+            })
             .transpose()?;
         Ok(Self { listeners, http, descriptors })
     }
@@ -108,7 +113,11 @@ pub struct Server {
 fn certificates(root: &Root) -> Result<Option<Arc<Certificates>>> {
     let files = certificate_files(root);
     if files.is_empty() {
-        return if root.server.self_signed { Ok(Some(Certificates::self_signed(&[root.hostname().as_str()])?)) } else { Ok(None) };
+        return if root.server.self_signed {
+            Ok(Some(Certificates::self_signed(&[root.hostname().as_str()])?))
+        } else {
+            Ok(None)
+        };
     }
     Ok(Some(Certificates::load(&files).context("tls")?))
 }
@@ -147,8 +156,8 @@ fn rules(root: &Root) -> Rules {
 
 fn delivery_settings(root: &Root) -> Result<delivery::Settings> {
     let hostname = root.hostname();
-    let routes = delivery::Routes::new(&root.route)
-        .map_err(|(key, text)| anyhow::anyhow!("route `{key}`: {text}"))?;
+    let routes =
+        delivery::Routes::new(&root.route).map_err(|(key, text)| anyhow::anyhow!("route `{key}`: {text}"))?;
     Ok(delivery::Settings {
         ehlo_name: root.delivery.ehlo_name.clone().unwrap_or_else(|| hostname.to_string()).into(),
         hostname,
@@ -181,17 +190,24 @@ fn reception_budget(root: &Root) -> u64 {
 
 impl Server {
     /// Opens the spool, starts every room, and begins to take mail.
-    pub async fn start(source: Source, loaded: &Loaded<Root>, sockets: Sockets, log_level: LogLevel) -> Result<Arc<Self>> {
+    pub async fn start(
+        source: Source,
+        loaded: &Loaded<Root>,
+        sockets: Sockets,
+        log_level: LogLevel,
+    ) -> Result<Arc<Self>> {
         let root = loaded.value.clone();
         let certificates = certificates(&root)?;
         let (spool, loader) = spool::open_directory(&root.spool.directory, &root.spool)?;
         let metrics = Arc::new(Metrics::new());
         let recorder = Arc::new(Recorder::open(&root.accounting, metrics.clone())?);
-        let listening: Vec<SocketAddr> = sockets.listeners.iter().map(|(_, _, bound)| bound.local_addr()).collect();
+        let listening: Vec<SocketAddr> =
+            sockets.listeners.iter().map(|(_, _, bound)| bound.local_addr()).collect();
         let destinations = destinations(&root, &listening)?;
         let (intake, accepted) = mpsc::channel(root.reception.intake_max as usize);
         let (loaded_in, loaded_messages) = mpsc::channel(8);
-        let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(7, |d| d.as_nanos() as u64);
+        let seed =
+            SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(7, |d| d.as_nanos() as u64);
         let delivery = Delivery::start(
             Parts {
                 settings: delivery_settings(&root)?,
@@ -199,7 +215,8 @@ impl Server {
                 recorder: recorder.clone(),
                 routes: routes(&root, destinations.clone())?,
                 dialer: Arc::new(TcpDialer),
-                connector: Connector::new(&ConnectorConfig::default()).context("certificates of authorities")?,
+                connector: Connector::new(&ConnectorConfig::default())
+                    .context("certificates of authorities")?,
                 destinations,
                 intake: intake.clone(),
                 seed,
@@ -234,7 +251,9 @@ impl Server {
         for (name, config, bound) in sockets.listeners {
             let acceptor = match (&certificates, config.tls) {
                 (_, ListenerTls::Off) | (None, _) => None,
-                (Some(certificates), _) => Some(Acceptor::new(certificates.clone(), &AcceptorConfig::default())?),
+                (Some(certificates), _) => {
+                    Some(Acceptor::new(certificates.clone(), &AcceptorConfig::default())?)
+                }
             };
             let listener = ListenerContext::new(&name, config.clone(), acceptor);
             listener_configs.push((name, config));
@@ -264,7 +283,8 @@ impl Server {
 
     /// Reads the configuration again and puts it in force whole; on any mistake nothing changes.
     pub async fn reload(&self) -> Result<String, String> {
-        let loaded = tokio::task::block_in_place(|| self.source.load()).map_err(|report| report.to_string())?;
+        let loaded =
+            tokio::task::block_in_place(|| self.source.load()).map_err(|report| report.to_string())?;
         let root = loaded.value.clone();
         let settings = delivery_settings(&root).map_err(|e| format!("{e:#}"))?;
         let destinations = destinations(&root, &self.listening).map_err(|e| format!("{e:#}"))?;
@@ -337,7 +357,8 @@ impl Server {
         {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let left = deadline.saturating_duration_since(tokio::time::Instant::now()).max(Duration::from_millis(200));
+        let left =
+            deadline.saturating_duration_since(tokio::time::Instant::now()).max(Duration::from_millis(200));
         if !self.delivery.stop(left).await {
             warn!("deliveries under way were cut off; they are tried again at the next start");
         }
@@ -366,7 +387,11 @@ fn routes(root: &Root, destinations: Destinations) -> Result<resolve::Routes> {
 }
 
 /// Reads what the spool holds from before, on a thread of its own, while mail already flows.
-fn load_in_background(loader: spool::Loader, out: mpsc::Sender<Vec<LoadedMessage>>, metrics: Arc<Metrics>) -> Result<()> {
+fn load_in_background(
+    loader: spool::Loader,
+    out: mpsc::Sender<Vec<LoadedMessage>>,
+    metrics: Arc<Metrics>,
+) -> Result<()> {
     let work = move || {
         let began = Instant::now();
         let (mut messages, mut recipients, mut damaged) = (0u64, 0u64, 0u64);
@@ -387,7 +412,10 @@ fn load_in_background(loader: spool::Loader, out: mpsc::Sender<Vec<LoadedMessage
                     error!(?damage, "the spool holds something damaged");
                 }
                 LoadEvent::Torn { segment, offset } => {
-                    info!(segment, offset, "the last commit before a crash was torn; nobody was told it had been made");
+                    info!(
+                        segment,
+                        offset, "the last commit before a crash was torn; nobody was told it had been made"
+                    );
                 }
                 LoadEvent::SegmentDone { .. } => {
                     if !batch.is_empty() && out.blocking_send(std::mem::take(&mut batch)).is_err() {
@@ -407,14 +435,20 @@ fn load_in_background(loader: spool::Loader, out: mpsc::Sender<Vec<LoadedMessage
 }
 
 /// Runs a server until a signal ends it. `ready` is called once mail is taken.
-pub fn run(source: Source, dev: bool, ready: impl FnOnce(&Server, &[(String, SocketAddr)], Option<SocketAddr>)) -> Result<()> {
+pub fn run(
+    source: Source,
+    dev: bool,
+    ready: impl FnOnce(&Server, &[(String, SocketAddr)], Option<SocketAddr>),
+) -> Result<()> {
     let loaded = source.load().map_err(|report| anyhow::anyhow!("{report}"))?;
     let log_level = crate::logging::init(&loaded.value.log)?;
     for line in loaded.warnings.to_string().lines() {
         warn!("{line}");
     }
     if loaded.value.listener.is_empty() {
-        bail!("the configuration has no listener: add a table such as [listener.smtp] with `listen = \"0.0.0.0:25\"`");
+        bail!(
+            "the configuration has no listener: add a table such as [listener.smtp] with `listen = \"0.0.0.0:25\"`"
+        );
     }
     let sockets = Sockets::bind(&loaded.value)?;
     give_up_root(&loaded.value, dev)?;

@@ -23,7 +23,12 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 /// True if a program can be run. Absent, it fails the test when TUMA_REQUIRE_PROGRAMS is set, and else the test
 /// says so and ends.
 pub fn has_program(name: &str, probe: &mut Command) -> bool {
-    let found = probe.stdout(Stdio::null()).stderr(Stdio::null()).stdin(Stdio::null()).status().is_ok_and(|s| s.success());
+    let found = probe
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .stdin(Stdio::null())
+        .status()
+        .is_ok_and(|s| s.success());
     if !found {
         assert!(std::env::var_os("TUMA_REQUIRE_PROGRAMS").is_none(), "{name} is not installed");
         eprintln!("skipped: {name} is not installed");
@@ -110,7 +115,12 @@ impl Setup {
     /// The same, by a command of the caller's making.
     pub fn start_as(&self, mut command: Command) -> Tuma {
         std::fs::create_dir_all(&self.data).expect("the data folder");
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("start tuma");
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start tuma");
         let stderr = child.stderr.take().expect("stderr is piped");
         let log = Arc::new(Mutex::new(String::new()));
         let copy = log.clone();
@@ -162,7 +172,8 @@ impl Tuma {
 
     /// Sends it a signal by name, such as `TERM`.
     pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().expect("kill");
+        let sent =
+            Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().expect("kill");
         assert!(sent.success());
     }
 
@@ -193,7 +204,11 @@ impl Tuma {
     /// Asks by HTTP.
     pub fn http(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.http).expect("connect to HTTP");
-        let head = format!("{method} {path} HTTP/1.0\r\nHost: {}\r\nContent-Length: {}\r\n\r\n", self.http, body.len());
+        let head = format!(
+            "{method} {path} HTTP/1.0\r\nHost: {}\r\nContent-Length: {}\r\n\r\n",
+            self.http,
+            body.len()
+        );
         stream.write_all(head.as_bytes()).expect("send");
         stream.write_all(body.as_bytes()).expect("send");
         let mut answer = String::new();

@@ -67,6 +67,8 @@ impl Ledger {
         self.done.extend(done);
         let mut stale = 0;
         let mut finished = 0;
+        // The janitor is woken for a segment, not for every message: the wake-ups cost more than its work.
+        let mut emptied = false;
         {
             let mut table = lock(&self.shared.table);
             for settlement in settlements {
@@ -85,6 +87,7 @@ impl Ledger {
                         taken => {
                             if taken == Taken::Last {
                                 finished += 1;
+                                emptied |= segment.phase != Phase::Active && segment.index.live() == 0;
                                 table.forget(place);
                             }
                             let last = self.unwritten.last_mut();
@@ -114,7 +117,7 @@ impl Ledger {
         }
         add(&self.shared.counters.stale_settlements, stale);
         add(&self.shared.counters.finished_messages, finished);
-        if finished > 0 {
+        if emptied {
             self.shared.janitor_bell.ring();
         }
         self.flush();

@@ -63,7 +63,10 @@ impl Shared {
                                 candidates.push(Candidate { host: host.to_string().into(), address });
                             }
                             Judgement::Own => {
-                                let text = format!("the route {} leads back to this server at {address}", route.name);
+                                let text = format!(
+                                    "the route {} leads back to this server at {address}",
+                                    route.name
+                                );
                                 failure = Some(Reply::new(554, (5, 4, 6), text));
                             }
                             Judgement::Refused(range) => {

@@ -72,7 +72,8 @@ impl Connection {
     /// Tries the candidates in turn until one is ready.
     async fn connect(&self, route: Option<&Route>) -> Result<(Session, Arc<Hop>), NoSession> {
         let permanent = |reply: Reply| NoSession { permanent: reply.is_permanent(), reply, hop: None };
-        let candidates = self.shared.candidates(&self.settings, &self.target, route).await.map_err(permanent)?;
+        let candidates =
+            self.shared.candidates(&self.settings, &self.target, route).await.map_err(permanent)?;
         let mut last: Option<NoSession> = None;
         for candidate in candidates.into_iter().take(self.settings.delivery.addresses_max as usize) {
             match self.connect_to(&candidate, route).await {
@@ -198,7 +199,8 @@ impl Connection {
         let (mut next_token, mut begun, mut quitting) = (0u64, 0u32, false);
         let idle = self.settings.delivery.idle_timeout;
         let mut idle_since = Instant::now();
-        let settler = Settler { shared: &self.shared, settings: &self.settings, hop: Some(hop) };
+        let (shared, settings) = (self.shared.clone(), self.settings.clone());
+        let mut settler = Settler::new(&shared, &settings, Some(hop));
         loop {
             while session.client.wants() {
                 let Some(tx) = waiting.pop_front() else { break };
@@ -215,7 +217,10 @@ impl Connection {
             let may_take = waiting.is_empty() && !stop && !quitting;
             let jobs = &mut self.jobs;
             let turn = session
-                .turn(deadline, |client, cx| if may_take && client.wants() { jobs.poll_recv(cx) } else { Poll::Pending })
+                .turn(
+                    deadline,
+                    |client, cx| if may_take && client.wants() { jobs.poll_recv(cx) } else { Poll::Pending },
+                )
                 .await;
             match turn {
                 Turn::Other(Some(job)) => {
@@ -246,10 +251,14 @@ impl Connection {
                     }
                     let parts = (next_token - first_token) as u32;
                     for token in first_token..next_token {
-                        running.insert(token, Running { first_token, parts: 0, job: None, results: Vec::new(), began });
+                        running.insert(
+                            token,
+                            Running { first_token, parts: 0, job: None, results: Vec::new(), began },
+                        );
                     }
                     if let Some(first) = running.get_mut(&first_token) {
-                        *first = Running { first_token, parts, job: Some((job, hot)), results: Vec::new(), began };
+                        *first =
+                            Running { first_token, parts, job: Some((job, hot)), results: Vec::new(), began };
                     }
                 }
                 // The dispatcher has forgotten this connection: the server stops.
@@ -259,16 +268,17 @@ impl Connection {
                 }
                 Turn::Event(SmtpEvent::Finished(finished)) => {
                     idle_since = Instant::now();
-                    self.part_over(&mut running, finished.token, Some(finished.recipients), &settler).await;
+                    self.part_over(&mut running, finished.token, Some(finished.recipients), &mut settler)
+                        .await;
                 }
                 Turn::Event(SmtpEvent::Unsent(token)) => {
                     idle_since = Instant::now();
-                    self.part_over(&mut running, token, None, &settler).await;
+                    self.part_over(&mut running, token, None, &mut settler).await;
                 }
                 Turn::Event(SmtpEvent::Failed(failure)) => {
                     debug!(target = %self.target, reply = %failure.reply, stage = ?failure.stage, "session ended");
                     for tx in waiting.drain(..) {
-                        self.part_over(&mut running, tx.token, None, &settler).await;
+                        self.part_over(&mut running, tx.token, None, &mut settler).await;
                     }
                     return;
                 }
@@ -285,7 +295,7 @@ impl Connection {
         running: &mut HashMap<u64, Running>,
         token: u64,
         results: Option<Vec<RecipientResult>>,
-        settler: &Settler<'_>,
+        settler: &mut Settler<'_>,
     ) {
         let Some(first_token) = running.get(&token).map(|part| part.first_token) else { return };
         if token != first_token {
@@ -297,16 +307,24 @@ impl Connection {
         if first.parts > 0 {
             return;
         }
-        let Some(Running { job: Some((job, hot)), mut results, began, .. }) = running.remove(&first_token) else { return };
+        let Some(Running { job: Some((job, hot)), mut results, began, .. }) = running.remove(&first_token)
+        else {
+            return;
+        };
         if results.is_empty() {
             let _ = self.events.send(Event::Returned(self.id, Job { hot: Some(hot), ..job })).await;
             return;
         }
         if results.len() < job.recipients() {
-            let unsent = Reply::new(451, (4, 4, 2), "the connection ended before this recipient's transaction");
+            let unsent =
+                Reply::new(451, (4, 4, 2), "the connection ended before this recipient's transaction");
             for index in job.entries.iter().flat_map(|entry| entry.first..entry.first + entry.count) {
                 if !results.iter().any(|result| result.index == index) {
-                    results.push(RecipientResult { index, outcome: Outcome::Deferred(unsent.clone()), ambiguous: false });
+                    results.push(RecipientResult {
+                        index,
+                        outcome: Outcome::Deferred(unsent.clone()),
+                        ambiguous: false,
+                    });
                 }
             }
         }
@@ -317,7 +335,8 @@ impl Connection {
     /// No session came to be: the job this connection was opened for gets the reason. When it is for good, so
     /// does everything else that waits, which the dispatcher hands us as long as we take it.
     async fn refuse_all(&mut self, none: NoSession) {
-        let settler = Settler { shared: &self.shared, settings: &self.settings, hop: none.hop };
+        let (shared, settings) = (self.shared.clone(), self.settings.clone());
+        let mut settler = Settler::new(&shared, &settings, none.hop);
         let outcome =
             if none.permanent { Outcome::Bounced(none.reply) } else { Outcome::Deferred(none.reply) };
         if none.permanent {

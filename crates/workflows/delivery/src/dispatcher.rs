@@ -231,7 +231,8 @@ impl Dispatcher {
         let age = Duration::from_millis(wall.0.saturating_sub(loaded.message.received_at.0));
         // A message found past its time gets one more attempt: the clock may have jumped while we were away.
         let left = self.settings.retry.expire_after.saturating_sub(age).max(Duration::from_secs(60));
-        let longest = self.settings.retry.schedule().wait(u16::MAX, 0).max(self.settings.retry.ambiguous_wait);
+        let longest =
+            self.settings.retry.schedule().wait(u16::MAX, 0).max(self.settings.retry.ambiguous_wait);
         let mut at = 0;
         while at < loaded.pending.len() {
             let pending = &loaded.pending[at];
@@ -252,7 +253,8 @@ impl Dispatcher {
                 let wait = Duration::from_millis(due.0.saturating_sub(wall.0)).min(longest);
                 (now + wait).into_std()
             });
-            let last_reply = pending.last_reply.as_ref().map_or(0, |reply| self.replies.hold(&reply.to_string()));
+            let last_reply =
+                pending.last_reply.as_ref().map_or(0, |reply| self.replies.hold(&reply.to_string()));
             let new = NewEntry {
                 handle: loaded.handle.0,
                 destination,
@@ -387,7 +389,10 @@ impl Dispatcher {
             return;
         }
         let Some(site) = self.sites[key.0 as usize].as_mut() else { return };
-        if site.connections.is_empty() && !site.wants_connection && site.path.is_idle(Instant::now().into_std()) {
+        if site.connections.is_empty()
+            && !site.wants_connection
+            && site.path.is_idle(Instant::now().into_std())
+        {
             self.keys.remove(&site.target);
             self.sites[key.0 as usize] = None;
             self.queue.remove_destination(key);
@@ -423,7 +428,7 @@ impl Dispatcher {
         let job = self.job_of(&[key], Handle(entry.handle));
         let (shared, settings, events) = (self.shared.clone(), self.settings.clone(), self.events_in.clone());
         tokio::spawn(async move {
-            let settler = Settler { shared: &shared, settings: &settings, hop: None };
+            let mut settler = Settler::new(&shared, &settings, None);
             let done = settler.expire(job, reply).await;
             let _ = events.send(Event::Expired(done)).await;
         });
@@ -467,9 +472,7 @@ impl Dispatcher {
                 .filter(|(_, line)| line.ready && !line.draining && line.assigned < JOBS_MAX)
                 .min_by_key(|(_, line)| line.assigned)
                 .map(|(at, _)| at);
-            let Some(at) = line else {
-                if self.open_connection(key, now) { continue } else { return }
-            };
+            let Some(at) = line else { if self.open_connection(key, now) { continue } else { return } };
             match site.path.ask_messages(now.into_std(), 1) {
                 Ok(_) => {
                     let Some(job) = self.take_job(key) else { return };

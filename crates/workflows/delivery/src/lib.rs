@@ -19,7 +19,7 @@ mod settle;
 mod shared;
 mod status;
 
-pub use config::{Config, DsnConfig, Returned, RetryConfig, RouteConfig, TlsUse};
+pub use config::{Config, DsnConfig, RetryConfig, Returned, RouteConfig, TlsUse};
 pub use route::{NextHop, Route, Routes, Target};
 pub use shared::{Count, Figures, Parts, Queued, Settings};
 pub use status::{DestinationStatus, EntryStatus, Order, QueueStatus};
@@ -45,7 +45,11 @@ pub struct Delivery {
 
 impl Delivery {
     /// Begins. What was accepted comes by `accepted`, what the spool held from before by `loaded`.
-    pub fn start(parts: Parts, accepted: mpsc::Receiver<Accepted>, loaded: mpsc::Receiver<Vec<Loaded>>) -> Self {
+    pub fn start(
+        parts: Parts,
+        accepted: mpsc::Receiver<Accepted>,
+        loaded: mpsc::Receiver<Vec<Loaded>>,
+    ) -> Self {
         let shared = Arc::new(Shared::new(parts));
         let (orders, orders_in) = mpsc::channel(64);
         let (events_in, events) = mpsc::channel(EVENTS_MAX);

@@ -42,7 +42,9 @@ pub(crate) fn parse_next_hops(text: &str) -> Result<Vec<NextHop>, String> {
 }
 
 fn parse_next_hop(text: &str) -> Result<NextHop, String> {
-    let wrong = || format!("`{text}` is not a next hop: write `host`, `host:port`, `192.0.2.1:25` or `[2001:db8::1]:25`");
+    let wrong = || {
+        format!("`{text}` is not a next hop: write `host`, `host:port`, `192.0.2.1:25` or `[2001:db8::1]:25`")
+    };
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (address, rest) = rest.split_once(']').ok_or_else(wrong)?;

@@ -1,21 +1,24 @@
 //! From the results of an attempt to what is written: records, settlements, and mail to the sender.
 //!
 //! The order is what keeps mail from being lost: a bounce is durable in the spool before the recipient it tells
-//! of is settled, and a settlement is written before the connection goes on, so that what a kill can deliver
-//! twice is one message a connection.
+//! of is settled, and no connection is ahead of its written settlements by more than one, so that what a kill
+//! can deliver twice is two messages a connection.
 
 use crate::config::Returned;
 use crate::job::{ConnectionId, Deferred, Event, Hot, Job, JobDone, JobEntry};
 use crate::shared::{Settings, Shared};
 use accounting::{Attempt, Connection as RecordConnection, Kind, Record, Via};
-use mail::{EnhancedStatusCode, Message, Notify, Origin, Outcome, Protocol, Reply, ReversePath, Ret, TlsInfo, UnixMillis};
+use mail::{
+    EnhancedStatusCode, Message, Notify, Origin, Outcome, Protocol, Reply, Ret, ReversePath, TlsInfo,
+    UnixMillis,
+};
 use message::{Action, DsnRequest, ReceivedField, RecipientReport, ReportKind, wanted, write_dsn};
 use smtp::client::RecipientResult;
 use spool::{Change, Content, Draft, Fate, ReadError, Settlement};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{error, warn};
 
@@ -63,6 +66,14 @@ pub(crate) struct Settler<'a> {
     pub(crate) shared: &'a Arc<Shared>,
     pub(crate) settings: &'a Settings,
     pub(crate) hop: Option<Arc<Hop>>,
+    /// The settlement before this one, until it is written.
+    written: Option<oneshot::Receiver<()>>,
+}
+
+impl<'a> Settler<'a> {
+    pub(crate) fn new(shared: &'a Arc<Shared>, settings: &'a Settings, hop: Option<Arc<Hop>>) -> Self {
+        Self { shared, settings, hop, written: None }
+    }
 }
 
 /// A recipient with what became of it.
@@ -73,13 +84,21 @@ struct Decided {
 
 impl Settler<'_> {
     /// Settles a job of which every recipient has a result.
-    pub(crate) async fn settle(&self, job: &Job, hot: &Hot, results: Vec<RecipientResult>, began: Instant) -> JobDone {
+    pub(crate) async fn settle(
+        &mut self,
+        job: &Job,
+        hot: &Hot,
+        results: Vec<RecipientResult>,
+        began: Instant,
+    ) -> JobDone {
         let now = Instant::now();
         let wall = UnixMillis::from(SystemTime::now());
         let any_delivered = results.iter().any(|r| matches!(r.outcome, Outcome::Delivered(_)));
         let mut decided: Vec<Decided> = Vec::with_capacity(results.len());
         for mut result in results {
-            let Some(entry) = job.entries.iter().find(|e| (e.first..e.first + e.count).contains(&result.index)) else {
+            let Some(entry) =
+                job.entries.iter().find(|e| (e.first..e.first + e.count).contains(&result.index))
+            else {
                 continue;
             };
             if let Outcome::Deferred(reply) = &result.outcome
@@ -97,7 +116,9 @@ impl Settler<'_> {
             let index = u16::try_from(result.index).unwrap_or(u16::MAX);
             let mut attempts = entry.attempts.saturating_add(1);
             let waits = match &result.outcome {
-                Outcome::Deferred(reply) => Some((reply.clone(), self.wait(job, result, attempts, any_delivered))),
+                Outcome::Deferred(reply) => {
+                    Some((reply.clone(), self.wait(job, result, attempts, any_delivered)))
+                }
                 // Its bounce found no room in the spool: the recipient must not be settled without it.
                 outcome if unreported.contains(&n) => {
                     attempts = entry.attempts;
@@ -105,7 +126,8 @@ impl Settler<'_> {
                 }
                 _ => None,
             };
-            let settled = Settlement { handle: job.handle, recipient: index, change: Change::Final(Fate::Delivered) };
+            let settled =
+                Settlement { handle: job.handle, recipient: index, change: Change::Final(Fate::Delivered) };
             match waits {
                 Some((reply, wait)) => {
                     let late = self.is_late(&hot.message, wall);
@@ -133,12 +155,32 @@ impl Settler<'_> {
                 records.push(self.record(hot, result, entry, wall, now - began));
             }
         }
-        self.shared.spool.settle_written(settlements).await;
+        // Waiting for the write of the settlement before, not of this one, costs no wake-up on a busy connection,
+        // and still bounds what a kill can repeat: two messages a connection.
+        if let Some(before) = self.written.take() {
+            // An error means that the spool was closed, which writes everything first.
+            let _ = before.await;
+        }
+        let (sender, written) = oneshot::channel();
+        self.shared.spool.settle(
+            settlements,
+            Some(Box::new(move || {
+                let _ = sender.send(());
+            })),
+        );
+        self.written = Some(written);
         self.shared.recorder.record_many(records);
         done
     }
 
-    fn record(&self, hot: &Hot, result: &RecipientResult, entry: &JobEntry, wall: UnixMillis, took: Duration) -> Record {
+    fn record(
+        &self,
+        hot: &Hot,
+        result: &RecipientResult,
+        entry: &JobEntry,
+        wall: UnixMillis,
+        took: Duration,
+    ) -> Record {
         let kind = Kind::from(&result.outcome);
         let mut record = Record::new(kind, wall, &hot.message, result.index);
         record.reply = Some(Arc::new(result.outcome.reply().clone()));
@@ -156,7 +198,10 @@ impl Settler<'_> {
     fn wait(&self, job: &Job, result: &RecipientResult, attempts: u16, any_delivered: bool) -> Duration {
         let reply = result.outcome.reply();
         // RFC 5321 §4.5.3.1.10: too many recipients is no fault of the ones left over.
-        if any_delivered && reply.code.get() == 452 && reply.enhanced == Some(EnhancedStatusCode::new(4, 5, 3)) {
+        if any_delivered
+            && reply.code.get() == 452
+            && reply.enhanced == Some(EnhancedStatusCode::new(4, 5, 3))
+        {
             return Duration::ZERO;
         }
         let seed = self.shared.random() ^ job.handle.0;
@@ -234,7 +279,8 @@ impl Settler<'_> {
             seed: self.shared.random(),
         };
         let config = message::DsnConfig {
-            returned_max_octets: usize::try_from(self.settings.dsn.returned_max.bytes()).unwrap_or(usize::MAX),
+            returned_max_octets: usize::try_from(self.settings.dsn.returned_max.bytes())
+                .unwrap_or(usize::MAX),
             returned_by_default: match self.settings.dsn.returned {
                 Returned::Full => Ret::Full,
                 Returned::Headers => Ret::Headers,
@@ -245,8 +291,15 @@ impl Settler<'_> {
         let origin = Origin { protocol: Protocol::Internal, listener: "dsn".into(), ..Origin::default() };
         let id = self.shared.spool.next_id();
         let mut prefix = Vec::new();
-        ReceivedField { origin: &origin, smtputf8: draft.envelope.smtputf8, id, by: &by, for_recipient: None, at: wall }
-            .write(&mut prefix);
+        ReceivedField {
+            origin: &origin,
+            smtputf8: draft.envelope.smtputf8,
+            id,
+            by: &by,
+            for_recipient: None,
+            at: wall,
+        }
+        .write(&mut prefix);
         let content = Content { prefix: prefix.into(), body: draft.content.into() };
         let bounce = Message { id, received_at: wall, size: content.len(), envelope: draft.envelope, origin };
         match self.shared.spool.accept(Draft { message: bounce, content }).await {
@@ -269,7 +322,7 @@ impl Settler<'_> {
     }
 
     /// Settles a job whose time is over.
-    pub(crate) async fn expire(&self, job: Job, last: Option<Arc<str>>) -> JobDone {
+    pub(crate) async fn expire(&mut self, job: Job, last: Option<Arc<str>>) -> JobDone {
         let began = Instant::now();
         let hot = match &job.hot {
             Some(hot) => hot.clone(),
@@ -334,7 +387,13 @@ impl Settler<'_> {
     }
 
     /// The same, told to the dispatcher.
-    pub(crate) async fn tell_unreadable(&self, events: &mpsc::Sender<Event>, id: ConnectionId, job: Job, error: ReadError) {
+    pub(crate) async fn tell_unreadable(
+        &self,
+        events: &mpsc::Sender<Event>,
+        id: ConnectionId,
+        job: Job,
+        error: ReadError,
+    ) {
         let done = self.unreadable(&job, error).await;
         let _ = events.send(Event::Done(id, done)).await;
     }

@@ -249,7 +249,8 @@ fn scram_first(users: &Users, text: &str) -> Step {
     }
     let (verifier, known) = users.verifier(&user);
     // An unknown user's salt must look like one: it is made of the name, so that it stays the same.
-    let salt = if known { verifier.salt.clone() } else { hmac_of(&verifier.salt, user.as_bytes())[..16].to_vec() };
+    let salt =
+        if known { verifier.salt.clone() } else { hmac_of(&verifier.salt, user.as_bytes())[..16].to_vec() };
     let nonce = format!("{nonce}{}", encode(&random::<18>()));
     let server_first = format!("r={nonce},s={},i={}", encode(&salt), verifier.rounds);
     let scram = Scram {
@@ -272,7 +273,8 @@ impl Scram {
             return Step::Malformed;
         };
         let mut attributes = without_proof.split(',');
-        let binding = attributes.next().and_then(|a| a.strip_prefix("c=")).and_then(|c| base64::decode(c.as_bytes()));
+        let binding =
+            attributes.next().and_then(|a| a.strip_prefix("c=")).and_then(|c| base64::decode(c.as_bytes()));
         let nonce = attributes.next().and_then(|a| a.strip_prefix("r="));
         if binding.as_deref() != Some(self.gs2.as_bytes()) || nonce != Some(&self.nonce) {
             return Step::Failed(Some(self.user));
@@ -364,7 +366,9 @@ mod tests {
             verifier: Verifier::derive("pencil", salt, 4096),
             nonce: "rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0".into(),
             bare_first: "n=user,r=rOprNGfwEbeRWgbNEkqO".into(),
-            server_first: "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096".into(),
+            server_first:
+                "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"
+                    .into(),
             gs2: "n,,".into(),
         };
         let proof = "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=";
@@ -395,10 +399,11 @@ mod tests {
     #[test]
     fn an_unknown_user_looks_like_a_known_one_to_scram() {
         let users = users();
-        let first = |user: &str| match Exchange::ScramFirst.step(&users, format!("n,,n={user},r=abc").as_bytes()) {
-            Step::Challenge(text, _) => String::from_utf8(text).unwrap(),
-            other => panic!("{other:?}"),
-        };
+        let first =
+            |user: &str| match Exchange::ScramFirst.step(&users, format!("n,,n={user},r=abc").as_bytes()) {
+                Step::Challenge(text, _) => String::from_utf8(text).unwrap(),
+                other => panic!("{other:?}"),
+            };
         let salt = |text: String| text.split(",s=").nth(1).unwrap().to_owned();
         assert_eq!(salt(first("nobody")), salt(first("nobody")));
         assert_ne!(salt(first("nobody")), salt(first("nobody2")));

@@ -80,7 +80,10 @@ impl ListenerConfig {
             problems.error(node.at("auth_required"), "`auth_required` needs mechanisms in `auth`");
         }
         if !self.auth.is_empty() && self.tls == ListenerTls::Off && !self.auth_without_tls {
-            problems.error(node.at("auth"), "`auth` is never offered here: `tls` is off and `auth_without_tls` is not set");
+            problems.error(
+                node.at("auth"),
+                "`auth` is never offered here: `tls` is off and `auth_without_tls` is not set",
+            );
         }
         if self.speaks == Speaks::Lmtp && self.listen.port() == 25 {
             problems.error(node.at("listen"), "LMTP must not be spoken at port 25 (RFC 2033 §5)");
@@ -221,11 +224,20 @@ mod tests {
 
     #[test]
     fn the_tables_are_sound() {
-        assert_eq!(settings::mistakes(&<ListenerConfig as settings::Setting>::schema()), Vec::<String>::new());
+        assert_eq!(
+            settings::mistakes(&<ListenerConfig as settings::Setting>::schema()),
+            Vec::<String>::new()
+        );
         assert_eq!(settings::mistakes(&<RelayConfig as settings::Setting>::schema()), Vec::<String>::new());
         assert_eq!(settings::mistakes(&<UserConfig as settings::Setting>::schema()), Vec::<String>::new());
-        assert_eq!(settings::mistakes(&<ReceptionConfig as settings::Setting>::schema()), Vec::<String>::new());
-        assert_eq!(settings::mistakes(&<CertificateConfig as settings::Setting>::schema()), Vec::<String>::new());
+        assert_eq!(
+            settings::mistakes(&<ReceptionConfig as settings::Setting>::schema()),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            settings::mistakes(&<CertificateConfig as settings::Setting>::schema()),
+            Vec::<String>::new()
+        );
     }
 
     #[test]
@@ -234,6 +246,8 @@ mod tests {
             pattern.parse::<DomainPattern>().unwrap().covers(&mail::Domain::parse(domain).unwrap())
         };
         assert!(covers("a.test", "A.test") && !covers("a.test", "b.a.test") && !covers("a.test", "xa.test"));
-        assert!(covers("*.a.test", "b.a.test") && !covers("*.a.test", "a.test") && !covers("*.a.test", "xa.test"));
+        assert!(
+            covers("*.a.test", "b.a.test") && !covers("*.a.test", "a.test") && !covers("*.a.test", "xa.test")
+        );
     }
 }

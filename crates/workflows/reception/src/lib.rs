@@ -15,8 +15,8 @@ mod session;
 
 pub use budget::Budget;
 pub use config::{
-    CertificateConfig, DomainPattern, ListenerConfig, ListenerTls, Mechanism, ReceptionConfig, RelayConfig, Speaks,
-    UserConfig,
+    CertificateConfig, DomainPattern, ListenerConfig, ListenerTls, Mechanism, ReceptionConfig, RelayConfig,
+    Speaks, UserConfig,
 };
 pub use context::{Context, ListenerContext, QueuedNow, Rules};
 pub use policy::RelayRules;

@@ -63,7 +63,9 @@ mod tests {
         };
         let rules = RelayRules::new(&config);
         let allowed = |peer: &str, user: Option<&str>, to: &str| {
-            rules.refusal(Some(peer.parse().unwrap()), user, &Recipient::new(Mailbox::parse(to).unwrap())).is_none()
+            rules
+                .refusal(Some(peer.parse().unwrap()), user, &Recipient::new(Mailbox::parse(to).unwrap()))
+                .is_none()
         };
         assert!(allowed("192.0.2.9", None, "a@far.test"));
         assert!(allowed("198.51.100.1", Some("u"), "a@far.test"));
@@ -81,7 +83,15 @@ mod tests {
             assert!(!allowed("198.51.100.1", None, to), "{to}");
         }
         let nothing = RelayRules::new(&RelayConfig::default());
-        assert!(nothing.refusal(Some("127.0.0.1".parse().unwrap()), None, &Recipient::new(Mailbox::parse("a@b.test").unwrap())).is_some());
+        assert!(
+            nothing
+                .refusal(
+                    Some("127.0.0.1".parse().unwrap()),
+                    None,
+                    &Recipient::new(Mailbox::parse("a@b.test").unwrap())
+                )
+                .is_some()
+        );
     }
 
     #[test]
@@ -91,7 +101,8 @@ mod tests {
             ..RelayConfig::default()
         };
         let rules = RelayRules::new(&config);
-        let refused = |to: &str| rules.refusal(None, Some("u"), &Recipient::new(Mailbox::parse(to).unwrap())).is_some();
+        let refused =
+            |to: &str| rules.refusal(None, Some("u"), &Recipient::new(Mailbox::parse(to).unwrap())).is_some();
         assert!(!refused("a@x.far.test") && refused("a@far.test") && refused("a@[192.0.2.1]"));
     }
 }

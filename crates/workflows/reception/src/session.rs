@@ -184,7 +184,11 @@ impl Session {
                             reverse_path: Some(envelope.reverse_path.clone()),
                             recipient: Some(recipient.path.as_str().into()),
                         };
-                        context.recorder.record(Record::rejected(wall(), Arc::new(refused), Arc::new(reply.clone())));
+                        context.recorder.record(Record::rejected(
+                            wall(),
+                            Arc::new(refused),
+                            Arc::new(reply.clone()),
+                        ));
                         Task::Answer(Answer::Reply(reply))
                     }
                 }
@@ -212,7 +216,9 @@ impl Session {
                 };
                 auth_task(context, peer, &mut self.exchange, step)
             }
-            Event::Vrfy(_) => Task::Answer(Answer::Reply(Reply::new(252, (2, 5, 1), "cannot verify, send and see"))),
+            Event::Vrfy(_) => {
+                Task::Answer(Answer::Reply(Reply::new(252, (2, 5, 1), "cannot verify, send and see")))
+            }
             Event::Expn(_) => Task::Answer(Answer::Reply(Reply::new(502, (5, 5, 1), "not implemented"))),
             Event::XClient(given) => Task::XClient(server_xclient::Taken {
                 address: given.address,
@@ -374,7 +380,9 @@ impl Session {
         }
         // Whatever came behind STARTTLS was not protected and is nobody's word (RFC 3207 §4.2).
         self.left = Vec::new();
-        let (Some(stream), Some(acceptor)) = (self.stream.take(), &self.listener.acceptor) else { return false };
+        let (Some(stream), Some(acceptor)) = (self.stream.take(), &self.listener.acceptor) else {
+            return false;
+        };
         match acceptor.accept(stream).await {
             Ok(stream) => {
                 self.stream = Some(stream);
@@ -424,7 +432,9 @@ impl Session {
 
     /// Writes output once.
     fn write(&mut self, cx: &mut TaskContext<'_>) -> Poll<std::io::Result<()>> {
-        let Some(stream) = &mut self.stream else { return Poll::Ready(Err(std::io::ErrorKind::NotConnected.into())) };
+        let Some(stream) = &mut self.stream else {
+            return Poll::Ready(Err(std::io::ErrorKind::NotConnected.into()));
+        };
         let output = self.server.output();
         match Pin::new(stream).poll_write(cx, output) {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
@@ -582,4 +592,3 @@ fn now() -> std::time::Instant {
 fn wall() -> UnixMillis {
     UnixMillis::from(SystemTime::now())
 }
-

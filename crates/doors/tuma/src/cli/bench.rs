@@ -119,11 +119,19 @@ impl Bench {
         let runtime = super::client_runtime()?;
         if self.ceiling {
             let ceiling = runtime.block_on(::bench::ceiling(options, sink::Options::default()))?;
-            if self.json { println!("{}", ceiling.to_json()) } else { println!("{ceiling}") }
+            if self.json {
+                println!("{}", ceiling.to_json())
+            } else {
+                println!("{ceiling}")
+            }
             return Ok(ExitCode::SUCCESS);
         }
         let report = runtime.block_on(loader::run(options));
-        if self.json { println!("{}", report.to_json()) } else { println!("{report}") }
+        if self.json {
+            println!("{}", report.to_json())
+        } else {
+            println!("{report}")
+        }
         let all = report.accepted > 0 && report.refused == 0 && report.failed == 0;
         Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -176,7 +184,9 @@ impl SinkArguments {
         })
         .with_context(|| format!("listen at {}", self.listen))?;
         println!("listening on {}", sink.addr());
-        let print = |stats: sink::Stats| if self.json { println!("{}", stats.to_json()) } else { println!("{stats}") };
+        let print = |stats: sink::Stats| {
+            if self.json { println!("{}", stats.to_json()) } else { println!("{stats}") }
+        };
         super::client_runtime()?.block_on(async {
             let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
             let pause = Duration::from_secs(if self.every == 0 { 86_400 } else { self.every });

@@ -13,8 +13,9 @@ const ANSWER_MAX: u64 = 64 * 1024 * 1024;
 
 /// Asks, and gives the status and body of the answer. HTTP/1.0, so that the answer ends with the connection.
 pub(super) fn ask(api: SocketAddr, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&api, Duration::from_secs(5))
-        .with_context(|| format!("no server answers at {api}; is it running, and is `http.listen` set to this address?"))?;
+    let mut stream = TcpStream::connect_timeout(&api, Duration::from_secs(5)).with_context(|| {
+        format!("no server answers at {api}; is it running, and is `http.listen` set to this address?")
+    })?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
     write!(
         stream,
@@ -24,7 +25,8 @@ pub(super) fn ask(api: SocketAddr, method: &str, path: &str, body: &str) -> Resu
     let mut answer = String::new();
     stream.take(ANSWER_MAX).read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("the answer is not HTTP")?;
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("the answer is not HTTP")?;
+    let status =
+        head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("the answer is not HTTP")?;
     Ok((status, body.to_owned()))
 }
 
@@ -59,7 +61,14 @@ impl Status {
         let r = |name: &str| n(&format!("/recipients/{name}"));
         println!(
             "recipients: received {}, delivered {}, bounced {}, expired {}, discarded {}, queued {}; deferrals {}, rejections {}",
-            r("received"), r("delivered"), r("bounced"), r("expired"), r("discarded"), r("queued"), r("deferred"), r("rejected")
+            r("received"),
+            r("delivered"),
+            r("bounced"),
+            r("expired"),
+            r("discarded"),
+            r("queued"),
+            r("deferred"),
+            r("rejected")
         );
         println!(
             "spool: {} messages, {} segments, {} MiB used, {} MiB free{}",
@@ -76,16 +85,24 @@ impl Status {
 
 fn destinations(status: &Value) {
     let Some(list) = status["destinations"].as_array().filter(|list| !list.is_empty()) else { return };
-    println!("{:>10} {:>8} {:>8} {:>8} {:>5}  destination", "recipients", "ready", "waiting", "attempt", "conns");
+    println!(
+        "{:>10} {:>8} {:>8} {:>8} {:>5}  destination",
+        "recipients", "ready", "waiting", "attempt", "conns"
+    );
     for d in list.iter().take(50) {
         let n = |name: &str| d[name].as_i64().unwrap_or(0);
         println!(
             "{:>10} {:>8} {:>8} {:>8} {:>5}  {}",
-            n("recipients"), n("ready"), n("waiting"), n("attempted"), n("connections"),
+            n("recipients"),
+            n("ready"),
+            n("waiting"),
+            n("attempted"),
+            n("connections"),
             d["destination"].as_str().unwrap_or("?")
         );
         if let Some(hold) = d["hold"].as_str() {
-            let until = d["held_until_seconds"].as_f64().map(|s| format!(", again in {s} s")).unwrap_or_default();
+            let until =
+                d["held_until_seconds"].as_f64().map(|s| format!(", again in {s} s")).unwrap_or_default();
             println!("{:>46}held: {hold} ({}){until}", "", d["setting"].as_str().unwrap_or("?"));
         }
         if let Some(failure) = d["last_failure"].as_str() {
@@ -123,7 +140,13 @@ pub(super) enum Queue {
 fn query(destination: &Option<String>, more: &str) -> String {
     let encode = |text: &str| -> String {
         text.bytes()
-            .map(|b| if b.is_ascii_alphanumeric() || b"-._~".contains(&b) { char::from(b).to_string() } else { format!("%{b:02X}") })
+            .map(|b| {
+                if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
+                    char::from(b).to_string()
+                } else {
+                    format!("%{b:02X}")
+                }
+            })
             .collect()
     };
     match destination {
@@ -144,7 +167,12 @@ impl Queue {
                 }
                 for entry in list.as_array().into_iter().flatten() {
                     let text = |name: &str| entry[name].as_str().unwrap_or("?").to_owned();
-                    let recipients: Vec<&str> = entry["recipients"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+                    let recipients: Vec<&str> = entry["recipients"]
+                        .as_array()
+                        .into_iter()
+                        .flatten()
+                        .filter_map(Value::as_str)
+                        .collect();
                     let due = match (entry["in_attempt"].as_bool(), entry["due_in_seconds"].as_f64()) {
                         (Some(true), _) => "being attempted".to_owned(),
                         (_, Some(s)) if s > 0.0 => format!("due in {s} s"),
@@ -152,8 +180,12 @@ impl Queue {
                     };
                     println!(
                         "{}  <{}> -> {}  [{}] {due}, {} attempts, expires in {} s",
-                        text("id"), text("reverse_path"), recipients.join(", "), text("destination"),
-                        entry["attempts"], entry["expires_in_seconds"]
+                        text("id"),
+                        text("reverse_path"),
+                        recipients.join(", "),
+                        text("destination"),
+                        entry["attempts"],
+                        entry["expires_in_seconds"]
                     );
                     if let Some(reply) = entry["last_reply"].as_str() {
                         println!("             last reply: {reply}");
@@ -161,7 +193,8 @@ impl Queue {
                 }
             }
             Self::Flush { api, destination } => {
-                let answer = ask_json(api.api, "POST", &format!("/v1/queue/flush{}", query(&destination, "")))?;
+                let answer =
+                    ask_json(api.api, "POST", &format!("/v1/queue/flush{}", query(&destination, "")))?;
                 println!("{} entries are due now", answer["moved"]);
             }
         }

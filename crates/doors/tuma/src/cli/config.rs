@@ -43,7 +43,8 @@ impl Config {
         let colour = out.is_terminal();
         match self {
             Self::Check(file) => {
-                let code = config::check::<Root>(&file.path(), &config::process_environment, colour, &mut out)?;
+                let code =
+                    config::check::<Root>(&file.path(), &config::process_environment, colour, &mut out)?;
                 return Ok(ExitCode::from(code));
             }
             Self::Show(file) => match config::load::<Root>(&file.path(), &config::process_environment) {

@@ -6,7 +6,6 @@ mod config;
 mod send;
 mod serve;
 
-
 use clap::{Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -48,7 +48,10 @@ impl Session {
             if (&mut self.lines).take(4096).read_line(&mut line)? == 0 {
                 bail!("the server closed the connection");
             }
-            let code = line.get(..3).and_then(|code| code.parse().ok()).context("the server did not reply in SMTP")?;
+            let code = line
+                .get(..3)
+                .and_then(|code| code.parse().ok())
+                .context("the server did not reply in SMTP")?;
             text.push_str(line.get(4..).unwrap_or_default());
             if line.as_bytes().get(3) != Some(&b'-') {
                 return Ok((code, text.trim_end().to_owned()));
@@ -105,9 +108,15 @@ impl Send {
         }
         let content = self.content()?;
         let ascii = content.is_ascii() && self.to.iter().all(|to| to.is_ascii()) && self.from.is_ascii();
-        let address = self.server.to_socket_addrs().ok().and_then(|mut list| list.next()).with_context(|| format!("`{}` is not host:port", self.server))?;
-        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))
-            .with_context(|| format!("no server takes mail at {address}; start one with `tuma serve --dev`"))?;
+        let address = self
+            .server
+            .to_socket_addrs()
+            .ok()
+            .and_then(|mut list| list.next())
+            .with_context(|| format!("`{}` is not host:port", self.server))?;
+        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).with_context(|| {
+            format!("no server takes mail at {address}; start one with `tuma serve --dev`")
+        })?;
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         let mut session = Session { lines: BufReader::new(stream.try_clone()?), stream };
         let (code, text) = session.reply()?;

@@ -52,10 +52,15 @@ fn dev() -> Result<ExitCode> {
             println!("  HTTP      http://{http}/health  /metrics  /v1/status");
         }
         println!("  spool     {}", data.join("spool").display());
-        println!("  captured  {}/*.eml   everything accepted ends up here and goes nowhere else", captured.display());
+        println!(
+            "  captured  {}/*.eml   everything accepted ends up here and goes nowhere else",
+            captured.display()
+        );
         println!("  records   {}", data.join("records.jsonl").display());
         println!("Try, in another terminal:");
-        println!("  tuma send --to a@b.test --subject hi      (or: cargo run --release -- send --to a@b.test --subject hi)");
+        println!(
+            "  tuma send --to a@b.test --subject hi      (or: cargo run --release -- send --to a@b.test --subject hi)"
+        );
     })?;
     Ok(ExitCode::SUCCESS)
 }
