@@ -149,7 +149,11 @@ impl Recorder {
                 }
                 Err(error) => {
                     started.iter().for_each(|shared| shared.close(Instant::now()));
-                    return Err(ConfigError { file: Some(name.clone()), setting: "path", problem: error.to_string() });
+                    return Err(ConfigError {
+                        file: Some(name.clone()),
+                        setting: "path",
+                        problem: error.to_string(),
+                    });
                 }
             }
         }

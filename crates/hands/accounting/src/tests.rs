@@ -106,8 +106,7 @@ fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
 fn csv_as_powermta_writes_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("acct.csv");
-    let recorder =
-        open(&one_file(FileConfig { format: Format::Csv, ..FileConfig::at(path.clone()) }));
+    let recorder = open(&one_file(FileConfig { format: Format::Csv, ..FileConfig::at(path.clone()) }));
     let message = message(1);
     recorder.record_many(vec![
         Record::new(Kind::Received, UnixMillis(1_772_359_204_000), &message, 0),
@@ -434,7 +433,8 @@ fn a_full_disk_leaves_no_gap_and_no_torn_line() {
     for compression_level in [0, 1] {
         let disk = FakeDisk::default();
         disk.change(|state| (state.room, state.bite) = (Some(150), Some(7)));
-        let recorder = open_on(&disk, fast(FileConfig { compression_level, ..FileConfig::at("records.jsonl") }));
+        let recorder =
+            open_on(&disk, fast(FileConfig { compression_level, ..FileConfig::at("records.jsonl") }));
         let message = message(100_000);
         for n in 0..5_000 {
             recorder.record(delivered(&message, n));
@@ -485,7 +485,12 @@ fn a_full_queue_drops_and_counts() {
 #[test]
 fn blocking_waits_for_a_slow_disk_and_once_for_a_stuck_one() {
     let block = |block_timeout| {
-        fast(FileConfig { queue_max: 50, when_full: WhenFull::Block, block_timeout, ..FileConfig::at("records.jsonl") })
+        fast(FileConfig {
+            queue_max: 50,
+            when_full: WhenFull::Block,
+            block_timeout,
+            ..FileConfig::at("records.jsonl")
+        })
     };
     let message = message(100_000);
     let disk = FakeDisk::default();
@@ -550,7 +555,11 @@ fn segments_by_size_and_age_and_how_long_they_stay() {
             state.files.insert(name.into(), (vec![b'x'; octets], day(days)));
         }
     });
-    let file = fast(FileConfig { max_size: Size(4_096), total_max_octets: Size(20_000), ..FileConfig::at("records.jsonl") });
+    let file = fast(FileConfig {
+        max_size: Size(4_096),
+        total_max_octets: Size(20_000),
+        ..FileConfig::at("records.jsonl")
+    });
     let recorder = open_on(&disk, file);
     let message = message(100_000);
     for n in 0..1_000 {
@@ -702,8 +711,11 @@ fn recent_events_within_their_bounds() {
     assert_eq!(recorder.recent(1_000).len(), 100);
 
     // Many large messages weigh more than the number of records says.
-    let config =
-        AccountingConfig { recent_max: 1_000, recent_max_octets: Size(100_000), ..AccountingConfig::default() };
+    let config = AccountingConfig {
+        recent_max: 1_000,
+        recent_max_octets: Size(100_000),
+        ..AccountingConfig::default()
+    };
     let recorder = Recorder::open(&config, Arc::default()).unwrap();
     let large = message(100);
     for _ in 0..100 {
