@@ -81,16 +81,17 @@ pub const HOUSE: &[Room] = &[
     room("net", Hands, Rooms(&["mail"])),
     room("resolve", Hands, Rooms(&["mail"])),
     room("accounting", Hands, Rooms(&["mail"])),
-    room("reception", Workflows, UpTo(Hands)),
-    room("delivery", Workflows, UpTo(Hands)),
-    room("bench", Workflows, UpTo(Hands)),
+    room("reception", Workflows, Rooms(&["mail", "smtp", "message", "spool", "net", "accounting"])),
+    room(
+        "delivery",
+        Workflows,
+        Rooms(&["mail", "smtp", "message", "queue", "shaping", "spool", "net", "resolve", "accounting"]),
+    ),
+    // It shares nothing with what it measures, so that each checks the other.
+    room("bench", Workflows, Nothing),
     room("tuma", Doors, UpTo(Workflows)),
-    room("testkit", Tools, UpTo(Hands)),
     room("xtask", Tools, Nothing),
 ];
-
-/// The room that tests of floors 2 to 4 may use and nothing else may.
-const TESTKIT: &str = "testkit";
 
 /// Outside crates that do IO or read clocks; floors 0 and 1 may not even test with them.
 const HANDS_ONLY: &[&str] = &[
@@ -118,10 +119,6 @@ impl Room {
             Rooms(names) => other.name == "settings" || names.contains(&other.name),
             UpTo(floor) => other.floor <= floor,
         }
-    }
-
-    fn may_test_with(&self, other: &Room) -> bool {
-        self.may_import(other) || (other.name == TESTKIT && (Hands..=Doors).contains(&self.floor))
     }
 
     fn imports_text(&self) -> String {
@@ -189,21 +186,17 @@ fn arrow(room: &Room, other: Option<&Room>, name: &str, kind: Option<&str>) -> O
         let outside = room.floor <= Rules && HANDS_ONLY.contains(&name);
         return outside.then(|| format!("{arrow}: floors 0 and 1 do no IO, so `{name}` belongs above them"));
     };
-    let (allowed, section) = match kind {
-        Some("dev") => (room.may_test_with(other), "dev-dependency"),
-        Some(_) => (room.may_import(other), "build-dependency"),
-        None => (room.may_import(other), "dependency"),
+    let section = match kind {
+        Some("dev") => "dev-dependency",
+        Some(_) => "build-dependency",
+        None => "dependency",
     };
     // A crate may name itself to test with its own features.
-    if allowed || (name == room.name && kind == Some("dev")) {
+    if room.may_import(other) || (name == room.name && kind == Some("dev")) {
         return None;
     }
     let may = room.imports_text();
-    Some(match (other.name, kind) {
-        (TESTKIT, Some("dev")) => format!("{arrow}: {section} refused, words and rules need none of it"),
-        (TESTKIT, _) => format!("{arrow}: {section} refused, it is for dev-dependencies only"),
-        _ => format!("{arrow}: {section} refused by the floor table, `{}` may import {may}", room.name),
-    })
+    Some(format!("{arrow}: {section} refused by the floor table, `{}` may import {may}", room.name))
 }
 
 /// The table as Markdown, rooms described by their manifests.
@@ -222,8 +215,7 @@ pub fn table(house: &[Room], metadata: &Json) -> String {
             room.imports_text()
         ));
     }
-    out.push_str("\nEvery room above floor 0 may also import `settings`, for its own table of the configuration, and\n");
-    out.push_str("floors 2 to 4 may test with `testkit`.\n");
+    out.push_str("\nA room that may import anything may also import `settings`, for its own table of the configuration.\n");
     out
 }
 
@@ -240,7 +232,7 @@ mod tests {
         room("queue", Rules, Rooms(&["mail"])),
         room("spool", Hands, Rooms(&["mail"])),
         room("delivery", Workflows, UpTo(Hands)),
-        room("testkit", Tools, UpTo(Hands)),
+        room("xtask", Tools, Nothing),
     ];
 
     /// Name and kind.
@@ -270,9 +262,9 @@ mod tests {
         ("settings", "crates/words/settings", &[]),
         ("smtp", "crates/rules/smtp", &[("mail", None), ("settings", None), ("memchr", None)]),
         ("queue", "crates/rules/queue", &[("mail", None), ("proptest", Some("dev"))]),
-        ("spool", "crates/hands/spool", &[("mail", None), ("testkit", Some("dev")), ("tokio", None)]),
+        ("spool", "crates/hands/spool", &[("mail", None), ("tokio", None)]),
         ("delivery", "crates/workflows/delivery", &[("spool", None), ("smtp", None), ("queue", Some("dev"))]),
-        ("testkit", "tools/testkit", &[("spool", None)]),
+        ("xtask", "tools/xtask", &[]),
     ];
 
     #[test]
@@ -282,7 +274,7 @@ mod tests {
 
     #[test]
     fn arrows_that_the_table_lacks() {
-        let cases: [(usize, Dependency<'_>, &str); 9] = [
+        let cases: [(usize, Dependency<'_>, &str); 8] = [
             (
                 0,
                 ("settings", None),
@@ -309,14 +301,9 @@ mod tests {
                 "crates/rules/smtp/Cargo.toml: smtp -> tokio: floors 0 and 1 do no IO, so `tokio` belongs above them",
             ),
             (
-                3,
-                ("testkit", Some("dev")),
-                "crates/rules/queue/Cargo.toml: queue -> testkit: dev-dependency refused, words and rules need none of it",
-            ),
-            (
                 4,
-                ("testkit", None),
-                "crates/hands/spool/Cargo.toml: spool -> testkit: dependency refused, it is for dev-dependencies only",
+                ("xtask", Some("dev")),
+                "crates/hands/spool/Cargo.toml: spool -> xtask: dev-dependency refused by the floor table, `spool` may import `mail`",
             ),
             (
                 4,
@@ -325,8 +312,8 @@ mod tests {
             ),
             (
                 6,
-                ("delivery", None),
-                "tools/testkit/Cargo.toml: testkit -> delivery: dependency refused by the floor table, `testkit` may import floors 0 to 2",
+                ("mail", None),
+                "tools/xtask/Cargo.toml: xtask -> mail: dependency refused by the floor table, `xtask` may import nothing",
             ),
         ];
         for (package, dependency, complaint) in cases {

@@ -409,7 +409,7 @@ fn load_in_background(
                 }
                 LoadEvent::Damaged(damage) => {
                     damaged += 1;
-                    error!(?damage, "the spool holds something damaged, it is set aside");
+                    error!(?damage, "the spool holds something damaged");
                 }
                 LoadEvent::Torn { segment, offset } => {
                     info!(

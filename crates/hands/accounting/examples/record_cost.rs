@@ -26,8 +26,9 @@ fn mix(n: u64) -> u64 {
     n ^ (n >> 31)
 }
 
-fn run(name: &str, files: Vec<FileConfig>) -> f64 {
-    let config = AccountingConfig { files, ..AccountingConfig::default() };
+fn run(name: &str, file: Option<FileConfig>) -> f64 {
+    let file = file.map(|file| ("records".to_owned(), file)).into_iter().collect();
+    let config = AccountingConfig { file, ..AccountingConfig::default() };
     let recorder = Recorder::open(&config, Arc::new(Metrics::new())).expect("the configuration is right");
     let connection = Arc::new(Connection {
         site: "mx.example.test".into(),
@@ -95,21 +96,20 @@ fn message(n: u64) -> Arc<Message> {
 fn main() {
     let folder = std::env::temp_dir().join(format!("record-cost-{}", std::process::id()));
     let file = |name: &str| FileConfig {
-        path: folder.join(name),
         when_full: WhenFull::Block,
         block_timeout: Duration::from_secs(30),
-        ..FileConfig::at("records.jsonl")
+        ..FileConfig::at(folder.join(name))
     };
-    run("no file", vec![]);
-    run("JSON lines", vec![file("plain.jsonl")]);
+    run("no file", None);
+    run("JSON lines", Some(file("plain.jsonl")));
     for compression_level in [1, 3] {
         let name = format!("level{compression_level}.jsonl");
         run(
             &format!("JSON lines, zstd {compression_level}"),
-            vec![FileConfig { compression_level, ..file(&name) }],
+            Some(FileConfig { compression_level, ..file(&name) }),
         );
     }
-    run("CSV", vec![FileConfig { format: Format::Csv, ..file("acct.csv") }]);
+    run("CSV", Some(FileConfig { format: Format::Csv, ..file("acct.csv") }));
     if let Err(error) = std::fs::remove_dir_all(&folder) {
         eprintln!("{}: {error}", folder.display());
     }

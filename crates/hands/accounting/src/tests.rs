@@ -5,6 +5,7 @@ use mail::{
     Envelope, Mailbox, Message, Origin, Protocol, Recipient, Reply, ReversePath, SessionId, SpoolId, TlsInfo,
     UnixMillis,
 };
+use settings::Size;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -69,8 +70,14 @@ fn delivered(message: &Arc<Message>, index: u32) -> Record {
     record(Kind::Delivered, message, index, Reply::bare(250, "ok"))
 }
 
+/// Files by the names `1`, `2` and so on.
+fn all_files<const N: usize>(files: [FileConfig; N]) -> AccountingConfig {
+    let file = files.into_iter().zip(1..).map(|(file, n)| (n.to_string(), file)).collect();
+    AccountingConfig { file, ..AccountingConfig::default() }
+}
+
 fn one_file(file: FileConfig) -> AccountingConfig {
-    AccountingConfig { file: [("test".to_owned(), file)].into(), ..AccountingConfig::default() }
+    all_files([file])
 }
 
 fn open(config: &AccountingConfig) -> Recorder {
@@ -177,19 +184,21 @@ fn csv_with_chosen_columns() {
     let path = folder.path().join("acct.csv");
     let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
     let file = FileConfig {
-        path: path.clone(),
         format: Format::Csv,
         records: vec![Kind::Delivered, Kind::Bounced],
-        record_fields: vec![
+        record_fields: BTreeMap::from([
             (
-                Kind::Delivered,
+                "delivered".to_owned(),
                 list(&["timeLogged", "orig", "rcpt", "dlvSourceIp", "userString", "rcvSmtpUser"]),
             ),
-            (Kind::Bounced, list(&["type", "timeLogged", "orig", "rcpt", "bounceCat", "dlvTlsProtocol"])),
-        ],
+            (
+                "bounced".to_owned(),
+                list(&["type", "timeLogged", "orig", "rcpt", "bounceCat", "dlvTlsProtocol"]),
+            ),
+        ]),
         iso_times: false,
         user_string: "node1".into(),
-        ..FileConfig::at("records.jsonl")
+        ..FileConfig::at(path.clone())
     };
     let recorder = open(&one_file(file));
     let message = message(1);
@@ -208,7 +217,7 @@ fn csv_with_chosen_columns() {
 fn json_lines() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("records.jsonl");
-    let recorder = open(&one_file(FileConfig { path: path.clone(), ..FileConfig::at("records.jsonl") }));
+    let recorder = open(&one_file(FileConfig::at(path.clone())));
     let message = message(2);
     recorder.record(Record {
         attempt: Attempt { number: 3, ambiguous: true, first: Some(UnixMillis(1)), ..Attempt::default() },
@@ -260,20 +269,16 @@ fn json_lines() {
 fn several_files_each_with_its_own_choice() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let config = AccountingConfig {
-        files: vec![
-            FileConfig { path: at("all.jsonl"), ..FileConfig::at("records.jsonl") },
-            FileConfig {
-                path: at("in.jsonl"),
-                records: vec![Kind::Received],
-                fields: vec!["recipient".into()],
-                compression_level: 3,
-                ..FileConfig::at("records.jsonl")
-            },
-            FileConfig { format: Format::Csv, ..FileConfig::at(at("out.csv")) },
-        ],
-        ..AccountingConfig::default()
-    };
+    let config = all_files([
+        FileConfig::at(at("all.jsonl")),
+        FileConfig {
+            records: vec![Kind::Received],
+            fields: vec!["recipient".into()],
+            compression_level: 3,
+            ..FileConfig::at(at("in.jsonl"))
+        },
+        FileConfig { format: Format::Csv, ..FileConfig::at(at("out.csv")) },
+    ]);
     let recorder = open(&config);
     let message = message(100);
     for n in 0..100 {
@@ -516,7 +521,7 @@ fn blocking_waits_for_a_slow_disk_and_once_for_a_stuck_one() {
 fn a_folder_that_comes_late() {
     let disk = FakeDisk::default();
     disk.change(|state| state.open_fails = true);
-    let recorder = open_on(&disk, fast(FileConfig::default()));
+    let recorder = open_on(&disk, fast(FileConfig::at("records.jsonl")));
     let message = message(10);
     recorder.record(delivered(&message, 0));
     eventually("failure seen", || recorder.stats()[0].failing);
@@ -526,7 +531,7 @@ fn a_folder_that_comes_late() {
 
     let disk = FakeDisk::default();
     disk.change(|state| state.open_fails = true);
-    let recorder = open_on(&disk, fast(FileConfig::default()));
+    let recorder = open_on(&disk, fast(FileConfig::at("records.jsonl")));
     recorder.record(delivered(&message, 0));
     assert!(!recorder.close(Duration::from_millis(100)));
     let stats = recorder.stats().remove(0);
@@ -550,8 +555,11 @@ fn segments_by_size_and_age_and_how_long_they_stay() {
             state.files.insert(name.into(), (vec![b'x'; octets], day(days)));
         }
     });
-    let file =
-        fast(FileConfig { max_size: 4_096, total_max_octets: 20_000, ..FileConfig::at("records.jsonl") });
+    let file = fast(FileConfig {
+        max_size: Size(4_096),
+        total_max_octets: Size(20_000),
+        ..FileConfig::at("records.jsonl")
+    });
     let recorder = open_on(&disk, file);
     let message = message(100_000);
     for n in 0..1_000 {
@@ -596,11 +604,10 @@ fn segments_by_size_and_age_and_how_long_they_stay() {
 fn a_torn_file_reads_up_to_the_last_flush() {
     let folder = tempfile::tempdir().unwrap();
     let file = FileConfig {
-        path: folder.path().join("records.jsonl"),
         fields: vec!["index".into()],
         compression_level: 1,
         flush_interval: Duration::from_millis(1),
-        ..FileConfig::at("records.jsonl")
+        ..FileConfig::at(folder.path().join("records.jsonl"))
     };
     let path = file.current_path();
     let recorder = open(&one_file(file.clone()));
@@ -645,23 +652,19 @@ fn a_torn_file_reads_up_to_the_last_flush() {
 #[test]
 fn reload_keeps_what_stays_and_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| FileConfig { path: folder.path().join(name), ..FileConfig::at("records.jsonl") };
-    let recorder =
-        open(&AccountingConfig { files: vec![at("a.jsonl"), at("b.jsonl")], ..AccountingConfig::default() });
+    let at = |name: &str| FileConfig::at(folder.path().join(name));
+    let recorder = open(&all_files([at("a.jsonl"), at("b.jsonl")]));
     let message = message(10);
     recorder.record(delivered(&message, 0));
     let mut changed = at("b.jsonl");
     changed.fields = vec!["index".into()];
-    let next = AccountingConfig {
-        files: vec![at("a.jsonl"), changed.clone(), at("c.jsonl")],
-        ..AccountingConfig::default()
-    };
+    let next = all_files([at("a.jsonl"), changed, at("c.jsonl")]);
     recorder.reconfigure(&next).unwrap();
     recorder.record(delivered(&message, 1));
     let bad = one_file(FileConfig { fields: vec!["nonsense".into()], ..at("d.jsonl") });
     assert_eq!(
         recorder.reconfigure(&bad).unwrap_err().to_string(),
-        "accounting file 1: fields: no field is called \"nonsense\""
+        "accounting.file.1.fields: no field is called \"nonsense\""
     );
     recorder.record(delivered(&message, 2));
     assert!(recorder.close(5 * SECOND));
@@ -674,24 +677,20 @@ fn reload_keeps_what_stays_and_loses_nothing() {
 #[test]
 fn settings_that_cannot_be_used() {
     let check = |file: FileConfig| one_file(file).check().first().map(|error| error.setting);
-    let base = FileConfig::default;
+    let base = || FileConfig::at("records.jsonl");
     assert_eq!(check(base()), None);
     for (file, setting) in [
         (FileConfig { path: "/".into(), ..base() }, "path"),
-        (FileConfig { compression_level: 22, ..base() }, "compression_level"),
         (FileConfig { path: "x.zst".into(), ..base() }, "compression_level"),
-        (FileConfig { queue_max: 0, ..base() }, "queue_max"),
-        (FileConfig { max_size: 1, ..base() }, "max_size"),
         (FileConfig { fields: vec!["x".into()], ..base() }, "fields"),
         (FileConfig { format: Format::Csv, fields: vec!["header_X".into()], ..base() }, "fields"),
         (FileConfig { format: Format::Csv, records: vec![Kind::Rejected], ..base() }, "records"),
     ] {
         assert_eq!(check(file.clone()), Some(setting), "{file:?}");
     }
-    let twice = AccountingConfig { files: vec![base(), base()], ..AccountingConfig::default() };
     assert_eq!(
-        twice.check()[0].to_string(),
-        "accounting file 2: path: records.jsonl is written to by an earlier file"
+        all_files([base(), base()]).check()[0].to_string(),
+        "accounting.file.2.path: records.jsonl is written to by `1` too"
     );
 }
 
@@ -712,8 +711,11 @@ fn recent_events_within_their_bounds() {
     assert_eq!(recorder.recent(1_000).len(), 100);
 
     // Many large messages weigh more than the number of records says.
-    let config =
-        AccountingConfig { recent_max: 1_000, recent_max_octets: 100_000, ..AccountingConfig::default() };
+    let config = AccountingConfig {
+        recent_max: 1_000,
+        recent_max_octets: Size(100_000),
+        ..AccountingConfig::default()
+    };
     let recorder = Recorder::open(&config, Arc::default()).unwrap();
     let large = message(100);
     for _ in 0..100 {

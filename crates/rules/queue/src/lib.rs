@@ -7,6 +7,8 @@
 //!
 //! Read first: [`Queue`], then [`Schedule`], which says when a deferred recipient is tried again.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "only the clock makes an Instant"))]
+
 mod schedule;
 mod slab;
 mod wheel;

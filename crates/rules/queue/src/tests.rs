@@ -75,7 +75,15 @@ fn a_part_that_is_deferred_keeps_its_expiry_and_its_recipients() {
     let d = queue.add_destination();
     let (key, _) = queue.push(t, NewEntry { count: 3, ..new(1, d, None, t + DAY) });
     assert!(queue.pull(key));
-    let part = Part { first: 1, count: 1, attempts: 1, ambiguous: false, delay_reported: true, last_reply: 9, due: t + 10 * TICK };
+    let part = Part {
+        first: 1,
+        count: 1,
+        attempts: 1,
+        ambiguous: false,
+        delay_reported: true,
+        last_reply: 9,
+        due: t + 10 * TICK,
+    };
     let again = queue.defer(t, key, part);
     queue.settle(key);
     let view = queue.view(again);

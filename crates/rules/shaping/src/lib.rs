@@ -8,6 +8,8 @@
 //! yet spent, never exceeds the limit. It is exact in every sliding window, also as the receiver counts: a
 //! spend is dated when the receiver's answer came, which is never before the receiver saw it.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "only the clock makes an Instant"))]
+
 mod path;
 mod rate;
 mod window;

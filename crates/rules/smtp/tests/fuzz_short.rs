@@ -1,5 +1,7 @@
 //! A short run of every fuzz target, the same on each machine: dialogues and snippets, mutated.
 
+#![allow(clippy::disallowed_methods, reason = "the dialogues are files")]
+
 use smtp::fuzzing;
 
 /// xorshift64*: good enough to stir octets, and needs no crate.

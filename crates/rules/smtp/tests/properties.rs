@@ -222,7 +222,7 @@ fn client_that_never_reads_replies() {
     }
     assert_eq!(server_took, 0, "it is read no more");
     assert_eq!(server.receive(now, &input), 0);
-    assert!(server.output().len() < Config::default().session.output_max.len() as usize + 1024);
+    assert!(server.output().len() < Config::default().session.output_max.len() + 1024);
     let deadline = server.wake_at().expect("a deadline");
     assert!(deadline <= now + Duration::from_secs(300));
     server.wake(deadline);

@@ -361,12 +361,29 @@ impl Settler<'_> {
                     }
                 }
             }
-            ReadError::Damaged { .. } | ReadError::NotFound => {
+            ReadError::Damaged { message: Some(ref message), .. } => {
+                error!(id = %message.id, error = %failure, recipients = job.recipients(), "a message is lost to damage");
+                self.record_damage(job, &Arc::new(Message::clone(message)), &failure);
+            }
+            ReadError::Damaged { message: None, .. } | ReadError::NotFound => {
                 error!(handle = ?job.handle, error = %failure, recipients = job.recipients(), "a message is lost to damage");
                 self.shared.recorder.metrics().lost_to_damage(job.recipients() as u64);
             }
         }
         done
+    }
+
+    /// One record for each recipient of a job whose content is damaged but whose envelope is not.
+    fn record_damage(&self, job: &Job, message: &Arc<Message>, failure: &ReadError) {
+        let wall = UnixMillis::from(SystemTime::now());
+        let reply = Arc::new(Reply::new(554, (5, 3, 0), format!("lost to damage in the spool: {failure}")));
+        let indices = job.entries.iter().flat_map(|entry| entry.first..entry.first + entry.count);
+        let records = indices.map(|index| {
+            let mut record = Record::new(Kind::Discarded, wall, message, index);
+            record.reply = Some(reply.clone());
+            record
+        });
+        self.shared.recorder.record_many(records.collect());
     }
 
     /// The same, told to the dispatcher.

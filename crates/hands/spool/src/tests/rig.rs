@@ -9,8 +9,10 @@ use crate::table::Shared;
 use crate::writer::{Packed, Writer};
 use crate::{Change, Config, Draft, Fate, Handle, LoadEvent, Refusal, Settlement};
 use mail::{SpoolId, UnixMillis};
+use settings::Size;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What may happen to a spool.
 #[derive(Clone, Copy, Debug)]
@@ -72,12 +74,12 @@ pub(crate) struct Rig {
 
 pub(crate) fn config() -> Config {
     Config {
-        segment_bytes: 16 << 10,
+        segment_bytes: Size::kib(16),
         spare_segments: 2,
-        min_free_bytes: 0,
-        copy_after_ms: 0,
+        min_free_bytes: Size(0),
+        copy_after: Duration::ZERO,
         copy_below_percent: 50,
-        sidecar_bytes_max: 4096,
+        sidecar_bytes_max: Size::kib(4),
         ..Config::default()
     }
 }

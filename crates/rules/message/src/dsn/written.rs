@@ -497,6 +497,11 @@ print(original['Subject'])
 }
 
 /// Runs a script; `None` if there is no Python and `TUMA_REQUIRE_PROGRAMS` does not ask for it.
+#[allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "another program reads what was written, to check it"
+)]
 fn python(script: &str, input: &[u8]) -> Option<String> {
     use std::io::Write;
     use std::process::{Command, Stdio};

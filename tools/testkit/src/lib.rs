@@ -1,1 +1,0 @@
-//! What tests need: scripted remotes, dialogue runner.
