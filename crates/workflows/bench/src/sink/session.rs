@@ -10,13 +10,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use memchr::memmem::Finder;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::rules::{Action, Event, Phase};
 use super::{Captured, CapturedRecipient, Keep, RUNS_MAX, Shared};
 use crate::net::lock;
 use crate::sequence::{MARK_FIELD, Mark};
+use crate::tls::Wire;
 use crate::wire::{self, Buffer};
 
 static MARK_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(MARK_FIELD));
@@ -29,22 +30,9 @@ const BUFFER_OCTETS_MAX: usize = 128 * 1024;
 /// A header in which no mark was found so far is given up.
 const HEADER_MAX: usize = 64 * 1024;
 
-/// What a connection must be able to do besides reading and writing.
-pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {
-    /// Makes the coming close a TCP reset.
-    fn reset_on_close(&self);
-}
-
-impl Wire for TcpStream {
-    fn reset_on_close(&self) {
-        // Without it the peer sees an ordinary close, which is a drop all the same.
-        let _ = self.set_zero_linger();
-    }
-}
-
 /// Serves a connection to its end. What ends it is the peer's affair, so no error comes back.
 pub(super) async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr) {
-    let _ = Session::new(shared, stream, peer, false).run().await;
+    let _ = Session::new(shared, Wire::Plain(stream), peer).run().await;
 }
 
 /// How a session goes on.
@@ -65,9 +53,9 @@ enum Verdict {
     Close,
 }
 
-struct Session<'a, S> {
+struct Session<'a> {
     shared: &'a Shared,
-    stream: S,
+    stream: Wire,
     peer: SocketAddr,
     secure: bool,
     authenticated: bool,
@@ -190,13 +178,13 @@ fn after_keyword<'a>(line: &'a [u8], keyword: &[u8]) -> Option<&'a [u8]> {
     head.eq_ignore_ascii_case(keyword).then_some(rest)
 }
 
-impl<'a, S: Wire> Session<'a, S> {
-    fn new(shared: &'a Shared, stream: S, peer: SocketAddr, secure: bool) -> Self {
+impl<'a> Session<'a> {
+    fn new(shared: &'a Shared, stream: Wire, peer: SocketAddr) -> Self {
         Self {
             shared,
             stream,
             peer,
-            secure,
+            secure: false,
             authenticated: false,
             buffer: Buffer::new(BUFFER_OCTETS, BUFFER_OCTETS_MAX),
             line: Vec::with_capacity(128),
@@ -208,15 +196,16 @@ impl<'a, S: Wire> Session<'a, S> {
     }
 
     async fn run(mut self) -> io::Result<()> {
-        if !self.secure {
-            if self.ask(Phase::Connect).await? != Verdict::Usual {
-                return Ok(());
-            }
-            match self.ask(Phase::Banner).await? {
-                Verdict::Close => return self.flush().await,
-                Verdict::Answered => {}
-                _ => self.say(&format!("220 {} ESMTP sink", self.shared.options.hostname)),
-            }
+        if self.ask(Phase::Connect).await? != Verdict::Usual {
+            return Ok(());
+        }
+        if self.shared.options.implicit_tls {
+            self.secure().await?;
+        }
+        match self.ask(Phase::Banner).await? {
+            Verdict::Close => return self.flush().await,
+            Verdict::Answered => {}
+            _ => self.say(&format!("220 {} ESMTP sink", self.shared.options.hostname)),
         }
         loop {
             while self.buffer.line().is_none() {
@@ -258,11 +247,11 @@ impl<'a, S: Wire> Session<'a, S> {
             return Ok(());
         }
         match self.slow.take() {
-            None => self.stream.write_all(&self.out).await?,
+            None => self.stream.send(&self.out).await?,
             Some(pause) => {
                 for octet in &self.out {
                     tokio::time::sleep(pause).await;
-                    self.stream.write_all(&[*octet]).await?;
+                    self.stream.send(&[*octet]).await?;
                 }
             }
         }
@@ -308,6 +297,8 @@ impl<'a, S: Wire> Session<'a, S> {
             Ok(Flow::On)
         } else if let Some(argument) = after_keyword(line, b"AUTH ") {
             self.auth(argument).await
+        } else if line.eq_ignore_ascii_case(b"STARTTLS") {
+            self.starttls().await
         } else {
             if self.shared.options.strict {
                 self.fault("unknown command");
@@ -322,12 +313,46 @@ impl<'a, S: Wire> Session<'a, S> {
         self.helo.extend_from_slice(name.trim_ascii());
         self.transaction.clear();
         match self.ask(Phase::Helo).await? {
-            Verdict::Usual if extended => self.out.extend_from_slice(self.shared.ehlo.as_bytes()),
+            Verdict::Usual if extended => {
+                let ehlo = if self.secure { &self.shared.ehlo_secure } else { &self.shared.ehlo };
+                self.out.extend_from_slice(ehlo.as_bytes());
+            }
             Verdict::Usual => self.say(&format!("250 {}", self.shared.options.hostname)),
             Verdict::Close => return Ok(Flow::Close),
             _ => self.helo.clear(),
         }
         Ok(Flow::On)
+    }
+
+    async fn starttls(&mut self) -> io::Result<Flow> {
+        if self.secure || self.shared.options.tls.is_none() {
+            return Ok(self.out_of_order());
+        }
+        match self.ask(Phase::Starttls).await? {
+            Verdict::Usual => {}
+            Verdict::Close => return Ok(Flow::Close),
+            _ => return Ok(Flow::On),
+        }
+        self.say("220 2.0.0 go on");
+        self.flush().await?;
+        if !self.buffer.unread().is_empty() {
+            // Said in the clear, so nobody knows by whom (RFC 3207 §4.2).
+            self.fault("commands behind STARTTLS");
+            self.buffer.consume(usize::MAX);
+        }
+        self.secure().await?;
+        Ok(Flow::On)
+    }
+
+    async fn secure(&mut self) -> io::Result<()> {
+        let Some(config) = &self.shared.options.tls else {
+            return Err(io::Error::other("implicit TLS without a certificate"));
+        };
+        self.stream = std::mem::replace(&mut self.stream, Wire::Closed).accept(config.clone()).await?;
+        self.secure = true;
+        self.helo.clear();
+        self.transaction.clear();
+        Ok(())
     }
 
     async fn auth(&mut self, argument: &[u8]) -> io::Result<Flow> {
