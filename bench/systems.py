@@ -117,12 +117,13 @@ class Tuma(System):
         self.repo, self.binary = repo, binary
 
     def install(self):
-        if not self.binary:
-            run("cargo", "build", "--release", "--quiet", "-p", "tuma", cwd=self.repo)
-            self.binary = self.repo / "target/release/tuma"
         self.example = self.repo / "examples/relay.toml"
         if not self.example.exists():
             raise Unavailable("there is no examples/relay.toml yet")
+        if not self.binary:
+            run("cargo", "build", "--release", "--quiet", "-p", "tuma", cwd=self.repo)
+            self.binary = self.repo / "target/release/tuma"
+        self.home.mkdir(parents=True, exist_ok=True)
         self.version = run(self.binary, "--version").strip()
         self.settings["relay.toml"] = self.example.read_text()
 

@@ -170,6 +170,7 @@ async fn loss_and_duplicates_are_told_apart() {
     );
     let run = &sink.stats().runs[&0xaa];
     assert_eq!((run.received, run.duplicates, run.missing), (2, 1, 4));
+    assert_eq!(run.missing_ranges, vec![0..3; 1], "half of messages 0 and 2, all of 1");
     assert_eq!(sink.missing(0xaa, 4, 10), vec![0..4; 1]);
 }
 

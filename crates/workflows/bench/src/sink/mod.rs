@@ -19,6 +19,7 @@
 pub mod rules;
 mod session;
 mod tally;
+mod transaction;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
