@@ -183,6 +183,20 @@ class PeakMemory(threading.Thread):
         return self.peak
 
 
+KERNEL = 2  # the process whose children are the kernel's own threads
+
+
+def _kernel_threads():
+    """CPU of the kernel's own threads: what they do, they do for whoever works."""
+    found = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            stat = _stat(int(entry))
+            if stat and int(stat[1]) == KERNEL:
+                found[entry] = _cpu(int(entry))
+    return found
+
+
 class Machine:
     """How busy the whole machine was between `start` and `others`, and how much of it was not ours."""
 
@@ -191,22 +205,26 @@ class Machine:
         self.before = self._read()
 
     def _read(self):
-        fields = [int(field) for field in open("/proc/stat").readline().split()[1:9]]
-        user, nice, system, idle, iowait, irq, softirq, steal = fields
+        kernel = _kernel_threads()
         ours = sum(program.cpu() for program in self.programs)
         mine = os.times()
+        fields = [int(field) for field in open("/proc/stat").readline().split()[1:9]]
+        user, nice, system, idle, iowait, irq, softirq, steal = fields
         return {
             "at": time.monotonic(),
             "busy": (user + nice + system + irq + softirq) / TICKS_PER_SECOND,
             "steal": steal / TICKS_PER_SECOND,
-            "ours": ours + mine.user + mine.system,
+            # The loader has ended before the second look: it is among the children of this program.
+            "ours": ours + mine.user + mine.system + mine.children_user + mine.children_system,
+            "kernel": kernel,
         }
 
     def others(self):
         """Shares of the machine that others used: (programs not ours, the hypervisor)."""
         now, before = self._read(), self.before
         capacity = (now["at"] - before["at"]) * PROCESSORS
-        foreign = (now["busy"] - before["busy"]) - (now["ours"] - before["ours"])
+        kernel = sum(max(0, cpu - before["kernel"].get(thread, 0)) for thread, cpu in now["kernel"].items())
+        foreign = (now["busy"] - before["busy"]) - (now["ours"] - before["ours"]) - kernel
         return max(0.0, foreign / capacity), (now["steal"] - before["steal"]) / capacity
 
 

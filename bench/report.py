@@ -161,8 +161,7 @@ Written by `bench/compare` on {datetime.date.today().isoformat()}. Medians of {s
 - {accounting}
 - Memory is the proportional set size of all processes, looked at twice a second.
 - Other work is what the machine was busy with, less the system, the loader, the sink and the comparison
-  itself, and what the hypervisor took. The kernel's own threads, which write to the disk for a system, count as
-  other work; the limit leaves room for them.
+  itself and the kernel's own threads, and what the hypervisor took.
 - The loader pipelines MAIL, RCPT and DATA. It and the sink set TCP_NODELAY.
 """
 
