@@ -137,6 +137,7 @@ fn loader_options(arguments: &Arguments) -> Result<loader::Options, Failure> {
         },
         threads: arguments.value("threads", 0)?,
         timeout: Duration::from_secs_f64(arguments.value("timeout", 120.0)?),
+        failures_max: arguments.value("failures-max", defaults.failures_max)?,
         ..defaults
     })
 }
