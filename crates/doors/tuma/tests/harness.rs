@@ -108,7 +108,12 @@ pub fn python(script: &str, arguments: &[&str]) -> String {
 pub fn output_of(command: &mut Command) -> String {
     let output = command.stdin(Stdio::null()).output().expect("run the program");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{command:?}: {}\n{text}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{text}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
     text
 }
 
@@ -143,7 +148,9 @@ fn merged(first: &str, second: &str) -> String {
                 continue;
             }
             if let Some((key, _)) = line.split_once('=').filter(|_| over) {
-                tables[at].1.retain(|old| old.split_once('=').is_none_or(|(name, _)| name.trim() != key.trim()));
+                tables[at]
+                    .1
+                    .retain(|old| old.split_once('=').is_none_or(|(name, _)| name.trim() != key.trim()));
             }
             tables[at].1.push(line.to_owned());
         }
@@ -264,7 +271,9 @@ impl Setup {
         });
         for line in tuma.log().lines() {
             let field = |name: &str| {
-                line.split_whitespace().find_map(|word| word.strip_prefix(name)).map(|word| word.trim_matches('"').to_owned())
+                line.split_whitespace()
+                    .find_map(|word| word.strip_prefix(name))
+                    .map(|word| word.trim_matches('"').to_owned())
             };
             if line.contains(" listening ") {
                 let address = field("address=").expect("an address").parse().expect("an address");
@@ -390,7 +399,10 @@ impl Tuma {
     /// Runs a subcommand that asks this server.
     pub fn ask(&self, arguments: &[&str]) -> std::process::Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tuma"));
-        command.args(arguments).env("TUMA_HTTP", self.http.to_string()).env("TUMA_LISTEN", self.smtp().to_string());
+        command
+            .args(arguments)
+            .env("TUMA_HTTP", self.http.to_string())
+            .env("TUMA_LISTEN", self.smtp().to_string());
         command.stdin(Stdio::null()).output().expect("run tuma")
     }
 

@@ -120,17 +120,17 @@ impl Bench {
         if self.ceiling {
             let ceiling = runtime.block_on(::bench::ceiling(options, sink::Options::default()))?;
             if self.json {
-                println!("{}", ceiling.to_json())
+                say!("{}", ceiling.to_json())
             } else {
-                println!("{ceiling}")
+                say!("{ceiling}")
             }
             return Ok(ExitCode::SUCCESS);
         }
         let report = runtime.block_on(loader::run(options));
         if self.json {
-            println!("{}", report.to_json())
+            say!("{}", report.to_json())
         } else {
-            println!("{report}")
+            say!("{report}")
         }
         let all = report.accepted > 0 && report.refused == 0 && report.failed == 0;
         Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -187,9 +187,9 @@ impl SinkArguments {
             ..sink::Options::default()
         })
         .with_context(|| format!("listen at {}", self.listen))?;
-        println!("listening on {}", sink.addr());
+        say!("listening on {}", sink.addr());
         let print = |stats: sink::Stats| {
-            if self.json { println!("{}", stats.to_json()) } else { println!("{stats}") }
+            if self.json { say!("{}", stats.to_json()) } else { say!("{stats}") }
         };
         super::client_runtime()?.block_on(async {
             let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;

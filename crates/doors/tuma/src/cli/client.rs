@@ -52,14 +52,14 @@ impl Status {
     pub(super) fn run(self) -> Result<ExitCode> {
         let status = ask_json(self.api.api, "GET", "/v1/status")?;
         if self.json {
-            println!("{status:#}");
+            say!("{status:#}");
             return Ok(ExitCode::SUCCESS);
         }
         let n = |path: &str| status.pointer(path).and_then(Value::as_i64).unwrap_or(0);
-        println!("tuma {}, up {} s", status["version"].as_str().unwrap_or("?"), n("/uptime_seconds"));
-        println!("sessions {}, connections out {}", n("/sessions"), n("/connections_out"));
+        say!("tuma {}, up {} s", status["version"].as_str().unwrap_or("?"), n("/uptime_seconds"));
+        say!("sessions {}, connections out {}", n("/sessions"), n("/connections_out"));
         let r = |name: &str| n(&format!("/recipients/{name}"));
-        println!(
+        say!(
             "recipients: received {}, delivered {}, bounced {}, expired {}, discarded {}, queued {}; deferrals {}, rejections {}",
             r("received"),
             r("delivered"),
@@ -70,7 +70,7 @@ impl Status {
             r("deferred"),
             r("rejected")
         );
-        println!(
+        say!(
             "spool: {} messages, {} segments, {} MiB used, {} MiB free{}",
             n("/spool/messages"),
             n("/spool/segments"),
@@ -85,13 +85,10 @@ impl Status {
 
 fn destinations(status: &Value) {
     let Some(list) = status["destinations"].as_array().filter(|list| !list.is_empty()) else { return };
-    println!(
-        "{:>10} {:>8} {:>8} {:>8} {:>5}  destination",
-        "recipients", "ready", "waiting", "attempt", "conns"
-    );
+    say!("{:>10} {:>8} {:>8} {:>8} {:>5}  destination", "recipients", "ready", "waiting", "attempt", "conns");
     for d in list.iter().take(50) {
         let n = |name: &str| d[name].as_i64().unwrap_or(0);
-        println!(
+        say!(
             "{:>10} {:>8} {:>8} {:>8} {:>5}  {}",
             n("recipients"),
             n("ready"),
@@ -103,10 +100,10 @@ fn destinations(status: &Value) {
         if let Some(hold) = d["hold"].as_str() {
             let until =
                 d["held_until_seconds"].as_f64().map(|s| format!(", again in {s} s")).unwrap_or_default();
-            println!("{:>46}held: {hold} ({}){until}", "", d["setting"].as_str().unwrap_or("?"));
+            say!("{:>46}held: {hold} ({}){until}", "", d["setting"].as_str().unwrap_or("?"));
         }
         if let Some(failure) = d["last_failure"].as_str() {
-            println!("{:>46}last failure: {failure}", "");
+            say!("{:>46}last failure: {failure}", "");
         }
     }
 }
@@ -162,7 +159,7 @@ impl Queue {
                 let path = format!("/v1/queue{}", query(&destination, &format!("max={max}")));
                 let list = ask_json(api.api, "GET", &path)?;
                 if json {
-                    println!("{list:#}");
+                    say!("{list:#}");
                     return Ok(ExitCode::SUCCESS);
                 }
                 for entry in list.as_array().into_iter().flatten() {
@@ -178,7 +175,7 @@ impl Queue {
                         (_, Some(s)) if s > 0.0 => format!("due in {s} s"),
                         _ => "ready".to_owned(),
                     };
-                    println!(
+                    say!(
                         "{}  <{}> -> {}  [{}] {due}, {} attempts, expires in {} s",
                         text("id"),
                         text("reverse_path"),
@@ -188,14 +185,14 @@ impl Queue {
                         entry["expires_in_seconds"]
                     );
                     if let Some(reply) = entry["last_reply"].as_str() {
-                        println!("             last reply: {reply}");
+                        say!("             last reply: {reply}");
                     }
                 }
             }
             Self::Flush { api, destination } => {
                 let answer =
                     ask_json(api.api, "POST", &format!("/v1/queue/flush{}", query(&destination, "")))?;
-                println!("{} entries are due now", answer["moved"]);
+                say!("{} entries are due now", answer["moved"]);
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -206,7 +203,7 @@ impl Queue {
 pub(super) fn reload(api: &Api) -> Result<ExitCode> {
     let (status, body) = ask(api.api, "POST", "/v1/reload", "")?;
     if status == 200 {
-        print!("{body}");
+        say!("{}", body.trim_end());
         return Ok(ExitCode::SUCCESS);
     }
     eprint!("{body}");
@@ -226,7 +223,7 @@ pub(super) struct LogLevel {
 impl LogLevel {
     pub(super) fn run(self) -> Result<ExitCode> {
         let (status, body) = ask(self.api.api, "POST", "/v1/log-level", &self.level)?;
-        print!("{body}");
+        say!("{}", body.trim_end());
         Ok(if status == 200 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

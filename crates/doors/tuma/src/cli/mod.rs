@@ -1,5 +1,10 @@
 //! What is typed: the subcommands.
 
+/// Prints a line; a reader that has gone away (`tuma status | head`) ends the command, not in a panic.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::cli::print_line(format_args!($($text)*)) };
+}
+
 mod bench;
 mod client;
 mod config;
@@ -90,8 +95,15 @@ fn password() -> anyhow::Result<ExitCode> {
     std::io::stdin().read_line(&mut line)?;
     let password = line.trim_end_matches(['\r', '\n']);
     anyhow::ensure!(!password.is_empty(), "write the password on standard input, as one line");
-    println!("{}", reception::auth::Verifier::of(password).to_text());
+    say!("{}", reception::auth::Verifier::of(password).to_text());
     Ok(ExitCode::SUCCESS)
+}
+
+fn print_line(line: std::fmt::Arguments<'_>) {
+    use std::io::Write;
+    if writeln!(std::io::stdout(), "{line}").is_err() {
+        std::process::exit(0);
+    }
 }
 
 /// The file given, or the usual one.

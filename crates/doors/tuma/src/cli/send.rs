@@ -72,7 +72,7 @@ impl Session {
 impl Send {
     pub(super) fn run(self) -> Result<ExitCode> {
         let id = self.submit()?;
-        println!("{id}  accepted");
+        say!("{id}  accepted");
         self.watch(&id)
     }
 
@@ -162,7 +162,7 @@ impl Send {
             }
             std::thread::sleep(Duration::from_millis(100));
         }
-        println!("{id}  still queued after {} s; `tuma queue ls` shows why", self.wait);
+        say!("{id}  still queued after {} s; `tuma queue ls` shows why", self.wait);
         Ok(ExitCode::from(2))
     }
 }
@@ -180,5 +180,5 @@ fn print_event(event: &Value, first: u64) {
     if let Some(reply) = event["reply"].as_str() {
         line += &format!("  {reply}");
     }
-    println!("{line}");
+    say!("{line}");
 }

@@ -46,19 +46,19 @@ fn dev() -> Result<ExitCode> {
     let text = dev_config(&listen, &http, &sink.addr().to_string());
     run(Source::Text(text), true, |_, listeners, http| {
         let smtp = listeners.first().map(|(_, address)| address.to_string()).unwrap_or_default();
-        println!("Tuma {} takes mail and keeps it to itself.", env!("CARGO_PKG_VERSION"));
-        println!("  SMTP      {smtp}   from this machine, to any address, with or without STARTTLS");
+        say!("Tuma {} takes mail and keeps it to itself.", env!("CARGO_PKG_VERSION"));
+        say!("  SMTP      {smtp}   from this machine, to any address, with or without STARTTLS");
         if let Some(http) = http {
-            println!("  HTTP      http://{http}/health  /metrics  /v1/status");
+            say!("  HTTP      http://{http}/health  /metrics  /v1/status");
         }
-        println!("  spool     {}", data.join("spool").display());
-        println!(
+        say!("  spool     {}", data.join("spool").display());
+        say!(
             "  captured  {}/*.eml   everything accepted ends up here and goes nowhere else",
             captured.display()
         );
-        println!("  records   {}", data.join("records.jsonl").display());
-        println!("Try, in another terminal:");
-        println!(
+        say!("  records   {}", data.join("records.jsonl").display());
+        say!("Try, in another terminal:");
+        say!(
             "  tuma send --to a@b.test --subject hi      (or: cargo run --release -- send --to a@b.test --subject hi)"
         );
     })?;
