@@ -5,6 +5,7 @@ mod client;
 mod config;
 mod send;
 mod serve;
+mod spool;
 
 use clap::{Parser, Subcommand};
 use std::net::SocketAddr;
@@ -50,7 +51,9 @@ enum Command {
     Reload(Api),
     /// Change the running server's log level until it is restarted or reloaded.
     LogLevel(client::LogLevel),
-
+    /// Look at a stopped spool, and carry its messages elsewhere.
+    #[command(subcommand)]
+    Spool(spool::Spool),
     /// Make the `password_hash` of a user from a password on standard input.
     Password,
     /// Offer mail to a server and measure.
@@ -79,6 +82,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Queue(queue) => queue.run(),
         Command::Reload(api) => client::reload(&api),
         Command::LogLevel(level) => level.run(),
+        Command::Spool(spool) => spool.run(),
         Command::Password => password(),
         Command::Bench(bench) => bench.run(),
         Command::Sink(sink) => sink.run(),
