@@ -6,6 +6,8 @@ import pathlib
 import platform
 import statistics
 
+import measure
+
 
 class Results:
     def __init__(self, options, scenarios):
@@ -143,7 +145,12 @@ Written by `bench/compare` on {datetime.date.today().isoformat()}. Medians of {s
         return "\n".join(lines)
 
     def _method(self):
-        return """
+        accounting = ("CPU time is read from a control group that the system's first process was started in, so that every\n"
+                      "  process it forks is counted, whether it has ended or not.")
+        if not measure.counts_every_process():
+            accounting = ("There were no control groups to be had: CPU time is that of the living processes and of the children\n"
+                          "  waited for. Exim does not wait for all of its own and is counted too low.")
+        return f"""
 ## Method
 
 - `bench/compare` starts each system afresh for each round, with an empty spool, warms it up with a twentieth of
@@ -151,12 +158,10 @@ Written by `bench/compare` on {datetime.date.today().isoformat()}. Medians of {s
 - How many messages a round has is found out for each system by a short run, so that rounds last about as long.
 - The clock runs from the first message's schedule to the last one's arrival at the sink. What is accepted
   quickly and delivered slowly is counted as slow.
-- CPU time is read from a control group that the system's first process was started in, so that every process
-  it forks is counted, whether it has ended or not. Without control groups a process that adopts the orphans does the same.
+- {accounting}
 - Memory is the proportional set size of all processes, looked at twice a second.
 - Other work is what the machine was busy with, less the system, the loader, the sink and the comparison
-  itself, and what the hypervisor took. The kernel's own threads, which write to the disk for a system, count as
-  other work; the limit leaves room for them.
+  itself and the kernel's own threads, and what the hypervisor took.
 - The loader pipelines MAIL, RCPT and DATA. It and the sink set TCP_NODELAY.
 """
 

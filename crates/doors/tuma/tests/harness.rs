@@ -1,10 +1,13 @@
 //! A server in a process and a folder of its own, and ways to wait for what it should do.
 
+use bench::loader;
+use bench::sink::{self, Keep, Sink, SinkHandle};
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -41,6 +44,113 @@ pub fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../examples").join(name)
 }
 
+/// A next hop of ours.
+pub fn sink(options: sink::Options) -> SinkHandle {
+    Sink::start(sink::Options { threads: 1, ..options }).expect("a sink")
+}
+
+/// One that keeps what it gets and looks at every octet.
+pub fn keeping() -> sink::Options {
+    sink::Options { keep: Keep::Memory { messages_max: 10_000 }, strict: true, ..sink::Options::default() }
+}
+
+/// One that behaves so.
+pub fn rules(list: &[&str]) -> Vec<sink::Rule> {
+    list.iter().map(|rule| rule.parse().unwrap_or_else(|error| panic!("{error}"))).collect()
+}
+
+/// An address at which nobody listens.
+pub fn nobody() -> SocketAddr {
+    fixed_address()
+}
+
+/// An address that stays ours between two processes: outside the range the system takes ports for connections
+/// from.
+pub fn fixed_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = (std::process::id() % 200) as u16 * 100;
+    loop {
+        let port = 10_000 + (first + NEXT.fetch_add(1, Relaxed)) % 20_000;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if std::net::TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
+
+/// A load of so many messages.
+pub fn load(target: SocketAddr, messages: u64) -> loader::Options {
+    let amount = loader::Amount::Messages(messages);
+    loader::Options { target, amount, connections: 10, threads: 1, ..loader::Options::default() }
+}
+
+/// Waits for what has no thread of its own.
+pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+}
+
+/// Offers a load and reports.
+pub fn run(options: loader::Options) -> loader::Report {
+    block_on(loader::run(options))
+}
+
+/// True if there is Python, see [`has_program`].
+pub fn has_python() -> bool {
+    has_program("python3", Command::new("python3").arg("--version"))
+}
+
+/// Runs a Python script, which must end well; gives what it printed.
+pub fn python(script: &str, arguments: &[&str]) -> String {
+    output_of(Command::new("python3").arg("-c").arg(script).args(arguments))
+}
+
+/// Runs a command, which must end well; gives what it printed.
+pub fn output_of(command: &mut Command) -> String {
+    let output = command.stdin(Stdio::null()).output().expect("run the program");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{command:?}: {}\n{text}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// Makes a certificate for a name, as `cert.pem` and `key.pem` in a folder.
+pub fn certificate(folder: &Path, name: &str) {
+    let made = rcgen::generate_simple_self_signed(vec![name.to_owned()]).expect("a certificate");
+    std::fs::write(folder.join("cert.pem"), made.cert.pem()).expect("write the certificate");
+    std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).expect("write its key");
+}
+
+/// A process that ends with the test.
+pub struct Process(pub Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Two texts of tables as one; what the second says of a key holds.
+fn merged(first: &str, second: &str) -> String {
+    let mut tables: Vec<(String, Vec<String>)> = vec![(String::new(), Vec::new())];
+    for (text, over) in [(first, false), (second, true)] {
+        let mut at = 0;
+        for line in text.lines() {
+            if line.starts_with('[') {
+                at = tables.iter().position(|(name, _)| name == line).unwrap_or(tables.len());
+                if at == tables.len() {
+                    tables.push((line.to_owned(), Vec::new()));
+                }
+                continue;
+            }
+            if let Some((key, _)) = line.split_once('=').filter(|_| over) {
+                tables[at].1.retain(|old| old.split_once('=').is_none_or(|(name, _)| name.trim() != key.trim()));
+            }
+            tables[at].1.push(line.to_owned());
+        }
+    }
+    tables.iter().map(|(name, lines)| format!("{name}\n{}\n", lines.join("\n"))).collect()
+}
+
 /// A server under test.
 pub struct Tuma {
     child: Child,
@@ -72,24 +182,38 @@ impl Setup {
         Self::new(&example("relay.toml"), data).env("TUMA_NEXT_HOP", &next_hop.to_string())
     }
 
-    /// The relay of the examples with more settings appended.
+    /// The relay of the examples with more settings, see [`Setup::with`].
     pub fn relay_with(data: &Path, next_hop: SocketAddr, more: &str) -> Self {
-        let file = data.join("relay-with.toml");
-        // Tables may come once only, so what is appended replaces the examples' tables of the same name.
-        let text = std::fs::read_to_string(example("relay.toml")).expect("examples/relay.toml");
-        let replaced: Vec<&str> = more.lines().filter(|line| line.starts_with('[')).collect();
-        let mut keep = true;
-        let kept: Vec<&str> = text
-            .lines()
-            .filter(|line| {
-                if line.starts_with('[') {
-                    keep = !replaced.contains(line);
-                }
-                keep
-            })
-            .collect();
-        std::fs::write(&file, kept.join("\n") + "\n" + more).expect("write the configuration");
+        Self::with("relay.toml", data, next_hop, more)
+    }
+
+    /// The submission server of the examples with a new certificate and more settings, see [`Setup::with`].
+    pub fn submission(data: &Path, next_hop: SocketAddr, more: &str) -> Self {
+        certificate(data, "submission.test");
+        let file = |name: &str| data.join(name).to_str().expect("text").to_owned();
+        Self::with("submission.toml", data, next_hop, more)
+            .env("TUMA_CERT", &file("cert.pem"))
+            .env("TUMA_KEY", &file("key.pem"))
+    }
+
+    /// A configuration of the examples with more settings: a key given here takes the place of the example's,
+    /// in tables of the same name.
+    pub fn with(name: &str, data: &Path, next_hop: SocketAddr, more: &str) -> Self {
+        let file = data.join("with.toml");
+        let text = std::fs::read_to_string(example(name)).expect("the example");
+        std::fs::write(&file, merged(&text, more)).expect("write the configuration");
         Self::new(&file, data).env("TUMA_NEXT_HOP", &next_hop.to_string())
+    }
+
+    /// Writes the configuration file anew, for a reload.
+    pub fn rewrite(&self, name: &str, more: &str) {
+        let text = std::fs::read_to_string(example(name)).expect("the example");
+        std::fs::write(&self.config, merged(&text, more)).expect("write the configuration");
+    }
+
+    /// The configuration file.
+    pub fn file(&self) -> &Path {
+        &self.config
     }
 
     /// Sets an environment variable.
@@ -140,7 +264,7 @@ impl Setup {
         });
         for line in tuma.log().lines() {
             let field = |name: &str| {
-                line.split_whitespace().find_map(|word| word.strip_prefix(name)).map(str::to_owned)
+                line.split_whitespace().find_map(|word| word.strip_prefix(name)).map(|word| word.trim_matches('"').to_owned())
             };
             if line.contains(" listening ") {
                 let address = field("address=").expect("an address").parse().expect("an address");
@@ -238,6 +362,38 @@ impl Tuma {
         });
     }
 
+    /// A figure of `/metrics`.
+    pub fn metric(&self, name: &str) -> f64 {
+        let (_, text) = self.http("GET", "/metrics", "");
+        let sum = text
+            .lines()
+            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{'])))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .fold(None, |sum: Option<f64>, value| Some(sum.unwrap_or(0.0) + value));
+        sum.unwrap_or_else(|| panic!("no metric {name} in\n{text}"))
+    }
+
+    /// Where a listener takes mail.
+    pub fn listener(&self, name: &str) -> SocketAddr {
+        self.listeners.iter().find(|(listener, _)| listener == name).expect("a listener of that name").1
+    }
+
+    /// What is remembered of a message, by the reply to its end.
+    pub fn events(&self, reply: &str) -> Vec<Value> {
+        let id = reply.trim_end().rsplit(' ').next().expect("an id");
+        let (code, body) = self.http("GET", &format!("/v1/messages/{id}"), "");
+        assert_eq!(code, 200, "{body}");
+        let known: Value = serde_json::from_str(&body).expect("JSON");
+        known["events"].as_array().expect("events").clone()
+    }
+
+    /// Runs a subcommand that asks this server.
+    pub fn ask(&self, arguments: &[&str]) -> std::process::Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tuma"));
+        command.args(arguments).env("TUMA_HTTP", self.http.to_string()).env("TUMA_LISTEN", self.smtp().to_string());
+        command.stdin(Stdio::null()).output().expect("run tuma")
+    }
+
     /// A session with the first listener.
     pub fn session(&self) -> Session {
         Session::connect(self.smtp())
@@ -275,6 +431,11 @@ impl Session {
         let mut session = Self::open(address);
         assert!(session.reply().starts_with("220"));
         session
+    }
+
+    /// Sends octets as far as the peer takes them: false when the connection is gone.
+    pub fn try_send(&mut self, octets: &[u8]) -> bool {
+        self.stream.write_all(octets).is_ok()
     }
 
     /// Sends octets as they are.

@@ -32,14 +32,6 @@ pub struct Metrics {
     pub rejections: Counter,
     /// Seconds from acceptance to delivery.
     pub delivery_seconds: Histogram,
-    /// Open connections from clients.
-    pub connections_in: Gauge,
-    /// Connections taken from clients.
-    pub connections_in_taken: Counter,
-    /// Open connections to next hops.
-    pub connections_out: Gauge,
-    /// Connections made to next hops.
-    pub connections_out_made: Counter,
 }
 
 /// The parts of the running sum: accepted + recovered = delivered + bounced + expired + discarded + queued.
@@ -111,10 +103,6 @@ impl Metrics {
             deferrals: Counter::default(),
             rejections: Counter::default(),
             delivery_seconds: Histogram::new(SECONDS),
-            connections_in: Gauge::default(),
-            connections_in_taken: Counter::default(),
-            connections_out: Gauge::default(),
-            connections_out_made: Counter::default(),
         };
         let sum = &metrics.sum;
         metrics.with_registry(|r| {
@@ -138,18 +126,6 @@ impl Metrics {
                 metrics.octets_delivered.clone(),
             );
             r.register("delivery_seconds", "Acceptance to delivery", metrics.delivery_seconds.clone());
-            r.register("connections_in", "Open connections from clients", metrics.connections_in.clone());
-            r.register(
-                "connections_in_taken",
-                "Connections from clients",
-                metrics.connections_in_taken.clone(),
-            );
-            r.register("connections_out", "Open connections to next hops", metrics.connections_out.clone());
-            r.register(
-                "connections_out_made",
-                "Connections to next hops",
-                metrics.connections_out_made.clone(),
-            );
         });
         let sum = Arc::clone(&metrics.sum);
         metrics.gauge_source("recipients_queued", "Recipients queued", move || sum.queued() as f64);

@@ -10,7 +10,7 @@
 use std::io::{BufRead, Write};
 use std::time::Duration;
 
-use bench::loader::{self, Amount, Credentials};
+use bench::loader::{self, Amount, Credentials, Tls};
 use bench::relay::{self, Relay};
 use bench::sink::{self, Keep, Rule, Sink};
 
@@ -130,8 +130,14 @@ fn loader_options(arguments: &Arguments) -> Result<loader::Options, Failure> {
         overlap: arguments.has("overlap"),
         chunking: arguments.has("bdat"),
         auth: credentials(arguments),
+        tls: match (arguments.has("starttls"), arguments.has("tls")) {
+            (true, _) => Tls::Starttls,
+            (_, true) => Tls::Implicit,
+            _ => Tls::Off,
+        },
         threads: arguments.value("threads", 0)?,
         timeout: Duration::from_secs_f64(arguments.value("timeout", 120.0)?),
+        failures_max: arguments.value("failures-max", defaults.failures_max)?,
         ..defaults
     })
 }
@@ -151,6 +157,12 @@ fn sink_options(arguments: &Arguments) -> Result<sink::Options, Failure> {
         strict: arguments.has("strict"),
         chunking: arguments.has("chunking"),
         pipelining: !arguments.has("without-pipelining"),
+        tls: if arguments.has("starttls") || arguments.has("tls") {
+            Some(bench::tls::self_signed(&["sink.test"])?)
+        } else {
+            None
+        },
+        implicit_tls: arguments.has("tls"),
         auth: credentials(arguments),
         ..defaults
     })

@@ -18,6 +18,7 @@ pub mod relay;
 pub mod sequence;
 pub mod sink;
 mod template;
+pub mod tls;
 pub mod usage;
 mod wire;
 

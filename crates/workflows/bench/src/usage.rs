@@ -9,8 +9,7 @@ const TICKS_PER_SECOND: u64 = 100;
 
 /// CPU time of the calling thread so far.
 pub fn thread_cpu() -> Duration {
-    let Ok(text) = std::fs::read_to_string("/proc/thread-self/schedstat") else { return Duration::ZERO };
-    Duration::from_nanos(text.split_ascii_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or(0))
+    schedstat("/proc/thread-self/schedstat".as_ref()).unwrap_or_default()
 }
 
 /// The calling thread's id, for [`task_cpu`].
@@ -21,10 +20,7 @@ pub fn thread_id() -> Option<u64> {
 
 /// CPU time so far of a thread of this process; zero once it has ended.
 pub fn task_cpu(thread: u64) -> Duration {
-    let Ok(text) = std::fs::read_to_string(format!("/proc/self/task/{thread}/schedstat")) else {
-        return Duration::ZERO;
-    };
-    Duration::from_nanos(text.split_ascii_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or(0))
+    schedstat(format!("/proc/self/task/{thread}/schedstat").as_ref()).unwrap_or_default()
 }
 
 /// What a process and all its living descendants use.
@@ -70,8 +66,24 @@ fn stat(pid: u32) -> Option<(u32, Duration)> {
     // The name in parentheses may itself hold blanks and parentheses.
     let mut fields = text[text.rfind(')')? + 1..].split_ascii_whitespace();
     let parent = fields.nth(1)?.parse().ok()?;
-    let ticks: u64 = fields.skip(9).take(4).filter_map(|field| field.parse::<u64>().ok()).sum();
-    Some((parent, Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND)))
+    let mut ticks = fields.skip(9).map(|field| field.parse::<u64>().unwrap_or(0));
+    let in_ticks = |ticks: u64| Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND);
+    let mut both = || in_ticks(ticks.next().unwrap_or(0) + ticks.next().unwrap_or(0));
+    let (own, children) = (both(), both());
+    // A hundredth of a second is coarse where a hundred processes share the work; but only the coarse account
+    // has the threads that have ended.
+    Some((parent, exact_cpu(pid).unwrap_or(own).max(own) + children))
+}
+
+/// CPU time of a process's own living threads, to the nanosecond.
+fn exact_cpu(pid: u32) -> Option<Duration> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten();
+    tasks.map(|task| schedstat(&task.path().join("schedstat"))).sum()
+}
+
+fn schedstat(path: &std::path::Path) -> Option<Duration> {
+    let text = std::fs::read_to_string(path).ok()?;
+    text.split_ascii_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }
 
 /// Proportional set size of one process; zero when it may not be read.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bench::loader::{self, Amount, Loader, Report};
+use bench::loader::{self, Amount, Loader, Report, Tls};
 use bench::relay::{self, Relay};
 use bench::sink::{self, Keep, Sink, SinkHandle};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -170,6 +170,7 @@ async fn loss_and_duplicates_are_told_apart() {
     );
     let run = &sink.stats().runs[&0xaa];
     assert_eq!((run.received, run.duplicates, run.missing), (2, 1, 4));
+    assert_eq!(run.missing_ranges, vec![0..3; 1], "half of messages 0 and 2, all of 1");
     assert_eq!(sink.missing(0xaa, 4, 10), vec![0..4; 1]);
 }
 
@@ -448,6 +449,37 @@ async fn authentication() {
     let report = load(loader::Options { auth: Some(wrong), failures_max: 3, ..right }).await;
     assert_eq!(report.accepted, 0);
     assert!(report.complaints[0].contains("535"), "{report}");
+}
+
+#[tokio::test]
+async fn encryption() {
+    for (tls, implicit_tls) in [(Tls::Starttls, false), (Tls::Implicit, true)] {
+        let sink = Sink::start(sink::Options {
+            tls: Some(bench::tls::self_signed(&["sink.test"]).expect("a certificate")),
+            implicit_tls,
+            keep: Keep::Memory { messages_max: 1000 },
+            ..Default::default()
+        })
+        .expect("a free port");
+        for messages_per_connection in [0, 1] {
+            let report =
+                load(loader::Options { tls, messages_per_connection, size: 100_000, ..few(&sink, 30) }).await;
+            assert_all_arrived(&report, &sink, 30);
+        }
+        assert!(sink.messages().iter().all(|message| message.secure));
+    }
+    let sink = sink(&[]);
+    let report = load(loader::Options { tls: Tls::Starttls, failures_max: 2, ..few(&sink, 3) }).await;
+    assert_eq!(report.accepted, 0, "never in the clear");
+    let offers =
+        sink::Options { tls: Some(bench::tls::self_signed(&["a.test"]).expect("one")), ..Default::default() };
+    let sink = Sink::start(sink::Options {
+        rules: vec!["starttls:454 4.7.0 not now".parse().expect("a rule")],
+        ..offers
+    })
+    .expect("a free port");
+    let report = load(loader::Options { tls: Tls::Starttls, failures_max: 2, ..few(&sink, 3) }).await;
+    assert!(report.accepted == 0 && report.complaints[0].contains("454 4.7.0 not now"), "{report}");
 }
 
 #[tokio::test]

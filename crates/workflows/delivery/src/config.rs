@@ -54,9 +54,12 @@ settings::table! {
         /// Addresses of a destination tried before giving up for now.
         #[in(1..=100)]
         pub addresses_max: u32 = 10,
-        /// Longest wait for one address to accept a connection, before the next is tried.
+        /// Longest wait for the last address to accept a connection.
         #[in(100ms..=5m)]
-        pub connect_timeout: Duration = seconds(15),
+        pub connect_timeout: Duration = seconds(30),
+        /// Longest wait for an address to accept a connection while there is another one to try.
+        #[in(100ms..=5m)]
+        pub connect_next_after: Duration = seconds(4),
         /// Longest wait for the greeting (RFC 5321 §4.5.3.2.1).
         #[in(100ms..=1h)]
         pub greeting_timeout: Duration = seconds(300),

@@ -15,6 +15,7 @@ use spool::ReadError;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::debug;
@@ -75,8 +76,15 @@ impl Connection {
         let candidates =
             self.shared.candidates(&self.settings, &self.target, route).await.map_err(permanent)?;
         let mut last: Option<NoSession> = None;
-        for candidate in candidates.into_iter().take(self.settings.delivery.addresses_max as usize) {
-            match self.connect_to(&candidate, route).await {
+        let delivery = &self.settings.delivery;
+        let count = candidates.len().min(delivery.addresses_max as usize);
+        for (n, candidate) in candidates.into_iter().take(count).enumerate() {
+            let patience = if n + 1 == count {
+                delivery.connect_timeout
+            } else {
+                delivery.connect_timeout.min(delivery.connect_next_after)
+            };
+            match self.connect_to(&candidate, route, patience).await {
                 Ok(ready) => return Ok(ready),
                 Err(none) => {
                     debug!(target = %self.target, host = %candidate.host, address = %candidate.address, reply = %none.reply, "candidate failed");
@@ -98,12 +106,13 @@ impl Connection {
         &self,
         candidate: &Candidate,
         route: Option<&Route>,
+        patience: Duration,
     ) -> Result<(Session, Arc<Hop>), NoSession> {
         let tls = route.and_then(|route| route.tls).unwrap_or(self.settings.delivery.tls);
-        match self.open(candidate, route, tls).await {
+        match self.open(candidate, route, tls, patience).await {
             // Opportunistic means that mail goes on without TLS when TLS fails, on a new connection.
             Err((Stage::StartTls, _)) if tls == TlsUse::Opportunistic => {
-                self.open(candidate, route, TlsUse::Off).await
+                self.open(candidate, route, TlsUse::Off, patience).await
             }
             other => other,
         }
@@ -120,12 +129,13 @@ impl Connection {
         candidate: &Candidate,
         route: Option<&Route>,
         tls: TlsUse,
+        patience: Duration,
     ) -> Result<(Session, Arc<Hop>), (Stage, NoSession)> {
         let delivery = &self.settings.delivery;
         let none = |stage, reply: Reply, hop: Option<Arc<Hop>>| {
             (stage, NoSession { permanent: reply.is_permanent(), reply, hop })
         };
-        let deadline = Instant::now() + delivery.connect_timeout;
+        let deadline = Instant::now() + patience;
         let stream = self
             .shared
             .dialer
@@ -342,7 +352,7 @@ impl Connection {
         if none.permanent {
             let _ = self.events.send(Event::Connected(self.id)).await;
         }
-        let patience = std::time::Duration::from_millis(if none.permanent { 200 } else { 0 });
+        let patience = Duration::from_millis(if none.permanent { 200 } else { 0 });
         while let Ok(Some(job)) = tokio::time::timeout(patience, self.jobs.recv()).await {
             let began = Instant::now();
             let hot = match self.content_of(&job).await {

@@ -199,9 +199,10 @@ settings::table! {
         /// Received fields in a message beyond which it is refused as going in circles (RFC 5321 §6.3).
         #[in(10..=1_000)]
         pub hops_max: u32 = 100,
-        /// Messages that may stand between the spool and the queue; beyond it clients wait, then get 452.
-        #[in(64..=1_000_000)]
-        pub intake_max: u32 = 4_096,
+        /// Places between the spool and the queue. A client holds one from DATA to its reply; when there is none
+        /// it waits, then gets 452. More than `connections_max`, so that slow clients cannot take them all.
+        #[in(64..=2_000_000)]
+        pub intake_max: u32 = 32_768,
         /// How long a client waits for a place before it gets 452.
         #[in(0s..=1m)]
         pub intake_wait: Duration = Duration::from_secs(5),

@@ -59,14 +59,12 @@ async fn connection(context: Arc<Context>, listener: Arc<ListenerContext>, accep
     let _counted = Counted(context.clone());
     let Accepted { mut stream, peer, local, admission } = accepted;
     let mut address = Peer { address: peer, local };
-    let mut slot = None;
-    let mut refusal = match admission {
-        Ok(given) => {
-            slot = Some(given);
-            None
-        }
-        Err(refused) => Some(Reply::new(421, (4, 7, 0), refused.why().to_string())),
+    // Both are held to the end: they are the connection's place among the open, or among those being refused.
+    let (mut slot, refused) = match admission {
+        Ok(slot) => (Some(slot), None),
+        Err(refused) => (None, Some(refused)),
     };
+    let mut refusal = refused.as_ref().map(|refused| Reply::new(421, (4, 7, 0), refused.why().to_string()));
     if listener.config.proxy_from.iter().any(|net| net.contains(peer.ip())) {
         match proxy::read(&mut stream, Instant::now() + PROXY_TIMEOUT).await {
             Ok(proxy::Header::Proxied { source, destination }) => {
@@ -100,7 +98,7 @@ async fn connection(context: Arc<Context>, listener: Arc<ListenerContext>, accep
     }
     debug!(session = %id, peer = %address.address, listener = %listener.name, "session began");
     run(context, listener, stream, address, id, refusal).await;
-    drop(slot);
+    drop((slot, refused));
 }
 
 async fn run(

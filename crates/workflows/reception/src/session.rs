@@ -11,6 +11,7 @@ use bytes::Bytes;
 use mail::{Envelope, Host, Message, Origin, Reply, SessionId, UnixMillis};
 use message::{HeaderLimits, ReceivedField, add_missing, scan};
 use net::Stream;
+use smtp::server::transitions::State;
 use smtp::server::{Answer, Connection, Event, Server};
 use spool::{Accepted, Content, Draft, Refusal};
 use std::cell::RefCell;
@@ -141,6 +142,12 @@ impl Session {
             }
             if self.feed() {
                 continue;
+            }
+            // A transaction that ended without a message gives back what was reserved for it: places must not
+            // pile up in sessions that do nothing.
+            if !matches!(self.server.state(), State::Data | State::Chunks) {
+                self.permit = None;
+                self.taken.give_back();
             }
             match self.wait(&mut drain).await {
                 Waited::Progress => {}

@@ -107,7 +107,7 @@ impl Bench {
             overlap: self.overlap,
             chunking: self.bdat,
             auth: credentials(&self.auth)?,
-            starttls: self.starttls,
+            tls: if self.starttls { loader::Tls::Starttls } else { loader::Tls::Off },
             threads: self.threads,
             timeout: Duration::try_from_secs_f64(self.timeout).context("--timeout")?,
             ..loader::Options::default()
@@ -155,6 +155,9 @@ pub(super) struct SinkArguments {
     /// Offer CHUNKING.
     #[arg(long)]
     chunking: bool,
+    /// Offer STARTTLS with a certificate of its own making.
+    #[arg(long)]
+    starttls: bool,
     /// Do not offer PIPELINING.
     #[arg(long)]
     without_pipelining: bool,
@@ -180,6 +183,7 @@ impl SinkArguments {
             strict: self.strict,
             chunking: self.chunking,
             pipelining: !self.without_pipelining,
+            tls: self.starttls.then(|| ::bench::tls::self_signed(&["sink.test"])).transpose()?,
             ..sink::Options::default()
         })
         .with_context(|| format!("listen at {}", self.listen))?;

@@ -1,31 +1,7 @@
 //! Mail goes through: whole, once, accounted for, over restarts and a next hop that says later.
 
-use crate::harness::{Setup, wait_until};
-use bench::loader::{self, Amount};
-use bench::sink::{Keep, Options, Sink, SinkHandle};
-use std::time::Duration;
-
-fn sink(options: Options) -> SinkHandle {
-    Sink::start(Options { threads: 1, ..options }).expect("a sink")
-}
-
-fn keeping() -> Options {
-    Options { keep: Keep::Memory { messages_max: 1_000 }, strict: true, ..Options::default() }
-}
-
-fn load(target: std::net::SocketAddr, messages: u64) -> loader::Options {
-    loader::Options {
-        target,
-        amount: Amount::Messages(messages),
-        connections: 10,
-        threads: 1,
-        ..loader::Options::default()
-    }
-}
-
-fn run(options: loader::Options) -> loader::Report {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(loader::run(options))
-}
+use crate::harness::{Setup, keeping, load, nobody, rules, run, sink, wait_until};
+use bench::sink::Options;
 
 #[test]
 fn a_thousand_messages_arrive_once_each_and_the_sum_holds() {
@@ -65,7 +41,7 @@ fn a_message_arrives_as_it_was_sent_with_our_received_field_in_front() {
 #[test]
 fn a_deferred_recipient_is_tried_again_and_the_others_are_not() {
     let folder = tempfile::tempdir().unwrap();
-    let rules = vec!["rcpt:address=late@d.test,first=2:451 4.7.1 later".parse().expect("a rule")];
+    let rules = rules(&["rcpt:address=late@d.test,first=2:451 4.7.1 later"]);
     let sink = sink(Options { rules, ..keeping() });
     let tuma = Setup::relay(folder.path(), sink.addr()).start();
     let mut session = tuma.session();
@@ -81,13 +57,7 @@ fn a_deferred_recipient_is_tried_again_and_the_others_are_not() {
 #[test]
 fn what_was_queued_when_the_process_was_killed_is_delivered_by_the_next() {
     let folder = tempfile::tempdir().unwrap();
-    let address = {
-        // A port at which nobody listens any more.
-        let gone = sink(Options::default());
-        let address = gone.addr();
-        gone.stop();
-        address
-    };
+    let address = nobody();
     let setup = Setup::relay(folder.path(), address);
     let tuma = setup.start();
     let report = run(load(tuma.smtp(), 500));
@@ -100,5 +70,4 @@ fn what_was_queued_when_the_process_was_killed_is_delivered_by_the_next() {
     tuma.wait_until_settled();
     assert_eq!((sink.stats().messages, sink.stats().duplicates()), (500, 0));
     assert!(sink.missing(report.run, 500, 10).is_empty());
-    let _ = Duration::ZERO;
 }

@@ -19,6 +19,7 @@
 pub mod rules;
 mod session;
 mod tally;
+mod transaction;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -145,6 +146,10 @@ pub struct Options {
     pub enhanced_status_codes: bool,
     /// Offers CHUNKING.
     pub chunking: bool,
+    /// Offers STARTTLS with this; [`crate::tls::self_signed`] makes one.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Expects TLS from the first octet, by `tls`.
+    pub implicit_tls: bool,
     /// Offers AUTH PLAIN for this user, also without TLS. Mail is taken from others all the same.
     pub auth: Option<Credentials>,
 }
@@ -166,6 +171,8 @@ impl Default for Options {
             dsn: true,
             enhanced_status_codes: true,
             chunking: false,
+            tls: None,
+            implicit_tls: false,
             auth: None,
         }
     }
@@ -275,6 +282,8 @@ impl SinkHandle {
 struct Shared {
     options: Options,
     ehlo: String,
+    /// The same once STARTTLS is done.
+    ehlo_secure: String,
     totals: Mutex<Totals>,
     book: Mutex<RuleBook>,
     has_rules: AtomicBool,
@@ -303,7 +312,8 @@ impl Shared {
     fn new(options: Options) -> Self {
         let book = RuleBook::new(options.rules.clone());
         Self {
-            ehlo: ehlo_reply(&options),
+            ehlo: ehlo_reply(&options, options.tls.is_some()),
+            ehlo_secure: ehlo_reply(&options, false),
             has_rules: AtomicBool::new(!book.is_empty()),
             book: Mutex::new(book),
             totals: Mutex::default(),
@@ -359,7 +369,7 @@ impl Shared {
     }
 }
 
-fn ehlo_reply(options: &Options) -> String {
+fn ehlo_reply(options: &Options, starttls: bool) -> String {
     let size = format!("SIZE {}", options.size_max);
     let lines = [
         (true, options.hostname.as_str()),
@@ -369,6 +379,7 @@ fn ehlo_reply(options: &Options) -> String {
         (options.smtputf8, "SMTPUTF8"),
         (options.dsn, "DSN"),
         (options.chunking, "CHUNKING"),
+        (starttls, "STARTTLS"),
         (options.auth.is_some(), "AUTH PLAIN"),
         (options.enhanced_status_codes, "ENHANCEDSTATUSCODES"),
     ];

@@ -7,7 +7,7 @@
 //!
 //! **PHASE** is what has just happened: `connect` (before the banner), `banner`, `helo`, `starttls`,
 //! `auth`, `mail`, `rcpt`, `data` (the command), `body` (its first octets), `dot` (the end of data, or the
-//! last BDAT), `quit`.
+//! last BDAT), `quit`. With BDAT there is no `body`.
 //!
 //! **MATCH** narrows it; all must hold, and the counting ones count what the others let through:
 //!

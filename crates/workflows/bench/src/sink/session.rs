@@ -4,47 +4,30 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::LazyLock;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use memchr::memmem::Finder;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::rules::{Action, Event, Phase};
+use super::transaction::{
+    Argument, Transaction, after_keyword, content_faults, size_parameter, without_stuffing,
+};
 use super::{Captured, CapturedRecipient, Keep, RUNS_MAX, Shared};
 use crate::net::lock;
-use crate::sequence::{MARK_FIELD, Mark};
+use crate::tls::Wire;
 use crate::wire::{self, Buffer};
-
-static MARK_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(MARK_FIELD));
-static HEADER_END_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\r\n\r\n"));
 
 /// Holds a common message whole, so that it is read with one call.
 const BUFFER_OCTETS: usize = 8 * 1024;
 /// What the buffer grows to for large messages; also the longest command line.
 const BUFFER_OCTETS_MAX: usize = 128 * 1024;
-/// A header in which no mark was found so far is given up.
-const HEADER_MAX: usize = 64 * 1024;
-
-/// What a connection must be able to do besides reading and writing.
-pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin + Send {
-    /// Makes the coming close a TCP reset.
-    fn reset_on_close(&self);
-}
-
-impl Wire for TcpStream {
-    fn reset_on_close(&self) {
-        // Without it the peer sees an ordinary close, which is a drop all the same.
-        let _ = self.set_zero_linger();
-    }
-}
 
 /// Serves a connection to its end. What ends it is the peer's affair, so no error comes back.
 pub(super) async fn serve(shared: &Shared, stream: TcpStream, peer: SocketAddr) {
-    let _ = Session::new(shared, stream, peer, false).run().await;
+    let _ = Session::new(shared, Wire::Plain(stream), peer).run().await;
 }
 
 /// How a session goes on.
@@ -65,9 +48,9 @@ enum Verdict {
     Close,
 }
 
-struct Session<'a, S> {
+struct Session<'a> {
     shared: &'a Shared,
-    stream: S,
+    stream: Wire,
     peer: SocketAddr,
     secure: bool,
     authenticated: bool,
@@ -80,123 +63,13 @@ struct Session<'a, S> {
     slow: Option<Duration>,
 }
 
-/// What is known of the message being received; its memory is used again for the next.
-#[derive(Default)]
-struct Transaction {
-    is_open: bool,
-    mail: Argument,
-    recipients: Vec<Argument>,
-    /// Recipients in use; those behind keep their memory.
-    recipient_count: usize,
-    content: Vec<u8>,
-    octets: u64,
-    /// BDAT has begun.
-    in_chunks: bool,
-    header: Header,
-}
-
-/// The argument of MAIL or RCPT: an address and what follows.
-#[derive(Default)]
-struct Argument {
-    address: Vec<u8>,
-    parameters: Vec<u8>,
-}
-
-/// The search for the mark.
-#[derive(Default)]
-struct Header {
-    /// What has been searched in vain, when it came in pieces.
-    so_far: Vec<u8>,
-    is_decided: bool,
-    mark: Option<Mark>,
-}
-
-impl Header {
-    fn look(&mut self, piece: &[u8]) {
-        if self.is_decided {
-            return;
-        }
-        if !self.so_far.is_empty() {
-            self.so_far.extend_from_slice(piece);
-        }
-        let text = if self.so_far.is_empty() { piece } else { &self.so_far };
-        match find_mark(text) {
-            Some(mark) => (self.is_decided, self.mark) = (true, mark),
-            None if text.len() > HEADER_MAX => self.is_decided = true,
-            None if self.so_far.is_empty() => self.so_far.extend_from_slice(piece),
-            None => {}
-        }
-    }
-
-    fn clear(&mut self) {
-        self.so_far.clear();
-        (self.is_decided, self.mark) = (false, None);
-    }
-}
-
-/// `None` while more of the header is needed to tell.
-fn find_mark(text: &[u8]) -> Option<Option<Mark>> {
-    let end = || if text.starts_with(b"\r\n") { Some(0) } else { HEADER_END_FINDER.find(text) };
-    let Some(at) = MARK_FINDER.find(text) else { return end().map(|_| None) };
-    if HEADER_END_FINDER.find(&text[..at]).is_some() || (at > 0 && text[at - 1] != b'\n') {
-        return Some(None);
-    }
-    let value = &text[at + MARK_FIELD.len()..];
-    let length = memchr::memchr(b'\r', value)?;
-    Some(Mark::parse(&value[..length]))
-}
-
-impl Transaction {
-    fn clear(&mut self) {
-        self.is_open = false;
-        self.recipient_count = 0;
-        self.content.clear();
-        self.octets = 0;
-        self.in_chunks = false;
-        self.header.clear();
-    }
-
-    fn recipients(&self) -> &[Argument] {
-        &self.recipients[..self.recipient_count]
-    }
-}
-
-impl Argument {
-    /// Takes `<address> parameters`; false when there are no angle brackets.
-    fn set(&mut self, text: &[u8]) -> bool {
-        let text = text.trim_ascii_start();
-        let Some(end) =
-            text.first().filter(|first| **first == b'<').and_then(|_| memchr::memrchr(b'>', text))
-        else {
-            return false;
-        };
-        self.address.clear();
-        self.address.extend_from_slice(&text[1..end]);
-        self.parameters.clear();
-        self.parameters.extend_from_slice(text[end + 1..].trim_ascii());
-        true
-    }
-
-    /// The number in the loader's `b<number>@`.
-    fn index(&self) -> Option<u64> {
-        let rest = self.address.strip_prefix(b"b")?;
-        wire::decimal(&rest[..memchr::memchr(b'@', rest)?])
-    }
-}
-
-/// Strips a keyword without regard to case.
-fn after_keyword<'a>(line: &'a [u8], keyword: &[u8]) -> Option<&'a [u8]> {
-    let (head, rest) = line.split_at_checked(keyword.len())?;
-    head.eq_ignore_ascii_case(keyword).then_some(rest)
-}
-
-impl<'a, S: Wire> Session<'a, S> {
-    fn new(shared: &'a Shared, stream: S, peer: SocketAddr, secure: bool) -> Self {
+impl<'a> Session<'a> {
+    fn new(shared: &'a Shared, stream: Wire, peer: SocketAddr) -> Self {
         Self {
             shared,
             stream,
             peer,
-            secure,
+            secure: false,
             authenticated: false,
             buffer: Buffer::new(BUFFER_OCTETS, BUFFER_OCTETS_MAX),
             line: Vec::with_capacity(128),
@@ -208,15 +81,16 @@ impl<'a, S: Wire> Session<'a, S> {
     }
 
     async fn run(mut self) -> io::Result<()> {
-        if !self.secure {
-            if self.ask(Phase::Connect).await? != Verdict::Usual {
-                return Ok(());
-            }
-            match self.ask(Phase::Banner).await? {
-                Verdict::Close => return self.flush().await,
-                Verdict::Answered => {}
-                _ => self.say(&format!("220 {} ESMTP sink", self.shared.options.hostname)),
-            }
+        if self.ask(Phase::Connect).await? != Verdict::Usual {
+            return Ok(());
+        }
+        if self.shared.options.implicit_tls {
+            self.secure().await?;
+        }
+        match self.ask(Phase::Banner).await? {
+            Verdict::Close => return self.flush().await,
+            Verdict::Answered => {}
+            _ => self.say(&format!("220 {} ESMTP sink", self.shared.options.hostname)),
         }
         loop {
             while self.buffer.line().is_none() {
@@ -258,11 +132,11 @@ impl<'a, S: Wire> Session<'a, S> {
             return Ok(());
         }
         match self.slow.take() {
-            None => self.stream.write_all(&self.out).await?,
+            None => self.stream.send(&self.out).await?,
             Some(pause) => {
                 for octet in &self.out {
                     tokio::time::sleep(pause).await;
-                    self.stream.write_all(&[*octet]).await?;
+                    self.stream.send(&[*octet]).await?;
                 }
             }
         }
@@ -308,6 +182,8 @@ impl<'a, S: Wire> Session<'a, S> {
             Ok(Flow::On)
         } else if let Some(argument) = after_keyword(line, b"AUTH ") {
             self.auth(argument).await
+        } else if line.eq_ignore_ascii_case(b"STARTTLS") {
+            self.starttls().await
         } else {
             if self.shared.options.strict {
                 self.fault("unknown command");
@@ -322,12 +198,46 @@ impl<'a, S: Wire> Session<'a, S> {
         self.helo.extend_from_slice(name.trim_ascii());
         self.transaction.clear();
         match self.ask(Phase::Helo).await? {
-            Verdict::Usual if extended => self.out.extend_from_slice(self.shared.ehlo.as_bytes()),
+            Verdict::Usual if extended => {
+                let ehlo = if self.secure { &self.shared.ehlo_secure } else { &self.shared.ehlo };
+                self.out.extend_from_slice(ehlo.as_bytes());
+            }
             Verdict::Usual => self.say(&format!("250 {}", self.shared.options.hostname)),
             Verdict::Close => return Ok(Flow::Close),
             _ => self.helo.clear(),
         }
         Ok(Flow::On)
+    }
+
+    async fn starttls(&mut self) -> io::Result<Flow> {
+        if self.secure || self.shared.options.tls.is_none() {
+            return Ok(self.out_of_order());
+        }
+        match self.ask(Phase::Starttls).await? {
+            Verdict::Usual => {}
+            Verdict::Close => return Ok(Flow::Close),
+            _ => return Ok(Flow::On),
+        }
+        self.say("220 2.0.0 go on");
+        self.flush().await?;
+        if !self.buffer.unread().is_empty() {
+            // Said in the clear, so nobody knows by whom (RFC 3207 §4.2).
+            self.fault("commands behind STARTTLS");
+            self.buffer.consume(usize::MAX);
+        }
+        self.secure().await?;
+        Ok(Flow::On)
+    }
+
+    async fn secure(&mut self) -> io::Result<()> {
+        let Some(config) = &self.shared.options.tls else {
+            return Err(io::Error::other("implicit TLS without a certificate"));
+        };
+        self.stream = std::mem::replace(&mut self.stream, Wire::Closed).accept(config.clone()).await?;
+        self.secure = true;
+        self.helo.clear();
+        self.transaction.clear();
+        Ok(())
     }
 
     async fn auth(&mut self, argument: &[u8]) -> io::Result<Flow> {
@@ -475,11 +385,7 @@ impl<'a, S: Wire> Session<'a, S> {
             }
         };
         let piece = &data[..octets];
-        self.transaction.header.look(piece);
-        self.transaction.octets += octets as u64;
-        if self.shared.collects() {
-            self.transaction.content.extend_from_slice(piece);
-        }
+        self.transaction.take(piece, self.shared);
         self.buffer.consume(used);
         is_end
     }
@@ -503,11 +409,7 @@ impl<'a, S: Wire> Session<'a, S> {
             let data = self.buffer.unread();
             let piece = &data[..usize::try_from(left).unwrap_or(usize::MAX).min(data.len())];
             if in_order {
-                self.transaction.header.look(piece);
-                self.transaction.octets += piece.len() as u64;
-                if self.shared.collects() {
-                    self.transaction.content.extend_from_slice(piece);
-                }
+                self.transaction.take(piece, self.shared);
             }
             left -= piece.len() as u64;
             let used = piece.len();
@@ -697,89 +599,5 @@ impl<'a, S: Wire> Session<'a, S> {
         while self.buffer.fill(&mut self.stream).await.is_ok() {
             self.buffer.consume(usize::MAX);
         }
-    }
-}
-
-/// `SIZE=n` among the parameters of MAIL.
-fn size_parameter(parameters: &[u8]) -> Option<u64> {
-    let mut words = parameters.split(|octet| *octet == b' ');
-    words.find_map(|word| after_keyword(word, b"SIZE=")).and_then(wire::decimal)
-}
-
-/// Takes away the dot that the client put before each line that began with one (RFC 5321 §4.5.2).
-fn without_stuffing(content: Vec<u8>) -> Vec<u8> {
-    let stuffed: Vec<usize> = memchr::memmem::find_iter(&content, b"\r\n.").map(|at| at + 2).collect();
-    if stuffed.is_empty() && !content.starts_with(b".") {
-        return content;
-    }
-    let mut plain = Vec::with_capacity(content.len());
-    let mut from = usize::from(content.starts_with(b"."));
-    for dot in stuffed {
-        plain.extend_from_slice(&content[from..dot]);
-        from = dot + 1;
-    }
-    plain.extend_from_slice(&content[from..]);
-    plain
-}
-
-/// Longest line without its CRLF (RFC 5321 §4.5.3.1.6).
-const LINE_MAX: usize = 998;
-
-fn content_faults(content: &[u8], parameters: &[u8]) -> impl Iterator<Item = &'static str> {
-    let mut bare = false;
-    let mut long = false;
-    for line in content.split_inclusive(|octet| *octet == b'\n') {
-        let text = line.strip_suffix(b"\r\n").unwrap_or(line);
-        bare |= text.iter().any(|octet| matches!(octet, b'\r' | b'\n'));
-        long |= text.len() > LINE_MAX;
-    }
-    let words = || parameters.split(|octet| *octet == b' ');
-    let may_be_8bit = words().any(|word| {
-        after_keyword(word, b"BODY=").is_some_and(|body| !body.eq_ignore_ascii_case(b"7BIT"))
-            || word.eq_ignore_ascii_case(b"SMTPUTF8")
-    });
-    let faults = [
-        (bare, "bare CR or LF in content"),
-        (long, "content line longer than 998 octets"),
-        (content.contains(&0), "NUL in content"),
-        (!content.is_ascii() && !may_be_8bit, "8-bit content without BODY=8BITMIME"),
-    ];
-    faults.into_iter().filter(|(is_fault, _)| *is_fault).map(|(_, what)| what)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_mark_is_found_in_the_header_only() {
-        let parse = |text: &str| find_mark(text.as_bytes()).map(|mark| mark.map(|mark| mark.sequence));
-        assert_eq!(parse("Received: x\r\nX-Tuma-Bench: be-7-1\r\nA: b\r\n"), Some(Some(7)));
-        assert_eq!(parse("X-Tuma-Bench: be-7-1\r\n"), Some(Some(7)));
-        assert_eq!(parse("X-Tuma-Bench: be-7-"), None, "the value is not whole yet");
-        assert_eq!(parse("A: b\r\n\r\nX-Tuma-Bench: be-7-1\r\n"), Some(None));
-        assert_eq!(parse("\r\nbody"), Some(None));
-        assert_eq!(parse("A: b\r\n"), None);
-        assert_eq!(parse("A: X-Tuma-Bench: be-7-1\r\n"), Some(None));
-    }
-
-    #[test]
-    fn stuffing() {
-        let plain = |text: &str| String::from_utf8(without_stuffing(text.into())).expect("ASCII");
-        assert_eq!(plain("a\r\n..b\r\n...\r\n"), "a\r\n.b\r\n..\r\n");
-        assert_eq!(plain("..\r\na.b\r\n"), ".\r\na.b\r\n");
-    }
-
-    #[test]
-    fn faults() {
-        let faults = |content: &str, parameters: &str| {
-            content_faults(content.as_bytes(), parameters.as_bytes()).collect::<Vec<_>>()
-        };
-        assert_eq!(faults("a\r\nb\r\n", ""), [""; 0]);
-        assert_eq!(faults("a\nb\r\n", ""), ["bare CR or LF in content"]);
-        assert_eq!(faults("a\rb\r\n", ""), ["bare CR or LF in content"]);
-        assert_eq!(faults(&format!("{}\r\n", "a".repeat(999)), ""), ["content line longer than 998 octets"]);
-        assert_eq!(faults("ü\r\n", "SIZE=9"), ["8-bit content without BODY=8BITMIME"]);
-        assert_eq!(faults("ü\r\n", "SIZE=9 body=8bitmime"), [""; 0]);
     }
 }

@@ -50,6 +50,10 @@ impl Stats {
                 .raw("received", stats.received)
                 .raw("duplicates", stats.duplicates)
                 .raw("missing", stats.missing)
+                .raw(
+                    "missing_ranges",
+                    json::array(stats.missing_ranges.iter().map(|r| format!("[{},{}]", r.start, r.end))),
+                )
                 .raw("first_us", stats.first_us)
                 .raw("last_us", stats.last_us)
                 .percentiles("latency", &stats.latency);
@@ -90,6 +94,9 @@ impl std::fmt::Display for Stats {
                 "\nrun {run:08x}: received {}, duplicates {}, missing so far {}; end to end {}",
                 stats.received, stats.duplicates, stats.missing, stats.latency
             )?;
+            if !stats.missing_ranges.is_empty() {
+                write!(f, "\n  messages missing: {:?}", stats.missing_ranges)?;
+            }
         }
         for (what, count) in &self.faults {
             write!(f, "\nfault: {what} {count}×")?;
@@ -109,6 +116,8 @@ pub struct RunStats {
     pub duplicates: u64,
     /// Pairs below the highest that have not come: lost, or on their way.
     pub missing: u64,
+    /// Messages to which the missing pairs belong, the first few ranges; [`super::SinkHandle::missing`] has all.
+    pub missing_ranges: Vec<Range<u64>>,
     /// When the first message came, in microseconds since 1970.
     pub first_us: u64,
     /// When the last message came.
@@ -116,6 +125,9 @@ pub struct RunStats {
     /// From the scheduled send to the end of data, first copies only.
     pub latency: Percentiles,
 }
+
+/// Ranges of missing messages shown in the figures.
+const MISSING_RANGES_MAX: usize = 16;
 
 #[derive(Default)]
 pub(super) struct Run {
@@ -161,6 +173,7 @@ impl Run {
             received: self.seen.len(),
             duplicates: self.duplicates,
             missing: expected - self.seen.len(),
+            missing_ranges: self.missing(expected / self.recipients.max(1), MISSING_RANGES_MAX),
             first_us: self.first_us,
             last_us: self.last_us,
             latency: self.latency.percentiles(),
