@@ -10,6 +10,7 @@ mod client;
 mod config;
 mod send;
 mod serve;
+mod spool;
 
 use clap::{Parser, Subcommand};
 use std::net::SocketAddr;
@@ -55,7 +56,9 @@ enum Command {
     Reload(Api),
     /// Change the running server's log level until it is restarted or reloaded.
     LogLevel(client::LogLevel),
-
+    /// Look at a stopped spool, and carry its messages elsewhere.
+    #[command(subcommand)]
+    Spool(spool::Spool),
     /// Make the `password_hash` of a user from a password on standard input.
     Password,
     /// Offer mail to a server and measure.
@@ -84,6 +87,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Queue(queue) => queue.run(),
         Command::Reload(api) => client::reload(&api),
         Command::LogLevel(level) => level.run(),
+        Command::Spool(spool) => spool.run(),
         Command::Password => password(),
         Command::Bench(bench) => bench.run(),
         Command::Sink(sink) => sink.run(),
