@@ -366,8 +366,10 @@ impl Tuma {
     pub fn wait_until_settled(&self) {
         wait_until("the queue is empty", || {
             let status = self.status();
-            status.pointer("/recipients/queued") == Some(&0.into())
-                && status.pointer("/recipients/unaccounted") == Some(&0.into())
+            // Right after a start the spool may not have been read yet.
+            ["/spool/segments_to_load", "/spool/messages", "/recipients/queued", "/recipients/unaccounted"]
+                .iter()
+                .all(|figure| status.pointer(figure) == Some(&0.into()))
         });
     }
 

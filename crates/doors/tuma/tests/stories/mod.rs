@@ -1,3 +1,7 @@
 //! The stories.
 
+mod kill;
 mod relay;
+mod remote;
+mod shutdown;
+mod smuggling;

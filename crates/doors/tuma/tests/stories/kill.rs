@@ -1,0 +1,51 @@
+//! kill -9 under load, again and again (attack row 74). `TUMA_KILL_CYCLES=500` makes it a long one.
+
+use crate::harness::{Setup, fixed_address, load, sink, wait_until, block_on};
+use bench::loader::{Amount, Loader, Options};
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+/// `delivery.connections_max` of the server under test.
+const CONNECTIONS_OUT: u64 = 20;
+
+#[test]
+fn killed_again_and_again_under_load_nothing_acknowledged_is_lost() {
+    let cycles: u64 = std::env::var("TUMA_KILL_CYCLES").map_or(20, |text| text.parse().expect("a number"));
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(bench::sink::Options::default());
+    // The next process must be found where the one before was.
+    let address = fixed_address();
+    let setup = Setup::relay_with(folder.path(), sink.addr(), "[delivery]\nconnections_max = 20\n[log]\nlevel = \"warn,tuma=info\"\n")
+        .env("TUMA_LISTEN", &address.to_string())
+        .env("TUMA_RETRY", "200ms");
+    let mut tuma = setup.start();
+    let loader = Loader::start(Options {
+        amount: Amount::Time(Duration::from_secs(24 * 3600)),
+        connections: 8,
+        failures_max: u64::MAX,
+        ..load(address, 0)
+    });
+    for cycle in 0..cycles {
+        // Some mail is taken by each process before a moment that nobody chose.
+        let before = loader.accepted();
+        wait_until("mail is taken", || loader.accepted() > before);
+        let pause = RandomState::new().hash_one(cycle) % 250;
+        std::thread::sleep(Duration::from_millis(pause));
+        tuma.kill();
+        tuma = setup.start();
+    }
+    loader.stop();
+    let report = block_on(loader.finish());
+    tuma.wait_until_settled();
+    let received = sink.received(report.run);
+    assert_eq!(report.acknowledged.without(&received, 10), [], "acknowledged and lost, of {report}");
+    assert_eq!(tuma.metric("tuma_spool_set_aside_total") as u64, 0);
+    let mut sent = report.acknowledged.clone();
+    sent.merge(&report.unanswered);
+    assert_eq!(received.without(&sent, 10), [], "received and never sent");
+    // What a kill can repeat is the message at each connection whose settlement was not written yet.
+    let duplicates = sink.stats().duplicates();
+    eprintln!("{cycles} kills, {} acknowledged, {duplicates} duplicates", report.accepted);
+    assert!(duplicates <= cycles * CONNECTIONS_OUT, "{duplicates} duplicates after {cycles} kills");
+    tuma.stop();
+}
