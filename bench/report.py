@@ -89,8 +89,8 @@ Written by `bench/compare` on {datetime.date.today().isoformat()}. Medians of {s
                 ]) + " |")
         if self.ceilings:
             lines += ["", "Loader and sink connected to each other, nothing between, pass "
-                      + "; ".join(f"{_number(rate)} messages/s at {cpu:.1f} µs of CPU a message for both ({_title(name, self.scenarios)})"
-                                  for name, (rate, cpu) in self.ceilings.items()) + "."]
+                      + "; ".join(f"{_number(rate)} messages/s at {cpu:.1f} µs of CPU a message for both ({title})"
+                                  for title, (rate, cpu) in self.ceilings.items()) + "."]
         return "\n".join(lines)
 
     def _fixed_rates(self):
@@ -174,10 +174,6 @@ Written by `bench/compare` on {datetime.date.today().isoformat()}. Medians of {s
             for file, text in system["settings"].items():
                 lines += ["", f"`{file}`:", "", "```", text.rstrip("\n"), "```"]
         return "\n".join(lines)
-
-
-def _title(name, scenarios):
-    return next((scenario.title for scenario in scenarios if scenario.name == name), name)
 
 
 def _number(value):
