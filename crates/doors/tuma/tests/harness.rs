@@ -288,9 +288,10 @@ impl Setup {
 }
 
 impl Tuma {
-    /// Where the first listener takes mail.
+    /// Where the example's own listener takes mail: of several, the one called `smtp`.
     pub fn smtp(&self) -> SocketAddr {
-        self.listeners[0].1
+        let smtp = self.listeners.iter().find(|(name, _)| name == "smtp");
+        smtp.unwrap_or(&self.listeners[0]).1
     }
 
     /// Its process.

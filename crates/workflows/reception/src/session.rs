@@ -282,7 +282,6 @@ impl Session {
                 self.xclient_login = given.login;
                 debug!(session = %self.id, peer = %self.peer.address, helo = ?given.helo, "XCLIENT");
                 self.server.answer(now(), Answer::Accept);
-                self.server.greet(now(), None);
             }
             Task::StartTls => return self.start_tls().await,
             Task::Close => {

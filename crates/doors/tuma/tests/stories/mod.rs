@@ -1,7 +1,13 @@
 //! The stories.
 
+mod config;
+mod dev;
+mod entrance;
+mod floods;
 mod kill;
+mod peers;
 mod relay;
 mod remote;
 mod shutdown;
 mod smuggling;
+mod submission;

@@ -78,7 +78,9 @@ fn whatever_goes_wrong_in_a_phase_the_message_arrives_once_and_others_do_not_wai
     assert_eq!(counts, [], "messages that did not arrive once");
     assert_eq!(tuma.figure("/recipients/bounced"), 0);
     for (sink, case) in sinks.iter().zip(&cases) {
-        assert!(sink.stats().faults.is_empty(), "{}: {:?}", &case[..case.len().min(40)], sink.stats().faults);
+        // Commands sent in a group do not know yet that the first is refused.
+        let faults: Vec<&str> = sink.stats().faults.into_keys().filter(|fault| *fault != "command out of order").collect();
+        assert_eq!(faults, [""; 0], "{}", &case[..case.len().min(40)]);
     }
 }
 
@@ -152,6 +154,10 @@ fn nothing_a_next_hop_says_unasked_counts_as_delivered() {
             let mut lines = BufReader::new(to.try_clone()?).lines();
             to.write_all(b"220 x\r\n")?;
             while let Some(line) = lines.next().transpose()? {
+                if line == "." {
+                    to.write_all(b"250 2.0.0 taken\r\n")?;
+                    return to.shutdown(std::net::Shutdown::Both);
+                }
                 to.write_all(match line.get(..4).unwrap_or(&line) {
                     "EHLO" => &b"250-x\r\n250 PIPELINING\r\n"[..],
                     "RCPT" => b"450 4.2.0 later\r\n",
