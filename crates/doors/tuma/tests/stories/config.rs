@@ -1,6 +1,8 @@
 //! The configuration by the command line, and while the server runs.
 
-use crate::harness::{Setup, certificate, example, has_python, keeping, nobody, output_of, python, sink, wait_until};
+use crate::harness::{
+    Setup, certificate, example, has_python, keeping, nobody, output_of, python, sink, wait_until,
+};
 use std::process::{Command, Output};
 
 fn tuma(arguments: &[&str]) -> Output {
@@ -16,7 +18,16 @@ fn check_prints_every_mistake_with_its_place_and_the_nearest_name() {
     let output = tuma(&["config", "check", file.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
     let said = String::from_utf8_lossy(&output.stdout);
-    for part in ["bad.toml:1:", "`listener`", "bad.toml:5:", "bad.toml:6:", "bad.toml:9:", "`connections_max`", "^", "4 errors"] {
+    for part in [
+        "bad.toml:1:",
+        "`listener`",
+        "bad.toml:5:",
+        "bad.toml:6:",
+        "bad.toml:9:",
+        "`connections_max`",
+        "^",
+        "4 errors",
+    ] {
         assert!(said.contains(part), "no {part:?} in\n{said}");
     }
     // It does not start either.
@@ -70,7 +81,10 @@ fn a_new_configuration_is_applied_by_signal_and_by_command_and_a_bad_one_changes
     setup.rewrite("relay.toml", &format!("{closed}networcs = []\n"));
     let output = server.ask(&["reload"]);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && said.contains("`networks`") && said.contains("stays in force"), "{said}");
+    assert!(
+        !output.status.success() && said.contains("`networks`") && said.contains("stays in force"),
+        "{said}"
+    );
     assert!(may_send());
     server.signal("HUP");
     wait_until("the mistake is in the log", || server.log().contains("networcs"));
@@ -81,7 +95,10 @@ fn a_new_configuration_is_applied_by_signal_and_by_command_and_a_bad_one_changes
     // What cannot change is said.
     setup.rewrite("relay.toml", "[listener.more]\nlisten = \"127.0.0.1:0\"\n");
     let output = server.ask(&["reload"]);
-    assert!(String::from_utf8_lossy(&output.stdout).contains("restart to take effect: listener"), "{output:?}");
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("restart to take effect: listener"),
+        "{output:?}"
+    );
     assert!(open.message("a@b.test", &["c@d.test"], "Subject: x\r\n\r\nx").starts_with("250"));
     server.wait_until_settled();
 }
@@ -115,7 +132,10 @@ print(hashlib.sha256(smtp.sock.getpeercert(binary_form=True)).hexdigest())
     assert_ne!(second, first);
     std::fs::write(folder.path().join("key.pem"), "no key").unwrap();
     let output = server.ask(&["reload"]);
-    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("key.pem"), "{output:?}");
+    assert!(
+        !output.status.success() && String::from_utf8_lossy(&output.stderr).contains("key.pem"),
+        "{output:?}"
+    );
     assert_eq!(shown(), second);
     std::fs::remove_file(folder.path().join("cert.pem")).unwrap();
     assert!(!server.ask(&["reload"]).status.success());

@@ -11,7 +11,17 @@ fn what_is_sent_to_serve_dev_is_captured_and_its_timeline_shown() {
     command.env("TUMA_LISTEN", "127.0.0.1:0").env("TUMA_HTTP", "127.0.0.1:0");
     let tuma = Setup::relay(folder.path(), crate::harness::nobody()).start_as(command);
     assert_eq!(tuma.http("GET", "/health", ""), (200, "ok\n".into()));
-    let output = tuma.ask(&["send", "--to", "a@b.test", "--to", "ü@b.test", "--subject", "hi", "--body", ".dots\r\n..\r\n"]);
+    let output = tuma.ask(&[
+        "send",
+        "--to",
+        "a@b.test",
+        "--to",
+        "ü@b.test",
+        "--subject",
+        "hi",
+        "--body",
+        ".dots\r\n..\r\n",
+    ]);
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
     let id = said.split_whitespace().next().unwrap();
@@ -22,6 +32,9 @@ fn what_is_sent_to_serve_dev_is_captured_and_its_timeline_shown() {
     let output = tuma.ask(&["status"]);
     assert!(String::from_utf8_lossy(&output.stdout).contains("delivered 2"), "{output:?}");
     let output = tuma.ask(&["send", "--to", "not an address"]);
-    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("is not an address"), "{output:?}");
+    assert!(
+        !output.status.success() && String::from_utf8_lossy(&output.stderr).contains("is not an address"),
+        "{output:?}"
+    );
     tuma.stop();
 }

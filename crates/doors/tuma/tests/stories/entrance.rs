@@ -65,7 +65,8 @@ fn a_proxy_header_is_believed_from_listed_peers_only() {
         assert!(reply.starts_with(wanted), "{}: {reply}", String::from_utf8_lossy(header));
     }
     // Without one, and with what is none, there is no session.
-    for header in [&b"EHLO client.test\r\n"[..], b"PROXY TCP4 1.2.3 127.0.0.1 4000 25\r\n", b"PROXY TCP4\r\n"] {
+    for header in [&b"EHLO client.test\r\n"[..], b"PROXY TCP4 1.2.3 127.0.0.1 4000 25\r\n", b"PROXY TCP4\r\n"]
+    {
         let mut session = Session::open(proxied);
         session.send(header);
         assert_eq!(session.reply(), "");
@@ -119,7 +120,10 @@ fn addresses_beyond_ascii_go_through_or_bounce() {
     let able = sink(keeping());
     assert_eq!(send(able.addr())["kind"], "delivered");
     let message = &able.messages()[0];
-    assert_eq!((message.reverse_path.as_str(), message.recipients[0].address.as_str()), ("jörg@b.test", "müller@d.test"));
+    assert_eq!(
+        (message.reverse_path.as_str(), message.recipients[0].address.as_str()),
+        ("jörg@b.test", "müller@d.test")
+    );
     assert!(message.parameters.contains("SMTPUTF8") && message.field("Subject").as_deref() == Some("Grüße"));
     assert!(message.field("Received").unwrap().contains("with UTF8SMTP"));
     let unable = sink(Options { smtputf8: false, ..keeping() });

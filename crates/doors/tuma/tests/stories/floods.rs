@@ -50,7 +50,9 @@ fn connections_that_come_and_go_leave_no_descriptor_behind() {
         }
     }
     wait_until("all were taken", || tuma.metric("tuma_connections_accepted_total") >= 501.0);
-    wait_until("all are forgotten", || tuma.metric("tuma_connections_in") == 0.0 && tuma.metric("tuma_sessions") == 0.0);
+    wait_until("all are forgotten", || {
+        tuma.metric("tuma_connections_in") == 0.0 && tuma.metric("tuma_sessions") == 0.0
+    });
     wait_until("no descriptor is left", || tuma.metric("tuma_descriptors") <= before + 2.0);
     works(&tuma);
 }
@@ -146,7 +148,8 @@ fn with_the_disk_full_intake_stops_and_delivery_goes_on() {
     }
     tuma.stop();
     // More than any disk has.
-    let tuma = Setup::relay_with(folder.path(), address, "[spool]\nmin_free_bytes = \"4000000GiB\"\n").start();
+    let tuma =
+        Setup::relay_with(folder.path(), address, "[spool]\nmin_free_bytes = \"4000000GiB\"\n").start();
     wait_until("the spool is read", || tuma.figure("/recipients/queued") == 20);
     let mut session = tuma.session();
     session.say("EHLO client.test", "250");

@@ -1,7 +1,8 @@
 //! Programs of others as clients and as next hops.
 
 use crate::harness::{
-    Process, Setup, Tuma, certificate, fixed_address, has_program, has_python, keeping, output_of, python, sink, wait_until,
+    Process, Setup, Tuma, certificate, fixed_address, has_program, has_python, keeping, output_of, python,
+    sink, wait_until,
 };
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -20,7 +21,8 @@ fn starts(name: &str) -> bool {
 
 /// Starts a program and waits until it takes connections.
 fn serve(mut command: Command, address: SocketAddr) -> Process {
-    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("start");
+    let child =
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("start");
     let process = Process(child);
     wait_until("the program listens", || TcpStream::connect(address).is_ok());
     process
@@ -31,7 +33,8 @@ fn deliver(tuma: &Tuma, count: i64) {
     let mut session = tuma.session();
     session.say("EHLO client.test", "250");
     for n in 0..count {
-        let reply = session.message("a@b.test", &["c@d.test"], &format!("Subject: {n}\r\n\r\n..dot\r\nbody {n}"));
+        let reply =
+            session.message("a@b.test", &["c@d.test"], &format!("Subject: {n}\r\n\r\n..dot\r\nbody {n}"));
         assert!(reply.starts_with("250"), "{reply}");
     }
     tuma.wait_until_settled();
@@ -82,13 +85,27 @@ fn swaks_sends() {
     let tuma = Setup::relay_with(folder.path(), sink.addr(), more).start();
     let swaks = |address: SocketAddr, more: &[&str]| {
         let server = address.to_string();
-        output_of(Command::new("swaks").args(["--to", "c@d.test", "--from", "a@b.test", "--ehlo", "client.test", "--server", &server]).args(more))
+        output_of(
+            Command::new("swaks")
+                .args([
+                    "--to",
+                    "c@d.test",
+                    "--from",
+                    "a@b.test",
+                    "--ehlo",
+                    "client.test",
+                    "--server",
+                    &server,
+                ])
+                .args(more),
+        )
     };
     swaks(tuma.listener("smtp"), &[]);
     swaks(tuma.listener("smtp"), &["--pipeline"]);
     swaks(tuma.listener("tls"), &["--tls"]);
     tuma.wait_until_settled();
-    let with: Vec<bool> = sink.messages().iter().map(|m| m.field("Received").unwrap().contains("with ESMTPS")).collect();
+    let with: Vec<bool> =
+        sink.messages().iter().map(|m| m.field("Received").unwrap().contains("with ESMTPS")).collect();
     assert_eq!(with.iter().filter(|secure| **secure).count(), 1);
     assert_eq!(with.len(), 3);
 }
@@ -183,13 +200,23 @@ impl Postfix {
     }
 
     fn command(&self, what: &str) -> std::process::Output {
-        let run = Command::new(postfix("postfix")).arg("-c").arg(&self.config).arg(what).stdin(Stdio::null()).output();
+        let run = Command::new(postfix("postfix"))
+            .arg("-c")
+            .arg(&self.config)
+            .arg(what)
+            .stdin(Stdio::null())
+            .output();
         run.expect("run postfix")
     }
 
     /// Messages in its queue.
     fn queued(&self) -> usize {
-        let list = Command::new(postfix("postqueue")).arg("-c").arg(&self.config).arg("-j").output().expect("postqueue");
+        let list = Command::new(postfix("postqueue"))
+            .arg("-c")
+            .arg(&self.config)
+            .arg("-j")
+            .output()
+            .expect("postqueue");
         String::from_utf8_lossy(&list.stdout).lines().filter(|line| line.contains("c@d.test")).count()
     }
 }
@@ -210,7 +237,10 @@ fn postfix_takes() {
         return;
     }
     // Its processes must be able to pass through the folder.
-    let folder = tempfile::Builder::new().permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755)).tempdir().unwrap();
+    let folder = tempfile::Builder::new()
+        .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .tempdir()
+        .unwrap();
     let address = fixed_address();
     let postfix = Postfix::start(folder.path(), address);
     let tuma = Setup::relay(folder.path(), address).start();

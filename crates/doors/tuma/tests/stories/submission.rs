@@ -174,7 +174,8 @@ fn senders_are_told_of_bounces_unless_they_do_not_want_to_be() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let sink = sink(Options { rules: rules(&["rcpt:address=gone*:550 5.1.1 no such <user> here"]), ..keeping() });
+    let sink =
+        sink(Options { rules: rules(&["rcpt:address=gone*:550 5.1.1 no such <user> here"]), ..keeping() });
     // The sender's own domain may be sent to.
     let tuma = Setup::submission(folder.path(), sink.addr(), "").start();
     let send = |from: &str, options: &str, to: &str| {
@@ -201,11 +202,18 @@ smtp.quit()
     tuma.wait_until_settled();
     assert_eq!((sink.stats().messages, tuma.figure("/recipients/bounced")), (0, 2));
     // The sender is.
-    send("me@example.test", r#"["NOTIFY=FAILURE", "ORCPT=rfc822;First@example.test"]"#, "gone@example.test there@example.test");
+    send(
+        "me@example.test",
+        r#"["NOTIFY=FAILURE", "ORCPT=rfc822;First@example.test"]"#,
+        "gone@example.test there@example.test",
+    );
     wait_until("the notification arrives", || sink.stats().messages == 2);
     tuma.wait_until_settled();
     let messages = sink.messages();
-    let dsn = messages.iter().find(|m| m.reverse_path.is_empty()).expect("a notification from the null reverse-path");
+    let dsn = messages
+        .iter()
+        .find(|m| m.reverse_path.is_empty())
+        .expect("a notification from the null reverse-path");
     assert_eq!(dsn.recipients[0].address, "me@example.test");
     let file = folder.path().join("dsn.eml");
     std::fs::write(&file, &dsn.content).unwrap();
@@ -263,6 +271,9 @@ smtp.quit()
     // The notification requires TLS no less, or comes without content (RFC 8689 §5).
     for message in sink.messages() {
         let text = String::from_utf8_lossy(&message.content).into_owned();
-        assert!(message.reverse_path.is_empty() && text.contains("5.7.30") && !text.contains("hello"), "{text}");
+        assert!(
+            message.reverse_path.is_empty() && text.contains("5.7.30") && !text.contains("hello"),
+            "{text}"
+        );
     }
 }
