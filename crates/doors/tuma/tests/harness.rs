@@ -218,11 +218,6 @@ impl Setup {
         std::fs::write(&self.config, merged(&text, more)).expect("write the configuration");
     }
 
-    /// The configuration file.
-    pub fn file(&self) -> &Path {
-        &self.config
-    }
-
     /// Sets an environment variable.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.retain(|(n, _)| n != name);

@@ -1,5 +1,7 @@
 //! The stories.
 
+mod attacks;
+mod chain;
 mod config;
 mod dev;
 mod entrance;
