@@ -166,3 +166,55 @@ impl Root {
         self.tls.values().map(|files| (files.certificate.clone(), files.key.clone())).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use std::path::Path;
+
+    fn repository() -> &'static Path {
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../.."))
+    }
+
+    #[test]
+    fn the_whole_is_sound() {
+        assert_eq!(settings::mistakes(&<Root as settings::Setting>::schema()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_reference_is_fresh() {
+        let folder = repository().join("docs/reference");
+        assert_eq!(config::stale(&folder.join("config.md"), &config::reference::<Root>()), None);
+        assert_eq!(config::stale(&folder.join("config.schema.json"), &config::json_schema::<Root>()), None);
+    }
+
+    #[test]
+    fn the_examples_are_right_with_nothing_in_the_environment() {
+        let mut count = 0;
+        for entry in std::fs::read_dir(repository().join("examples")).expect("the folder of examples") {
+            let path = entry.expect("an example").path();
+            if path.extension().is_none_or(|extension| extension != "toml") {
+                continue;
+            }
+            let loaded = config::load::<Root>(&path, &|_| None).unwrap_or_else(|report| panic!("{report}"));
+            assert_eq!(loaded.warnings.to_string(), "", "{}", path.display());
+            count += 1;
+        }
+        assert!(count >= 2, "{count} examples");
+    }
+
+    /// What the guide shows is taken, block by block.
+    #[test]
+    fn the_configurations_in_the_guide_are_right() {
+        let guide = std::fs::read_to_string(repository().join("docs/guide.md")).expect("the guide");
+        let blocks: Vec<&str> =
+            guide.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+        assert!(!blocks.is_empty());
+        for block in blocks {
+            let loaded =
+                config::load_text::<Root>("docs/guide.md", block, &|name| Some(format!("{name}.test")));
+            loaded.unwrap_or_else(|report| panic!("{report}"));
+        }
+    }
+}

@@ -3,7 +3,7 @@
 use crate::config::{self, Loaded};
 use crate::http;
 use crate::memory;
-use crate::root::Root;
+use crate::root::{Root, ServerConfig};
 use accounting::{Metrics, Recorder};
 use anyhow::{Context as _, Result, bail};
 use delivery::{Delivery, Parts};
@@ -89,6 +89,8 @@ impl Sockets {
 /// The server at work.
 pub struct Server {
     source: Source,
+    /// As it was when sockets, spool and resolver were made.
+    started: Root,
     root: Mutex<Root>,
     /// Intake.
     pub reception: Arc<Context>,
@@ -261,6 +263,7 @@ impl Server {
         }
         let server = Arc::new(Self {
             source,
+            started: root.clone(),
             root: Mutex::new(root),
             reception,
             delivery,
@@ -311,18 +314,34 @@ impl Server {
         Ok(text)
     }
 
-    /// Tables that differ from what runs and are only read at start.
+    /// What differs from what runs and is only read at start.
     fn needs_restart(&self, new: &Root) -> Vec<&'static str> {
-        let old = self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let old = &self.started;
         let listeners: Vec<(String, ListenerConfig)> =
             new.listener.iter().map(|(name, config)| (name.clone(), config.clone())).collect();
+        let (was, will) = (&old.reception, &new.reception);
+        let process = |s: &ServerConfig| {
+            (s.user.clone(), s.group.clone(), s.threads, s.self_signed, s.descriptors_reserve)
+        };
         let parts = [
             ("listener", listeners != self.listener_configs),
             ("spool", new.spool != old.spool),
             ("dns", new.dns != old.dns),
             ("http", new.http != old.http),
-            ("server", new.server != old.server),
+            ("server", process(&new.server) != process(&old.server)),
             ("tls", self.certificates.is_none() && !new.tls.is_empty()),
+            ("log.format", new.log.format != old.log.format),
+            ("delivery.allow", new.delivery.allow != old.delivery.allow),
+            ("delivery.port", new.delivery.port != old.delivery.port),
+            ("reception.connections_max", will.connections_max != was.connections_max),
+            (
+                "reception.connections_per_network_max",
+                will.connections_per_network_max != was.connections_per_network_max,
+            ),
+            ("reception.network_prefix_v4_bits", will.network_prefix_v4_bits != was.network_prefix_v4_bits),
+            ("reception.network_prefix_v6_bits", will.network_prefix_v6_bits != was.network_prefix_v6_bits),
+            ("reception.networks_unlimited", will.networks_unlimited != was.networks_unlimited),
+            ("reception.intake_max", will.intake_max != was.intake_max),
         ];
         parts.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }

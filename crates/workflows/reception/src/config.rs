@@ -213,9 +213,6 @@ settings::table! {
         /// ones are refused without a look.
         #[in(1..=10_000)]
         pub auth_failures_max: u32 = 20,
-        /// How long sessions in the midst of a message may go on after a stop was asked for.
-        #[in(0s..=10m)]
-        pub drain_timeout: Duration = Duration::from_secs(20),
     }
 }
 
