@@ -218,11 +218,6 @@ impl Setup {
         std::fs::write(&self.config, merged(&text, more)).expect("write the configuration");
     }
 
-    /// The configuration file.
-    pub fn file(&self) -> &Path {
-        &self.config
-    }
-
     /// Sets an environment variable.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.retain(|(n, _)| n != name);
@@ -288,9 +283,10 @@ impl Setup {
 }
 
 impl Tuma {
-    /// Where the first listener takes mail.
+    /// Where the example's own listener takes mail: of several, the one called `smtp`.
     pub fn smtp(&self) -> SocketAddr {
-        self.listeners[0].1
+        let smtp = self.listeners.iter().find(|(name, _)| name == "smtp");
+        smtp.unwrap_or(&self.listeners[0]).1
     }
 
     /// Its process.

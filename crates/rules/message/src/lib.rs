@@ -18,7 +18,7 @@ mod encoding;
 mod header;
 mod received;
 
-pub use content::{Needs, Offers, has_bare_newline, is_seven_bit, lines_within, longest_line};
+pub use content::{has_bare_newline, is_seven_bit, lines_within, longest_line};
 pub use date::{parse_date, write_date};
 pub use dsn::{
     Action, Address, DeliveryStatus, Dsn, DsnConfig, DsnDraft, DsnError, DsnRequest, RecipientReport,

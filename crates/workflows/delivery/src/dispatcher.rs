@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::{debug, error, info};
 
 /// Messages taken from a channel at a time.
 const BATCH: usize = 256;
@@ -42,9 +42,25 @@ struct Site {
 struct Line {
     id: ConnectionId,
     jobs: mpsc::Sender<Job>,
+    /// Entries it was given and has not answered for.
+    keys: Vec<EntryKey>,
     assigned: usize,
     ready: bool,
     draining: bool,
+}
+
+impl Line {
+    fn given(&mut self, job: &Job) {
+        self.assigned += 1;
+        self.keys.extend(job.entries.iter().map(|entry| entry.key));
+    }
+
+    fn answered<'a>(&mut self, entries: impl Iterator<Item = &'a EntryKey>) {
+        self.assigned = self.assigned.saturating_sub(1);
+        for key in entries {
+            self.keys.retain(|kept| kept != key);
+        }
+    }
 }
 
 /// The dispatcher. See the module's page.
@@ -281,7 +297,7 @@ impl Dispatcher {
                 if let Some(site) = self.site_of(id) {
                     site.path.spent(now.into_std());
                     if let Some(line) = site.connections.iter_mut().find(|line| line.id == id) {
-                        line.assigned = line.assigned.saturating_sub(1);
+                        line.answered(done.entries.iter());
                     }
                 }
                 self.done(done);
@@ -292,7 +308,7 @@ impl Dispatcher {
                 if let Some(site) = self.site_of(id) {
                     site.path.give_back();
                     if let Some(line) = site.connections.iter_mut().find(|line| line.id == id) {
-                        line.assigned = line.assigned.saturating_sub(1);
+                        line.answered(job.entries.iter().map(|entry| &entry.key));
                     }
                 }
                 self.give_back(job);
@@ -319,6 +335,7 @@ impl Dispatcher {
                 }
             }
             Event::Closed { id, connected, reason } => self.closed(id, connected, reason),
+            Event::Panicked(id) => self.panicked(id),
         }
     }
 
@@ -349,6 +366,37 @@ impl Dispatcher {
             }
             self.touched.push(next);
         }
+    }
+
+    /// A connection ended in a panic, which is our mistake and must cost nobody more than a wait. What it was
+    /// given may or may not have been sent.
+    fn panicked(&mut self, id: ConnectionId) {
+        let now = Instant::now();
+        let keys = match self.site_of(id) {
+            Some(site) => site
+                .connections
+                .iter_mut()
+                .find(|line| line.id == id)
+                .map(|line| std::mem::take(&mut line.keys))
+                .unwrap_or_default(),
+            None => Vec::new(),
+        };
+        error!(entries = keys.len(), "a connection ended in a panic; what it carried is tried again");
+        for key in keys {
+            let entry = *self.queue.entry(key);
+            let part = Part {
+                first: entry.first,
+                count: entry.count,
+                attempts: entry.attempts.saturating_add(1),
+                ambiguous: true,
+                delay_reported: entry.delay_reported,
+                last_reply: self.replies.hold("451 4.3.0 internal error"),
+                due: (now + self.settings.retry.ambiguous_wait).into_std(),
+            };
+            self.queue.defer(now.into_std(), key, part);
+            self.settle_entry(key);
+        }
+        self.closed(id, false, Some("internal error".into()));
     }
 
     fn done(&mut self, done: JobDone) {
@@ -478,13 +526,14 @@ impl Dispatcher {
                     let Some(job) = self.take_job(key) else { return };
                     let Some(site) = self.sites[key.0 as usize].as_mut() else { return };
                     let line = &mut site.connections[at];
-                    line.assigned += 1;
+                    line.given(&job);
                     if let Err(error) = line.jobs.try_send(job) {
+                        let refused = error.into_inner();
                         // It is closing; what it was given before comes back by itself.
-                        line.assigned -= 1;
+                        line.answered(refused.entries.iter().map(|entry| &entry.key));
                         line.draining = true;
                         site.path.give_back();
-                        self.give_back(error.into_inner());
+                        self.give_back(refused);
                     }
                 }
                 Err(hold) => return self.held(key, hold, now),
@@ -524,9 +573,11 @@ impl Dispatcher {
         self.next_connection += 1;
         let id = ConnectionId(self.next_connection);
         let (jobs, receiver) = mpsc::channel(JOBS_MAX + 1);
+        let mut line = Line { id, jobs, keys: Vec::new(), assigned: 0, ready: false, draining: false };
+        line.given(&job);
         // The channel is new and has room.
-        let _ = jobs.try_send(job);
-        site.connections.push(Line { id, jobs, assigned: 1, ready: false, draining: false });
+        let _ = line.jobs.try_send(job);
+        site.connections.push(line);
         self.owners.insert(id, key);
         self.shared.metrics.connections_out.inc();
         let connection = Connection {
@@ -538,7 +589,12 @@ impl Dispatcher {
             events: self.events_in.clone(),
             messages_max: site.path.limits().messages_per_connection,
         };
-        self.shared.spawn(connection.run());
+        let events = self.events_in.clone();
+        self.shared.spawn(async move {
+            if tokio::spawn(connection.run()).await.is_err_and(|error| error.is_panic()) {
+                let _ = events.send(Event::Panicked(id)).await;
+            }
+        });
         true
     }
 

@@ -88,6 +88,8 @@ pub(crate) enum Event {
         /// Why it never became ready, in one line.
         reason: Option<Arc<str>>,
     },
+    /// It ended in a panic.
+    Panicked(ConnectionId),
     /// An expired entry was settled outside any connection.
     Expired(JobDone),
 }

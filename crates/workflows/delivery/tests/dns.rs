@@ -212,7 +212,8 @@ async fn a_message_for_two_domains_is_one_transaction_for_each() {
     let (sinks, port) = sinks(&["127.0.0.2", "127.0.0.3"]);
     let world = world(port, |_| {});
     world.zone.a("a.test", "127.0.0.2").a("b.test", "127.0.0.3");
-    world.send("s@s.test", &["u@a.test", "v@a.test", "w@b.test", "x@a.test"]).await;
+    let id = world.send("s@s.test", &["u@a.test", "v@a.test", "w@b.test", "x@a.test"]).await;
+    world.reply(id, Kind::Delivered).await;
     world.until_empty().await;
     let mut got: Vec<Vec<String>> = sinks
         .iter()

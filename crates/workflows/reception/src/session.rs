@@ -8,8 +8,8 @@ use crate::budget::Taken;
 use crate::context::{Context, ListenerContext};
 use accounting::{Kind, Record, Refused};
 use bytes::Bytes;
-use mail::{Envelope, Host, Message, Origin, Reply, SessionId, UnixMillis};
-use message::{HeaderLimits, ReceivedField, add_missing, scan};
+use mail::{BodyType, Envelope, Host, Message, Origin, Reply, SessionId, UnixMillis};
+use message::{HeaderLimits, ReceivedField, add_missing, is_seven_bit, scan};
 use net::Stream;
 use smtp::server::transitions::State;
 use smtp::server::{Answer, Connection, Event, Server};
@@ -282,7 +282,6 @@ impl Session {
                 self.xclient_login = given.login;
                 debug!(session = %self.id, peer = %self.peer.address, helo = ?given.helo, "XCLIENT");
                 self.server.answer(now(), Answer::Accept);
-                self.server.greet(now(), None);
             }
             Task::StartTls => return self.start_tls().await,
             Task::Close => {
@@ -308,7 +307,7 @@ impl Session {
     }
 
     /// Takes a whole message: the 250 is made of the proof that it is durable.
-    async fn message(&mut self, envelope: Envelope, content: Vec<u8>) -> Reply {
+    async fn message(&mut self, mut envelope: Envelope, content: Vec<u8>) -> Reply {
         let permit = match self.permit.take() {
             Some(permit) => permit,
             // BDAT without a Data question before it, or a second message on one reservation.
@@ -327,6 +326,10 @@ impl Session {
         };
         if let Some(reply) = scan.refusal(&limits) {
             return self.refused(&envelope, reply);
+        }
+        if envelope.body == BodyType::SevenBit && !is_seven_bit(&content) {
+            // Many clients send eight bits without a word; the next hop shall be told what it gets.
+            envelope.body = BodyType::EightBitMime;
         }
         let (id, at) = (self.context.spool.next_id(), wall());
         let host = Host::Domain(rules.hostname.clone());

@@ -1,6 +1,6 @@
 //! kill -9 under load, again and again (attack row 74). `TUMA_KILL_CYCLES=500` makes it a long one.
 
-use crate::harness::{Setup, fixed_address, load, sink, wait_until, block_on};
+use crate::harness::{Setup, block_on, fixed_address, load, sink, wait_until};
 use bench::loader::{Amount, Loader, Options};
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -15,9 +15,13 @@ fn killed_again_and_again_under_load_nothing_acknowledged_is_lost() {
     let sink = sink(bench::sink::Options::default());
     // The next process must be found where the one before was.
     let address = fixed_address();
-    let setup = Setup::relay_with(folder.path(), sink.addr(), "[delivery]\nconnections_max = 20\n[log]\nlevel = \"warn,tuma=info\"\n")
-        .env("TUMA_LISTEN", &address.to_string())
-        .env("TUMA_RETRY", "200ms");
+    let setup = Setup::relay_with(
+        folder.path(),
+        sink.addr(),
+        "[delivery]\nconnections_max = 20\n[log]\nlevel = \"warn,tuma=info\"\n",
+    )
+    .env("TUMA_LISTEN", &address.to_string())
+    .env("TUMA_RETRY", "200ms");
     let mut tuma = setup.start();
     let loader = Loader::start(Options {
         amount: Amount::Time(Duration::from_secs(24 * 3600)),

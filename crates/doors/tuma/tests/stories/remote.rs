@@ -40,7 +40,14 @@ fn whatever_goes_wrong_in_a_phase_the_message_arrives_once_and_others_do_not_wai
     for phase in ["connect", "banner", "helo", "mail", "rcpt", "data", "body", "dot"] {
         cases.extend(["stall", "drop", "reset"].map(|action| format!("{phase}:first=1:{action}")));
         if !matches!(phase, "connect" | "body") {
-            let said = ["close 421 4.3.2 bye", "421 4.3.2 bye", "451 4.3.0 later", "junk", "junk=999 what", "junk=25"];
+            let said = [
+                "close 421 4.3.2 bye",
+                "421 4.3.2 bye",
+                "451 4.3.0 later",
+                "junk",
+                "junk=999 what",
+                "junk=25",
+            ];
             cases.extend(said.map(|action| format!("{phase}:first=1:{action}")));
             let long = format!("junk=250 {}", "x".repeat(200_000));
             cases.push(format!("{phase}:first=1:{long}"));
@@ -51,7 +58,8 @@ fn whatever_goes_wrong_in_a_phase_the_message_arrives_once_and_others_do_not_wai
     cases.push("data:first=1:250 2.0.0 ok".into());
     let folder = tempfile::tempdir().unwrap();
     let healthy = sink(Options::default());
-    let sinks: Vec<SinkHandle> = cases.iter().map(|rule| sink(Options { rules: rules(&[rule]), ..keeping() })).collect();
+    let sinks: Vec<SinkHandle> =
+        cases.iter().map(|rule| sink(Options { rules: rules(&[rule]), ..keeping() })).collect();
     let mut more = IMPATIENT.to_owned();
     for (n, sink) in sinks.iter().enumerate() {
         more += &route(&format!("case{n}.test"), &sink.addr().to_string());
@@ -78,7 +86,10 @@ fn whatever_goes_wrong_in_a_phase_the_message_arrives_once_and_others_do_not_wai
     assert_eq!(counts, [], "messages that did not arrive once");
     assert_eq!(tuma.figure("/recipients/bounced"), 0);
     for (sink, case) in sinks.iter().zip(&cases) {
-        assert!(sink.stats().faults.is_empty(), "{}: {:?}", &case[..case.len().min(40)], sink.stats().faults);
+        // Commands sent in a group do not know yet that the first is refused.
+        let faults: Vec<&str> =
+            sink.stats().faults.into_keys().filter(|fault| *fault != "command out of order").collect();
+        assert_eq!(faults, [""; 0], "{}", &case[..case.len().min(40)]);
     }
 }
 
@@ -92,7 +103,8 @@ fn a_connection_lost_after_the_dot_is_marked_and_tried_again() {
     let reply = send(&mut session, "c@d.test");
     tuma.wait_until_settled();
     assert_eq!(sink.stats().messages, 2, "the next hop took it twice, as nobody could know");
-    let kinds: Vec<String> = tuma.events(&reply).iter().map(|e| e["kind"].as_str().unwrap().to_owned()).collect();
+    let kinds: Vec<String> =
+        tuma.events(&reply).iter().map(|e| e["kind"].as_str().unwrap().to_owned()).collect();
     assert_eq!(kinds, ["received", "deferred", "delivered"]);
 }
 
@@ -102,7 +114,9 @@ fn one_next_hop_that_stalls_for_ever_holds_up_nobody_else() {
     let healthy = sink(Options::default());
     let stalled = sink(Options { rules: rules(&["mail:stall"]), ..Options::default() });
     // The default waits: minutes.
-    let tuma = Setup::relay_with(folder.path(), healthy.addr(), &route("slow.test", &stalled.addr().to_string())).start();
+    let tuma =
+        Setup::relay_with(folder.path(), healthy.addr(), &route("slow.test", &stalled.addr().to_string()))
+            .start();
     let to_slow = bench::loader::Options { recipient_domain: "slow.test".into(), ..load(tuma.smtp(), 100) };
     assert_eq!(run(to_slow).accepted, 100);
     wait_until("the next hop stalls", || stalled.stats().rules_acted > 0);
@@ -136,14 +150,27 @@ fn nothing_a_next_hop_says_unasked_counts_as_delivered() {
     let folder = tempfile::tempdir().unwrap();
     let good = sink(keeping());
     let early = b"220 x\r\n250 x\r\n250 ok\r\n250 ok\r\n354 go\r\n250 taken\r\n".to_vec();
-    let early_pipelined = b"220 x\r\n250-x\r\n250 PIPELINING\r\n250 ok\r\n250 ok\r\n354 go\r\n250 taken\r\n".to_vec();
+    let early_pipelined =
+        b"220 x\r\n250-x\r\n250 PIPELINING\r\n250 ok\r\n250 ok\r\n354 go\r\n250 taken\r\n".to_vec();
     let words: Vec<Talk> = vec![
         Box::new(move |to| to.write_all(&early)),
         Box::new(move |to| to.write_all(&early_pipelined)),
         // Endless: a multiline reply, a line, NULs.
-        Box::new(|to| loop { to.write_all(&b"220-more\r\n".repeat(1000))? }),
-        Box::new(|to| loop { to.write_all(&[b'2'; 8192])? }),
-        Box::new(|to| loop { to.write_all(&[0; 8192])? }),
+        Box::new(|to| {
+            loop {
+                to.write_all(&b"220-more\r\n".repeat(1000))?
+            }
+        }),
+        Box::new(|to| {
+            loop {
+                to.write_all(&[b'2'; 8192])?
+            }
+        }),
+        Box::new(|to| {
+            loop {
+                to.write_all(&[0; 8192])?
+            }
+        }),
         Box::new(|to| to.write_all(b"220 x\r\n250-\xff\xfe\x00\r\n250 x\r\n")),
         Box::new(|to| to.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n")),
         Box::new(|to| to.write_all(b"\r\n\r\n\r\n")),
@@ -152,6 +179,10 @@ fn nothing_a_next_hop_says_unasked_counts_as_delivered() {
             let mut lines = BufReader::new(to.try_clone()?).lines();
             to.write_all(b"220 x\r\n")?;
             while let Some(line) = lines.next().transpose()? {
+                if line == "." {
+                    to.write_all(b"250 2.0.0 taken\r\n")?;
+                    return to.shutdown(std::net::Shutdown::Both);
+                }
                 to.write_all(match line.get(..4).unwrap_or(&line) {
                     "EHLO" => &b"250-x\r\n250 PIPELINING\r\n"[..],
                     "RCPT" => b"450 4.2.0 later\r\n",

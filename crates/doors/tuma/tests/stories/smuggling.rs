@@ -5,13 +5,34 @@ use bench::sink::{Options, SinkHandle};
 
 /// What a receiver somewhere has taken for the end of data.
 const ENDS: &[&str] = &[
-    "\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r.\r\n", "\r\n.\r", "\n.\r", "\r.\n", "\r\r\n.\r\r\n", "\r\n.\r\r\n",
-    "\r\n\0.\r\n", "\r\n.\0\r\n", "\r\n. \r\n", "\r\n .\r\n", "\u{85}.\u{85}", "\u{2028}.\u{2028}",
-    "\u{b}.\u{b}", "\u{c}.\u{c}", "\r\n..\r\n", "\r\n.\t\r\n", "\n\r.\r\n", "\r\n.\r\r", "\n\n.\n\n",
+    "\n.\n",
+    "\n.\r\n",
+    "\r\n.\n",
+    "\r.\r",
+    "\r.\r\n",
+    "\r\n.\r",
+    "\n.\r",
+    "\r.\n",
+    "\r\r\n.\r\r\n",
+    "\r\n.\r\r\n",
+    "\r\n\0.\r\n",
+    "\r\n.\0\r\n",
+    "\r\n. \r\n",
+    "\r\n .\r\n",
+    "\u{85}.\u{85}",
+    "\u{2028}.\u{2028}",
+    "\u{b}.\u{b}",
+    "\u{c}.\u{c}",
+    "\r\n..\r\n",
+    "\r\n.\t\r\n",
+    "\n\r.\r\n",
+    "\r\n.\r\r",
+    "\n\n.\n\n",
 ];
 
 fn content(end: &str) -> Vec<u8> {
-    let second = "MAIL FROM:<evil@x.test>\r\nRCPT TO:<victim@d.test>\r\nDATA\r\nSubject: second\r\n\r\nsecond";
+    let second =
+        "MAIL FROM:<evil@x.test>\r\nRCPT TO:<victim@d.test>\r\nDATA\r\nSubject: second\r\n\r\nsecond";
     format!("Subject: first\r\n\r\nfirst{end}{second}").into_bytes()
 }
 
@@ -60,12 +81,16 @@ fn check(tuma: &Tuma, sink: &SinkHandle) -> usize {
     tuma.wait_until_settled();
     let messages = sink.messages();
     for message in &messages {
-        assert_eq!((message.reverse_path.as_str(), message.recipients[0].address.as_str()), ("a@b.test", "c@d.test"));
+        assert_eq!(
+            (message.reverse_path.as_str(), message.recipients[0].address.as_str()),
+            ("a@b.test", "c@d.test")
+        );
         assert!(String::from_utf8_lossy(&message.content).contains("Subject: second"), "a message was cut");
     }
     assert_eq!(messages.len(), accepted);
     // A NUL is no line end and is carried whole.
-    let faults: Vec<&str> = sink.stats().faults.into_keys().filter(|fault| *fault != "NUL in content").collect();
+    let faults: Vec<&str> =
+        sink.stats().faults.into_keys().filter(|fault| *fault != "NUL in content").collect();
     assert_eq!(faults, [""; 0]);
     accepted
 }
@@ -85,7 +110,8 @@ fn nothing_is_smuggled_when_bare_line_ends_are_made_whole() {
     for chunking in [false, true] {
         let folder = tempfile::tempdir().unwrap();
         let sink = sink(Options { chunking, ..keeping() });
-        let tuma = Setup::relay_with(folder.path(), sink.addr(), "[smtp]\nbare_newline = \"normalise\"\n").start();
+        let tuma =
+            Setup::relay_with(folder.path(), sink.addr(), "[smtp]\nbare_newline = \"normalise\"\n").start();
         let accepted = check(&tuma, &sink);
         assert!(accepted > ENDS.len(), "they are taken: {accepted}");
     }

@@ -501,14 +501,12 @@ impl Client {
             return;
         }
         let pipelining = self.pipelining();
-        let mut line = String::new();
         let mut at = 0;
         while at < self.running.len() && self.out.len() < OUTPUT_MAX {
             // Without PIPELINING one command goes out at a time.
             if !pipelining && !self.expects.is_empty() && !matches!(self.running[at].step, Step::Content(_)) {
                 return;
             }
-            line.clear();
             let running = &mut self.running[at];
             match running.step {
                 Step::Mail => {
@@ -518,12 +516,12 @@ impl Client {
                         self.expects.push_back(Expect::Rset);
                         continue;
                     }
-                    write_mail(&running.tx, &self.offered, &mut line);
+                    write_mail(&running.tx, &self.offered, &mut self.out);
                     self.expects.push_back(Expect::Mail);
                     running.step = Step::Rcpt(0);
                 }
                 Step::Rcpt(n) => {
-                    write_rcpt(&running.tx, n, &self.offered, &mut line);
+                    write_rcpt(&running.tx, n, &self.offered, &mut self.out);
                     self.expects.push_back(Expect::Rcpt(n));
                     let last = n + 1 == running.tx.recipients.len();
                     running.step = if last { Step::Data } else { Step::Rcpt(n + 1) };
@@ -534,14 +532,13 @@ impl Client {
                     if !eager && !self.expects.is_empty() {
                         return;
                     }
-                    use std::fmt::Write;
-                    let _ = write!(line, "BDAT {} LAST\r\n", running.content_len());
+                    self.out.extend_from_slice(format!("BDAT {} LAST\r\n", running.content_len()).as_bytes());
                     running.step = Step::Content(0);
                     // RFC 3030 §4.2: after a BDAT that fails only RSET is safe.
                     self.rset_due = true;
                 }
                 Step::Data => {
-                    line.push_str("DATA\r\n");
+                    self.out.extend_from_slice(b"DATA\r\n");
                     self.expects.push_back(Expect::Data);
                     running.step = Step::AwaitData;
                 }
@@ -562,7 +559,6 @@ impl Client {
                 }
                 Step::Sent => at += 1,
             }
-            self.out.extend_from_slice(line.as_bytes());
         }
     }
 

@@ -1,10 +1,11 @@
 //! One transaction on its way through a session: what was sent, what was answered, what became of whom.
 
 use super::Extensions;
+use crate::command;
 use crate::data::{END_OF_DATA, Stuffer};
+use crate::parameter::{MailParameters, RcptParameters};
 use bytes::Bytes;
-use mail::{BodyType, Message, Notify, Outcome, Reply, Ret};
-use std::fmt::Write;
+use mail::{BodyType, Message, Outcome, Reply};
 use std::sync::Arc;
 
 /// A message for some of its recipients, as the caller hands it in.
@@ -220,10 +221,8 @@ pub(super) fn obstacle(tx: &Transaction, offered: &Extensions, tls: bool) -> Opt
     if envelope.smtputf8 && !offered.smtputf8 && needs_smtputf8(tx) {
         return Some(Reply::new(550, (5, 6, 7), "next hop does not support SMTPUTF8"));
     }
-    if envelope.body == BodyType::EightBitMime
-        && !offered.eight_bit_mime
-        && !tx.content.iter().all(|piece| piece.is_ascii())
-    {
+    // Whatever the client declared: raw eight-bit octets never go to a host that knows seven (RFC 6152 §3).
+    if !offered.eight_bit_mime && !tx.content.iter().all(|piece| piece.is_ascii()) {
         return Some(Reply::new(
             554,
             (5, 6, 3),
@@ -248,47 +247,31 @@ fn needs_smtputf8(tx: &Transaction) -> bool {
 }
 
 /// Appends MAIL with the parameters the server offers.
-pub(super) fn write_mail(tx: &Transaction, offered: &Extensions, out: &mut String) {
+pub(super) fn write_mail(tx: &Transaction, offered: &Extensions, out: &mut Vec<u8>) {
     let envelope = &tx.message.envelope;
-    let _ = write!(out, "MAIL FROM:<{}>", envelope.reverse_path);
-    if offered.size.is_some() {
-        let _ = write!(out, " SIZE={}", tx.message.size);
-    }
-    match envelope.body {
-        BodyType::BinaryMime if offered.binarymime => out.push_str(" BODY=BINARYMIME"),
-        BodyType::EightBitMime if offered.eight_bit_mime => out.push_str(" BODY=8BITMIME"),
-        _ => {}
-    }
-    if envelope.smtputf8 && offered.smtputf8 {
-        out.push_str(" SMTPUTF8");
-    }
-    if envelope.require_tls && offered.require_tls {
-        out.push_str(" REQUIRETLS");
-    }
-    if offered.dsn {
-        match envelope.ret {
-            Some(Ret::Full) => out.push_str(" RET=FULL"),
-            Some(Ret::Headers) => out.push_str(" RET=HDRS"),
-            None => {}
-        }
-        if let Some(envid) = &envelope.envid {
-            let _ = write!(out, " ENVID={envid}");
-        }
-    }
-    out.push_str("\r\n");
+    let parameters = MailParameters {
+        size: offered.size.map(|_| tx.message.size),
+        body: match envelope.body {
+            BodyType::BinaryMime if offered.binarymime => Some(BodyType::BinaryMime),
+            BodyType::EightBitMime if offered.eight_bit_mime => Some(BodyType::EightBitMime),
+            _ => None,
+        },
+        smtputf8: envelope.smtputf8 && offered.smtputf8,
+        require_tls: envelope.require_tls && offered.require_tls,
+        ret: envelope.ret.filter(|_| offered.dsn),
+        envid: envelope.envid.as_deref().filter(|_| offered.dsn),
+        auth: None,
+    };
+    command::write_mail(&envelope.reverse_path, &parameters, out);
 }
 
 /// Appends RCPT with the parameters the server offers.
-pub(super) fn write_rcpt(tx: &Transaction, n: usize, offered: &Extensions, out: &mut String) {
+pub(super) fn write_rcpt(tx: &Transaction, n: usize, offered: &Extensions, out: &mut Vec<u8>) {
     let Some(recipient) = tx.message.envelope.recipients.get(tx.recipients[n] as usize) else { return };
-    let _ = write!(out, "RCPT TO:<{}>", recipient.path);
-    if offered.dsn {
-        if recipient.notify != Notify::ABSENT {
-            let _ = write!(out, " NOTIFY={}", recipient.notify);
-        }
-        if let Some(orcpt) = &recipient.orcpt {
-            let _ = write!(out, " ORCPT={orcpt}");
-        }
-    }
-    out.push_str("\r\n");
+    let parameters = if offered.dsn {
+        RcptParameters { notify: recipient.notify, orcpt: recipient.orcpt.as_deref() }
+    } else {
+        RcptParameters::default()
+    };
+    command::write_rcpt(&recipient.path, &parameters, out);
 }
