@@ -34,14 +34,22 @@ impl fmt::Display for ImportError {
         match self {
             Self::Open(error) => error.fmt(f),
             Self::Refused(refusal) => refusal.fmt(f),
-            Self::Io(error) => write!(f, "cannot read the export: {error}"),
+            Self::Io(_) => f.write_str("cannot read the export"),
             Self::Malformed(line) => write!(f, "not understood in the export: {line:?}"),
             Self::Truncated => f.write_str("the export is cut off"),
         }
     }
 }
 
-impl std::error::Error for ImportError {}
+impl std::error::Error for ImportError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Open(error) => error.source(),
+            Self::Io(error) => Some(error),
+            _ => None,
+        }
+    }
+}
 
 impl From<io::Error> for ImportError {
     fn from(error: io::Error) -> Self {

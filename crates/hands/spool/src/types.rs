@@ -264,7 +264,9 @@ impl fmt::Display for OpenError {
             Self::NotASpool => f.write_str(
                 "the file FORMAT in the spool directory was not written by this program; choose another directory",
             ),
-            Self::Io { what, path, source } => write!(f, "cannot {what} ({}): {source}", path.display()),
+            // Why is told by the source.
+            Self::Io { what, path, .. } if path.as_os_str().is_empty() => write!(f, "cannot {what}"),
+            Self::Io { what, path, .. } => write!(f, "cannot {what} ({})", path.display()),
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::root::Root;
 use anyhow::{Context, Result};
 use mail::{SpoolId, UnixMillis};
 use spool::tools::{self, ImportError, Listed, Report};
-use spool::{PendingRecipient, Stored};
+use spool::{OpenError, PendingRecipient, Stored};
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -119,6 +119,19 @@ impl Spool {
     }
 }
 
+/// Why a spool cannot be looked at, in words for whom the server's words would mislead.
+fn unopened(error: OpenError) -> anyhow::Error {
+    match error {
+        OpenError::Owner { path, owner, .. } => {
+            anyhow::anyhow!(
+                "spool directory {} belongs to user {owner}; run this as that user",
+                path.display()
+            )
+        }
+        error => error.into(),
+    }
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let kind = |error: &(dyn std::error::Error + 'static)| Some(error.downcast_ref::<io::Error>()?.kind());
     error.chain().any(|error| kind(error) == Some(io::ErrorKind::BrokenPipe))
@@ -130,7 +143,7 @@ fn messages(count: u64) -> String {
 
 fn verify(directory: &Path, out: &mut dyn Write) -> Result<u8> {
     let Report { segments, spares, records, messages, recipients, octets, torn, problems } =
-        tools::verify(directory)?;
+        tools::verify(directory).map_err(unopened)?;
     writeln!(out, "{}: {segments} segments in use, {spares} ready for reuse", directory.display())?;
     writeln!(
         out,
@@ -170,7 +183,8 @@ fn ls(directory: &Path, max: u64, out: &mut dyn Write) -> Result<()> {
             written = line(&listed, now, out);
         }
         !more && written.is_ok()
-    })?;
+    })
+    .map_err(unopened)?;
     written?;
     if more {
         writeln!(out, "… and more; see --max")?;
@@ -210,7 +224,7 @@ fn when(due: Option<UnixMillis>, now: UnixMillis) -> String {
 }
 
 fn show(directory: &Path, id: SpoolId, content: bool, out: &mut dyn Write) -> Result<u8> {
-    let Some((listed, stored)) = tools::find(directory, id)? else {
+    let Some((listed, stored)) = tools::find(directory, id).map_err(unopened)? else {
         eprintln!("tuma: nobody waits for a message {id} in {}", directory.display());
         return Ok(1);
     };
@@ -276,7 +290,7 @@ fn shown(text: &str) -> String {
 
 fn export(directory: &Path, file: &Path, out: &mut dyn Write) -> Result<u64> {
     if file == Path::new("-") {
-        return Ok(tools::export(directory, out)?);
+        return tools::export(directory, out).map_err(unopened);
     }
     let failed = || format!("cannot write {}", file.display());
     // Mail is nobody else's to read, and an export that was made before is not written over.
@@ -287,7 +301,7 @@ fn export(directory: &Path, file: &Path, out: &mut dyn Write) -> Result<u64> {
         Err(error) => {
             drop(writer);
             let _ = std::fs::remove_file(file);
-            return Err(error.into());
+            return Err(unopened(error));
         }
     };
     let made = writer.into_inner().map_err(io::IntoInnerError::into_error).with_context(failed)?;
@@ -303,7 +317,7 @@ fn import(settings: &spool::Config, file: &Path) -> Result<u64> {
         tools::import(&settings.directory, settings, &mut BufReader::new(input))
     };
     result.map_err(|error| match error {
-        ImportError::Open(error) => error.into(),
+        ImportError::Open(error) => unopened(error),
         error => anyhow::Error::new(error).context(
             "what was taken in before this stays; taking the same file in again would send it twice",
         ),
