@@ -26,22 +26,52 @@ const RCPT: (&str, &str) = ("RCPT TO:<c@d.test>", "250");
 fn a_session_survives_whatever_is_said_in_whatever_order() {
     let folder = tempfile::tempdir().unwrap();
     let sink = sink(keeping());
-    let tuma = Setup::relay_with(folder.path(), sink.addr(), "[smtp]\nerrors_prompt_max = 100\nerrors_max = 100\n").start();
+    let tuma =
+        Setup::relay_with(folder.path(), sink.addr(), "[smtp]\nerrors_prompt_max = 100\nerrors_max = 100\n")
+            .start();
     // Chunks of nothing, out of order, of impossible sizes.
     dialogue(&tuma, &[MAIL, RCPT, ("BDAT 0", "250"), ("DATA", "503"), ("RSET", "250")]);
     dialogue(&tuma, &[MAIL, RCPT, ("BDAT 0", "250"), ("RSET", "250"), MAIL, ("RSET", "250")]);
-    for size in ["-1", "", "9223372036854775808", "18446744073709551616", "99999999999999999999999999", "x", "1 2"] {
+    for size in
+        ["-1", "", "9223372036854775808", "18446744073709551616", "99999999999999999999999999", "x", "1 2"]
+    {
         let mut session = begin(&tuma);
         session.say(MAIL.0, MAIL.1);
         session.say(RCPT.0, RCPT.1);
         session.say(&format!("BDAT {size}"), "5");
     }
     // Commands out of order.
-    dialogue(&tuma, &[("RCPT TO:<c@d.test>", "503"), ("DATA", "503"), ("BDAT 0 LAST", "503"), MAIL, ("MAIL FROM:<x@b.test>", "503")]);
-    dialogue(&tuma, &[MAIL, ("DATA", "503"), RCPT, ("EHLO again.test", "250"), ("RCPT TO:<c@d.test>", "503"), MAIL]);
+    dialogue(
+        &tuma,
+        &[
+            ("RCPT TO:<c@d.test>", "503"),
+            ("DATA", "503"),
+            ("BDAT 0 LAST", "503"),
+            MAIL,
+            ("MAIL FROM:<x@b.test>", "503"),
+        ],
+    );
+    dialogue(
+        &tuma,
+        &[MAIL, ("DATA", "503"), RCPT, ("EHLO again.test", "250"), ("RCPT TO:<c@d.test>", "503"), MAIL],
+    );
     // UTF-8 without SMTPUTF8, forms of addresses that look like relaying, NUL and control characters.
-    dialogue(&tuma, &[("MAIL FROM:<jörg@b.test>", "5"), MAIL, ("RCPT TO:<müller@d.test>", "5"), RCPT, ("VRFY ü", "5")]);
-    for path in ["<c@d.test\0>", "<c\t@d.test>", "<c@d.test>\0", "<@a,b:c@d.test", "<c@@d.test>", "<c@d@e.test>", "c d@e.test", "<c@d..test>", "<c@-d.test>", "<c@[300.1.1.1]>"] {
+    dialogue(
+        &tuma,
+        &[("MAIL FROM:<jörg@b.test>", "5"), MAIL, ("RCPT TO:<müller@d.test>", "5"), RCPT, ("VRFY ü", "5")],
+    );
+    for path in [
+        "<c@d.test\0>",
+        "<c\t@d.test>",
+        "<c@d.test>\0",
+        "<@a,b:c@d.test",
+        "<c@@d.test>",
+        "<c@d@e.test>",
+        "c d@e.test",
+        "<c@d..test>",
+        "<c@-d.test>",
+        "<c@[300.1.1.1]>",
+    ] {
         let mut session = begin(&tuma);
         session.say(MAIL.0, MAIL.1);
         session.say(&format!("RCPT TO:{path}"), "5");
@@ -86,7 +116,13 @@ fn content_out_of_bounds_is_refused_and_the_session_goes_on() {
         ("5", format!("{}\r\nx", "X-A: 1\r\n".repeat(100))),
         ("5", format!("X-A: {}\r\n\r\nx", format!("{}\r\n ", "y".repeat(900)).repeat(30) + "y")),
         ("5", format!("Subject: x\r\n\r\n{}", "x".repeat(5_000))),
-        ("554 5.4.6", format!("{}Subject: x\r\n\r\nx", "Received: from a by b; Mon, 1 Jan 2024 00:00:00 +0000\r\n".repeat(30))),
+        (
+            "554 5.4.6",
+            format!(
+                "{}Subject: x\r\n\r\nx",
+                "Received: from a by b; Mon, 1 Jan 2024 00:00:00 +0000\r\n".repeat(30)
+            ),
+        ),
         ("250", "Subject: x\r\n\r\n\0 nul\r\n".to_owned()),
     ];
     for (wanted, content) in contents {
@@ -112,9 +148,19 @@ fn strangers_gain_nothing_by_tricks_of_address() {
     let more = "[relay]\nnetworks = []\ndomains = [\"ours.test\"]\n";
     let tuma = Setup::relay_with(folder.path(), sink.addr(), more).start();
     for path in [
-        "c@elsewhere.test", "c%elsewhere.test@elsewhere.test", "@ours.test:c@elsewhere.test", "\"c@ours.test\"@elsewhere.test",
-        "c@elsewhere.test.", "c@ours.test.elsewhere.test", "c@xours.test", "c@[127.0.0.1]", "c@OURS.test@elsewhere.test",
-        "elsewhere.test!c@elsewhere.test", "c@sub.ours.test", "c@ours.test,d@elsewhere.test", "c",
+        "c@elsewhere.test",
+        "c%elsewhere.test@elsewhere.test",
+        "@ours.test:c@elsewhere.test",
+        "\"c@ours.test\"@elsewhere.test",
+        "c@elsewhere.test.",
+        "c@ours.test.elsewhere.test",
+        "c@xours.test",
+        "c@[127.0.0.1]",
+        "c@OURS.test@elsewhere.test",
+        "elsewhere.test!c@elsewhere.test",
+        "c@sub.ours.test",
+        "c@ours.test,d@elsewhere.test",
+        "c",
     ] {
         let mut session = tuma.session();
         // Names of ours make no difference.
@@ -124,7 +170,12 @@ fn strangers_gain_nothing_by_tricks_of_address() {
     }
     let mut session = begin(&tuma);
     // To the last domain, unchanged, or not at all.
-    for path in ["c@ours.test", "c%elsewhere.test@OURS.test", "elsewhere.test!c@ours.test", "\"c@elsewhere.test\"@ours.test"] {
+    for path in [
+        "c@ours.test",
+        "c%elsewhere.test@OURS.test",
+        "elsewhere.test!c@ours.test",
+        "\"c@elsewhere.test\"@ours.test",
+    ] {
         session.say("MAIL FROM:<a@b.test>", "250");
         session.send(format!("RCPT TO:<{path}>\r\n").as_bytes());
         let reply = session.reply();
@@ -138,7 +189,11 @@ fn strangers_gain_nothing_by_tricks_of_address() {
     }
     tuma.wait_until_settled();
     for message in sink.messages() {
-        assert!(message.recipients[0].address.to_lowercase().ends_with("@ours.test"), "{:?}", message.recipients);
+        assert!(
+            message.recipients[0].address.to_lowercase().ends_with("@ours.test"),
+            "{:?}",
+            message.recipients
+        );
     }
 }
 
@@ -146,7 +201,8 @@ fn strangers_gain_nothing_by_tricks_of_address() {
 fn junk_is_slowed_and_ended() {
     let folder = tempfile::tempdir().unwrap();
     let sink = sink(keeping());
-    let more = "[smtp]\nerrors_max = 10\nerrors_prompt_max = 3\nerror_delay = \"10ms\"\nidle_commands_max = 30\n";
+    let more =
+        "[smtp]\nerrors_max = 10\nerrors_prompt_max = 3\nerror_delay = \"10ms\"\nidle_commands_max = 30\n";
     let tuma = Setup::relay_with(folder.path(), sink.addr(), more).start();
     for command in ["JUNK", "RSET", "NOOP", "VRFY x", "EXPN x", "HELP", "EHLO x.test"] {
         let mut session = begin(&tuma);
@@ -209,7 +265,9 @@ fn orders_by_http_are_taken_from_this_machine_only() {
     let tuma = Setup::relay(folder.path(), sink.addr()).start();
     let ask = |head: &str| {
         let mut stream = TcpStream::connect(tuma.http).unwrap();
-        stream.write_all(format!("{head}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").as_bytes()).unwrap();
+        stream
+            .write_all(format!("{head}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").as_bytes())
+            .unwrap();
         let mut answer = String::new();
         let _ = stream.read_to_string(&mut answer);
         answer.split(' ').nth(1).unwrap_or_default().to_owned()
