@@ -191,8 +191,10 @@ fn arrow(room: &Room, other: Option<&Room>, name: &str, kind: Option<&str>) -> O
         Some(_) => "build-dependency",
         None => "dependency",
     };
-    // A crate may name itself to test with its own features.
-    if room.may_import(other) || (name == room.name && kind == Some("dev")) {
+    // A crate may name itself to test with its own features, and test a workflow against `bench`'s sink, which
+    // shares nothing with it.
+    let for_tests = name == room.name || (name == "bench" && room.floor >= other.floor);
+    if room.may_import(other) || (kind == Some("dev") && for_tests) {
         return None;
     }
     let may = room.imports_text();

@@ -376,6 +376,9 @@ fn next_batch(shared: &Shared, intake: &Intake, until: Option<Instant>) -> Optio
 /// How often survivors are copied forward.
 const COPY_INTERVAL: Duration = Duration::from_millis(100);
 
+/// How long outcomes gather before the next are written.
+const GATHER: Duration = Duration::from_micros(250);
+
 fn state_loop(shared: &Arc<Shared>, settlements: &Settlements, stop: &Stop) {
     let mut ledger = Ledger::new(shared.clone());
     let mut copy_at = Instant::now();
@@ -383,6 +386,7 @@ fn state_loop(shared: &Arc<Shared>, settlements: &Settlements, stop: &Stop) {
     loop {
         let stopping = stop.ledger.load(Relaxed);
         let (changes, done) = std::mem::take(&mut *lock(&settlements.waiting));
+        let took = changes.len();
         ledger.apply(changes, done);
         ledger.sync(false);
         if stopping {
@@ -397,6 +401,11 @@ fn state_loop(shared: &Arc<Shared>, settlements: &Settlements, stop: &Stop) {
                 // A large message may exceed the share of one interval: the next ones pay for it.
                 copy_at += COPY_INTERVAL * u32::try_from(copied / per_interval).unwrap_or(600).min(600);
             }
+        }
+        // Outcomes come one by one from many connections, each of which waits only for its last but one: a short
+        // pause gathers them, and saves a wake-up of this thread for nearly every message.
+        if took > 0 && !stopping {
+            std::thread::sleep(GATHER);
         }
         let busy = ledger.is_behind();
         let next = [Some(copy_at), ledger.sync_at(), busy.then(|| now + COPY_INTERVAL)];
