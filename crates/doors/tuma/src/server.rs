@@ -479,6 +479,7 @@ pub fn run(
     let addresses = sockets.addresses();
     let http = sockets.http_address();
     let ended = runtime.block_on(async {
+        let signals = crate::signals::Signals::listen()?;
         let server = Server::start(source, &loaded, sockets, log_level).await?;
         for (name, address) in &addresses {
             info!(listener = %name, %address, "listening");
@@ -490,7 +491,7 @@ pub fn run(
         // Told to the service manager, if there is one.
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         ready(&server, &addresses, http);
-        crate::signals::until_stopped(&server).await
+        signals.until_stopped(&server).await
     });
     // What is still blocked in a read of the disk must not hold the process.
     runtime.shutdown_timeout(Duration::from_secs(1));

@@ -1,9 +1,13 @@
 //! The configuration by the command line, and while the server runs.
 
 use crate::harness::{
-    Setup, certificate, example, has_python, keeping, nobody, output_of, python, sink, wait_until,
+    Setup, block_on, certificate, example, has_python, keeping, load, nobody, output_of, python, sink,
+    wait_until,
 };
+use bench::loader::{Amount, Loader};
+use bench::sink::Options;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 fn tuma(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tuma")).args(arguments).output().expect("run tuma")
@@ -101,6 +105,32 @@ fn a_new_configuration_is_applied_by_signal_and_by_command_and_a_bad_one_changes
     );
     assert!(open.message("a@b.test", &["c@d.test"], "Subject: x\r\n\r\nx").starts_with("250"));
     server.wait_until_settled();
+}
+
+#[test]
+fn reloads_under_load_disturb_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(Options::default());
+    let setup = Setup::relay_with(folder.path(), sink.addr(), "");
+    let server = setup.start();
+    let loader = Loader::start(bench::loader::Options {
+        amount: Amount::Time(Duration::from_secs(3600)),
+        ..load(server.smtp(), 0)
+    });
+    for n in 1..=20 {
+        let before = loader.accepted();
+        wait_until("mail is taken", || loader.accepted() > before + 10);
+        setup.rewrite(
+            "relay.toml",
+            &format!("[delivery]\nconnections_max = {}\n[smtp]\nrecipients_max = {}\n", 5 + n % 3, 100 + n),
+        );
+        assert!(server.ask(&["reload"]).status.success());
+    }
+    loader.stop();
+    let report = block_on(loader.finish());
+    assert_eq!((report.refused, report.failed), (0, 0), "{report}");
+    server.wait_until_settled();
+    assert_eq!((sink.stats().messages, sink.stats().duplicates()), (report.accepted, 0));
 }
 
 #[test]

@@ -181,3 +181,63 @@ fn with_the_disk_of_the_records_full_mail_flows_and_what_is_left_out_is_counted(
     let records = folder.path().join("records.jsonl.zst");
     wait_until("the records are there", || std::fs::metadata(&records).is_ok_and(|meta| meta.len() > 0));
 }
+
+/// A small disk of its own, gone with the test.
+struct Disk(std::path::PathBuf);
+
+impl Disk {
+    /// None where this process may not mount.
+    fn of(mebibytes: u32, at: std::path::PathBuf) -> Option<Self> {
+        std::fs::create_dir(&at).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={mebibytes}m,mode=700"), "none"]).arg(&at);
+        let mounted = mount.output().is_ok_and(|output| output.status.success());
+        if !mounted {
+            eprintln!("skipped: a disk cannot be mounted here");
+        }
+        mounted.then_some(Self(at))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_disk_that_is_really_full_refuses_mail_until_delivery_has_made_room() {
+    for min_free in ["0", "2MiB"] {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(disk) = Disk::of(16, folder.path().join("disk")) else { return };
+        let address = nobody();
+        let more = format!(
+            "[spool]\ndirectory = \"{}/spool\"\nsegment_bytes = \"1MiB\"\nspare_segments = 1\nmin_free_bytes = \"{min_free}\"\n[smtp]\nidle_commands_max = 10000\n",
+            disk.0.display()
+        );
+        let setup = Setup::relay_with(folder.path(), address, &more);
+        let tuma = setup.start();
+        let too_much = bench::loader::Options { size: 32 * 1024, connections: 4, ..load(tuma.smtp(), 800) };
+        let report = run(too_much);
+        assert!(report.accepted > 200 && report.refused > 0 && report.failed == 0, "{report}");
+        // RCPT and DATA follow a refused MAIL in the same segment: 503.
+        assert!(
+            report.codes.keys().all(|code| matches!(code, 200..=399 | 421 | 451 | 452 | 503)),
+            "{report}"
+        );
+        // The full disk outlives the process.
+        tuma.kill();
+        let tuma = setup.start();
+        wait_until("the spool is read", || tuma.figure("/recipients/queued") == report.accepted as i64);
+        let sink = sink(Options { listen: address, ..Options::default() });
+        tuma.wait_until_settled();
+        assert_eq!(report.acknowledged.without(&sink.received(report.run), 10), [], "acknowledged and lost");
+        assert_eq!(sink.stats().duplicates(), 0);
+        // There is room for as much again.
+        wait_until("mail is taken", || tuma.http("GET", "/health", "").0 == 200);
+        let again = run(bench::loader::Options { size: 32 * 1024, ..load(tuma.smtp(), 50) });
+        assert!(again.accepted > 0 && again.failed == 0, "{again}");
+        tuma.wait_until_settled();
+        assert!(again.acknowledged.without(&sink.received(again.run), 10).is_empty());
+    }
+}

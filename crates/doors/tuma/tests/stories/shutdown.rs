@@ -54,6 +54,18 @@ fn a_second_signal_stops_at_once_and_the_mail_is_still_there() {
     assert_eq!(sink.stats().messages, 1);
 }
 
+#[test]
+fn signals_right_after_the_start_are_heard() {
+    let folder = tempfile::tempdir().unwrap();
+    let setup = Setup::relay(folder.path(), nobody());
+    for _ in 0..5 {
+        let tuma = setup.start();
+        tuma.signal("HUP");
+        wait_until("it is heard", || tuma.log().contains("configuration reloaded"));
+        tuma.stop();
+    }
+}
+
 /// Starts a server that must not come up; gives what it says.
 fn refused(setup: &Setup) -> String {
     let output = setup.command().output().expect("run tuma");
