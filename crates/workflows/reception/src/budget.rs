@@ -65,6 +65,11 @@ impl Taken {
         }
     }
 
+    /// Octets this session has taken.
+    pub(crate) fn octets(&self) -> u64 {
+        self.octets
+    }
+
     pub(crate) fn budget(&self) -> &Budget {
         &self.budget
     }

@@ -203,7 +203,8 @@ settings::table! {
         /// it waits, then gets 452. More than `connections_max`, so that slow clients cannot take them all.
         #[in(64..=2_000_000)]
         pub intake_max: u32 = 32_768,
-        /// How long a client waits for a place before it gets 452.
+        /// How long a client waits for a place before it gets 452, and in the midst of a message for memory before
+        /// it gets 421.
         #[in(0s..=1m)]
         pub intake_wait: Duration = Duration::from_secs(5),
         /// Octets of messages being received that are held in memory, all sessions together; 0 is a quarter of

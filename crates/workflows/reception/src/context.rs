@@ -110,7 +110,7 @@ impl Context {
         self.spool.may_accept().map_err(crate::session::refusal_reply)?;
         let budget = taken.budget();
         if budget.is_short() || size.is_some_and(|size| budget.used().saturating_add(size) > budget.max()) {
-            return Err(Reply::new(452, (4, 3, 1), "short of memory now, try again later"));
+            return Err(short_of_memory());
         }
         if (self.queued)() >= self.rules.load().recipients_queued_max {
             return Err(Reply::new(452, (4, 3, 1), "the queue is full, try again later"));
@@ -140,6 +140,11 @@ impl Context {
     pub(crate) fn session_ended(&self) {
         self.sessions.fetch_sub(1, Relaxed);
     }
+}
+
+/// The reply to what there is no memory for.
+pub(crate) fn short_of_memory() -> Reply {
+    Reply::new(452, (4, 3, 1), "short of memory now, try again later")
 }
 
 /// Waits for the order to drain.

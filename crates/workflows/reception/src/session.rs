@@ -79,12 +79,16 @@ pub(crate) struct Session {
     timer: Option<Pin<Box<Sleep>>>,
     needs_flush: bool,
     draining: bool,
+    /// Since when this session's content waits for memory.
+    short_since: Option<Instant>,
 }
 
 /// How a wait ended.
 enum Waited {
     Progress,
     Gone,
+    /// Memory was short for too long: what this session holds must be given back.
+    Short,
 }
 
 impl Session {
@@ -126,6 +130,7 @@ impl Session {
             timer: None,
             needs_flush: false,
             draining: false,
+            short_since: None,
         }
     }
 
@@ -152,6 +157,13 @@ impl Session {
             match self.wait(&mut drain).await {
                 Waited::Progress => {}
                 Waited::Gone => break,
+                Waited::Short => {
+                    warn!(session = %self.id, peer = %self.peer.address, "session ended for want of memory");
+                    self.server.output().extend_from_slice(b"421 4.3.1 short of memory, try again later\r\n");
+                    self.taken.give_back();
+                    self.close().await;
+                    break;
+                }
             }
         }
         debug!(session = %self.id, peer = %self.peer.address, "session ended");
@@ -296,6 +308,9 @@ impl Session {
     async fn reserve(&mut self) -> Answer {
         if self.permit.is_some() {
             return Answer::Accept;
+        }
+        if self.taken.budget().is_short() {
+            return Answer::Reply(crate::context::short_of_memory());
         }
         match self.context.reserve().await {
             Ok(permit) => {
@@ -489,8 +504,9 @@ impl Session {
                 self.server.shut_down();
                 return Poll::Ready(Waited::Progress);
             }
-            // What was read before goes first; and nothing more is read while the machine or memory is full.
-            if self.left.is_empty() && !self.taken.budget().is_spent() {
+            // What was read before goes first; and content is not read while memory is spent. Commands are: who
+            // holds nothing takes nothing, and gets its 452.
+            if self.left.is_empty() && !self.is_short() {
                 match self.read(cx) {
                     Poll::Ready(true) => return Poll::Ready(Waited::Progress),
                     Poll::Ready(false) => return Poll::Ready(Waited::Gone),
@@ -524,12 +540,24 @@ impl Session {
         })
     }
 
+    /// True if this session holds content and there is no memory for more.
+    fn is_short(&self) -> bool {
+        self.taken.octets() > 0 && self.taken.budget().is_spent()
+    }
+
     fn poll_timer(&mut self, cx: &mut TaskContext<'_>) -> Poll<Waited> {
         let Some(at) = self.server.wake_at().map(Instant::from_std) else { return Poll::Pending };
-        // While memory is short, look again soon: nobody else tells when there is some.
-        let at = if self.taken.budget().is_spent() {
-            at.min(Instant::now() + std::time::Duration::from_millis(50))
+        // While memory is short, look again soon: nobody else tells when there is some. It may be that nobody ever
+        // would: when partial messages hold all of it, somebody's has to be given up.
+        let at = if self.is_short() {
+            let now = Instant::now();
+            let since = *self.short_since.get_or_insert(now);
+            if now.duration_since(since) > self.context.rules.load().reception.intake_wait {
+                return Poll::Ready(Waited::Short);
+            }
+            at.min(now + std::time::Duration::from_millis(50))
         } else {
+            self.short_since = None;
             at
         };
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
