@@ -139,6 +139,43 @@ fn a_client_that_never_reads_does_not_fill_the_memory() {
 }
 
 #[test]
+fn memory_held_by_unfinished_messages_is_given_back_and_others_are_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(Options::default());
+    let more = "[reception]\nmessages_in_memory_max = \"1MiB\"\nintake_wait = \"500ms\"\n";
+    let tuma = Setup::relay_with(folder.path(), sink.addr(), more).start();
+    let mut early = tuma.session();
+    early.say("EHLO client.test", "250");
+    let mut held: Vec<Session> = (0..4)
+        .map(|_| {
+            let mut session = tuma.session();
+            session.say("EHLO client.test", "250");
+            session.say("MAIL FROM:<a@b.test>", "250");
+            session.say("RCPT TO:<c@d.test>", "250");
+            session.say("DATA", "354");
+            session
+        })
+        .collect();
+    let lines = b"0123456789012345678901234567890123456789012345678901234567890\r\n".repeat(6_000);
+    for session in &mut held {
+        assert!(session.try_send(&lines));
+    }
+    // Somebody has to go; commands are answered all the while.
+    early.say("NOOP", "250");
+    wait_until("some of it is given back", || tuma.log().contains("for want of memory"));
+    wait_until("mail is taken", || {
+        early.send(b"MAIL FROM:<a@b.test>\r\n");
+        let taken = early.reply().starts_with("250");
+        early.say("RSET", "250");
+        taken
+    });
+    drop(held);
+    works(&tuma);
+    tuma.wait_until_settled();
+    wait_until("nothing is held", || tuma.metric("tuma_receiving_bytes") == 0.0);
+}
+
+#[test]
 fn with_the_disk_full_intake_stops_and_delivery_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let address = nobody();
