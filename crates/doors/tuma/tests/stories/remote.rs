@@ -226,3 +226,42 @@ fn a_route_back_to_this_server_is_a_loop_and_bounces() {
     assert_eq!(last["kind"], "bounced", "{events:?}");
     assert!(last["reply"].as_str().unwrap().contains("5.4.6"), "{events:?}");
 }
+
+#[test]
+fn what_a_next_hop_says_in_the_clear_behind_its_yes_to_starttls_is_nobodys_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = sink(keeping());
+    let injecting = says(Box::new(|to| {
+        let mut lines = BufReader::new(to.try_clone()?).lines();
+        to.write_all(b"220 x\r\n")?;
+        while let Some(line) = lines.next().transpose()? {
+            to.write_all(match line.get(..4).unwrap_or(&line) {
+                "EHLO" => &b"250-x\r\n250 STARTTLS\r\n"[..],
+                _ => b"220 go\r\n250 x\r\n250 ok\r\n250 ok\r\n354 go\r\n250 taken\r\n",
+            })?;
+        }
+        Ok(())
+    }));
+    let hops = format!(
+        "{IMPATIENT}[route.\"d.test\"]\nnext_hop = \"{injecting};{}\"\ntls = \"opportunistic\"\n",
+        good.addr()
+    );
+    let tuma = Setup::relay_with(folder.path(), good.addr(), &hops).start();
+    let mut session = tuma.session();
+    session.say("EHLO client.test", "250");
+    send(&mut session, "c@d.test");
+    tuma.wait_until_settled();
+    assert_eq!((good.stats().messages, tuma.figure("/recipients/delivered")), (1, 1));
+    let required = format!("{IMPATIENT}[route.\"*\"]\ntls = \"required\"\n");
+    let other = tempfile::tempdir().unwrap();
+    let tuma = Setup::relay_with(other.path(), good.addr(), &required).start();
+    let mut session = tuma.session();
+    session.say("EHLO client.test", "250");
+    send(&mut session, "c@d.test");
+    wait_until("it says why", || {
+        let said = tuma.ask(&["status"]);
+        String::from_utf8_lossy(&said.stdout).contains("last failure")
+    });
+    // Never in the clear.
+    assert_eq!((good.stats().messages, tuma.figure("/recipients/queued")), (1, 1));
+}

@@ -108,3 +108,25 @@ fn connections_to_a_next_hop_are_bounded_and_used_again() {
     assert!(stats.open_max <= 6, "{stats}");
     assert!((12..=60).contains(&stats.connections), "{stats}");
 }
+
+#[test]
+fn a_thousand_bounces_at_once_pass_a_narrow_door_and_a_bounce_makes_no_bounce() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(Options { rules: rules(&["rcpt:address=b*:550 5.1.1 no"]), ..keeping() });
+    let more = "[reception]\nintake_max = 64\n[dsn]\nenabled = true\n";
+    let tuma = Setup::relay_with(folder.path(), sink.addr(), more).start();
+    let report = crate::harness::run(crate::harness::load(tuma.smtp(), 1_000));
+    assert_eq!(report.accepted, 1_000);
+    tuma.wait_until_settled();
+    let figures =
+        ["received", "bounced", "delivered"].map(|kind| tuma.figure(&format!("/recipients/{kind}")));
+    assert_eq!(figures, [2_000, 1_000, 1_000]);
+    assert!(sink.messages().iter().all(|m| m.reverse_path.is_empty()));
+    // Nobody is told of a notification that cannot be delivered.
+    sink.set_rules(rules(&["rcpt:550 5.1.1 no"]));
+    send(&tuma);
+    tuma.wait_until_settled();
+    let figures =
+        ["received", "bounced", "delivered"].map(|kind| tuma.figure(&format!("/recipients/{kind}")));
+    assert_eq!(figures, [2_002, 1_002, 1_000]);
+}

@@ -1,6 +1,6 @@
 //! SIGTERM once and twice, and a spool that is not ours alone (attack rows 86 to 88).
 
-use crate::harness::{Setup, Tuma, block_on, load, nobody, rules, sink, wait_until};
+use crate::harness::{Session, Setup, Tuma, block_on, load, nobody, rules, sink, wait_until};
 use bench::loader::{Amount, Loader};
 use bench::sink::Options;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -52,6 +52,35 @@ fn a_second_signal_stops_at_once_and_the_mail_is_still_there() {
     let tuma = setup.start();
     tuma.wait_until_settled();
     assert_eq!(sink.stats().messages, 1);
+}
+
+#[test]
+fn a_message_that_is_on_its_way_when_the_stop_comes_is_taken_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(Options::default());
+    let setup = Setup::relay(folder.path(), sink.addr());
+    let mut tuma = setup.start();
+    let mut session = tuma.session();
+    let mut idle = tuma.session();
+    session.say("EHLO client.test", "250");
+    session.say("MAIL FROM:<a@b.test>", "250");
+    session.say("RCPT TO:<c@d.test>", "250");
+    session.say("DATA", "354");
+    session.send(b"Subject: x\r\n\r\nthe first half");
+    tuma.signal("TERM");
+    assert!(idle.reply().starts_with("421"), "who is at nothing is told to go");
+    wait_until("nobody new is let in", || {
+        std::net::TcpStream::connect(tuma.smtp()).is_err()
+            || !Session::open(tuma.smtp()).reply().starts_with("220")
+    });
+    session.send(b" and the second\r\n.\r\n");
+    let reply = session.reply();
+    assert!(reply.starts_with("250"), "{reply}");
+    assert!(session.reply().starts_with("421"));
+    assert!(tuma.wait().success());
+    let tuma = setup.start();
+    tuma.wait_until_settled();
+    assert_eq!((sink.stats().messages, sink.stats().duplicates()), (1, 0));
 }
 
 #[test]
