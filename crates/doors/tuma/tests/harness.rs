@@ -2,6 +2,8 @@
 
 use bench::loader;
 use bench::sink::{self, Keep, Sink, SinkHandle};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -301,9 +303,8 @@ impl Tuma {
 
     /// Sends it a signal by name, such as `TERM`.
     pub fn signal(&self, name: &str) {
-        let sent =
-            Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().expect("kill");
-        assert!(sent.success());
+        let signal: Signal = format!("SIG{name}").parse().expect("a signal");
+        kill(Pid::from_raw(self.pid().cast_signed()), signal).expect("send a signal");
     }
 
     /// Kills it as a power cut would, as far as a process can tell.
