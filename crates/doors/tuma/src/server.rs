@@ -291,17 +291,22 @@ impl Server {
         let root = loaded.value.clone();
         let settings = delivery_settings(&root).map_err(|e| format!("{e:#}"))?;
         let destinations = destinations(&root, &self.listening).map_err(|e| format!("{e:#}"))?;
+        // Everything that can fail comes first, so that a bad configuration changes nothing.
+        let level: Targets = root.log.level.parse().map_err(|_| "log.level is not a level".to_owned())?;
+        let rules = tokio::task::block_in_place(|| rules(&root));
         let files = certificate_files(&root);
+        if !files.is_empty() {
+            Certificates::load(&files).map_err(|e| e.to_string())?;
+        }
+        self.recorder.reconfigure(&root.accounting).map_err(|e| e.to_string())?;
         if let Some(certificates) = &self.certificates
             && !files.is_empty()
         {
             certificates.reload(&files).map_err(|e| e.to_string())?;
         }
-        self.recorder.reconfigure(&root.accounting).map_err(|e| e.to_string())?;
-        let level: Targets = root.log.level.parse().map_err(|_| "log.level is not a level".to_owned())?;
         let _ = self.log_level.reload(level);
         self.reception.budget.set_max(reception_budget(&root));
-        self.reception.set_rules(rules(&root));
+        self.reception.set_rules(rules);
         self.delivery.reload(settings, destinations).await;
         let restart = self.needs_restart(&root);
         *self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = root;
