@@ -22,7 +22,11 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
         "a read buffer for each thread, emptied before anything else runs, so that an idle connection owns none",
     ),
     ("crates/workflows/reception/src/session.rs", "SCRATCH", "the same, for clients"),
-    ("crates/doors/tuma/tests/harness/mod.rs", "NEXT", "ports that tests of one process must not choose twice"),
+    (
+        "crates/doors/tuma/tests/harness/mod.rs",
+        "NEXT",
+        "ports that tests of one process must not choose twice",
+    ),
 ];
 
 /// Folders of people's machines. In pieces, or this file would find itself.

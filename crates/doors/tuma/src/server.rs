@@ -253,9 +253,13 @@ impl Server {
         for (name, config, bound) in sockets.listeners {
             let acceptor = match (&certificates, config.tls) {
                 (_, ListenerTls::Off) | (None, _) => None,
-                (Some(certificates), _) => {
-                    Some(Acceptor::new(certificates.clone(), &AcceptorConfig::default())?)
-                }
+                (Some(certificates), _) => Some(Acceptor::new(
+                    certificates.clone(),
+                    &AcceptorConfig {
+                        handshake_timeout: root.reception.tls_handshake_timeout,
+                        ..AcceptorConfig::default()
+                    },
+                )?),
             };
             let listener = ListenerContext::new(&name, config.clone(), acceptor);
             listener_configs.push((name, config));

@@ -210,6 +210,9 @@ settings::table! {
         /// Octets of messages being received that are held in memory, all sessions together; 0 is a quarter of
         /// the memory budget. At three quarters of it new messages get 452.
         pub messages_in_memory_max: Size = Size(0),
+        /// Longest time a TLS handshake may take.
+        #[in(1s..=5m)]
+        pub tls_handshake_timeout: Duration = Duration::from_secs(30),
         /// Failed AUTH exchanges from one network, or for one user, within ten minutes, beyond which further
         /// ones are refused without a look.
         #[in(1..=10_000)]

@@ -145,6 +145,9 @@ impl Session {
                 }
                 continue;
             }
+            if let Some((envelope, reply)) = self.server.take_refused() {
+                self.refused(&envelope, reply);
+            }
             if self.feed() {
                 continue;
             }
@@ -381,13 +384,18 @@ impl Session {
         }
     }
 
+    /// Records that a message was refused, for each recipient it had.
     fn refused(&self, envelope: &Envelope, reply: Reply) -> Reply {
-        let refused = Refused {
-            origin: self.origin(),
-            reverse_path: Some(envelope.reverse_path.clone()),
-            recipient: envelope.recipients.first().map(|r| r.path.as_str().into()),
-        };
-        self.context.recorder.record(Record::rejected(wall(), Arc::new(refused), Arc::new(reply.clone())));
+        let (at, shared) = (wall(), Arc::new(reply.clone()));
+        let records = envelope.recipients.iter().map(|recipient| {
+            let refused = Refused {
+                origin: self.origin(),
+                reverse_path: Some(envelope.reverse_path.clone()),
+                recipient: Some(recipient.path.as_str().into()),
+            };
+            Record::rejected(at, Arc::new(refused), shared.clone())
+        });
+        self.context.recorder.record_many(records.collect());
         reply
     }
 

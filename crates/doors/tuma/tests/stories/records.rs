@@ -22,6 +22,12 @@ fn every_outcome_has_its_record_in_every_file() {
             .message("a@b.test", &["c@d.test"], &format!("{}\r\nx", "Received: y\r\n".repeat(200)))
             .starts_with('5')
     );
+    // Refused by the session itself, for its line ends, with two recipients.
+    assert!(
+        session
+            .message("a@b.test", &["c@d.test", "e@d.test"], "Subject: x\r\n\r\nbare\nline")
+            .starts_with("550 5.6.11")
+    );
     session.say("QUIT", "221");
     tuma.wait_until_settled();
     let kinds = ["received", "delivered", "deferred", "bounced", "expired", "rejected"];
@@ -29,7 +35,7 @@ fn every_outcome_has_its_record_in_every_file() {
         kinds.iter().map(|kind| (*kind, tuma.figure(&format!("/recipients/{kind}")))).collect();
     assert_eq!(
         (metrics["received"], metrics["rejected"], metrics["delivered"] + metrics["bounced"]),
-        (300, 1, 300)
+        (300, 3, 300)
     );
     assert!(metrics["deferred"] > 0 && metrics["bounced"] > 0);
     tuma.stop();

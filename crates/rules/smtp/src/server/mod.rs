@@ -22,6 +22,7 @@ pub use config::{BareNewline, Config, Connection, HelloName, LongLine, SessionCo
 pub use event::{Answer, Event, XClient};
 pub use transitions::State;
 
+use crate::client::ReplyReader;
 use crate::reply;
 use answers::Verdict;
 use content::Content;
@@ -71,6 +72,8 @@ pub struct Server {
     held_until: Option<Instant>,
     shutting_down: bool,
     talked_early: bool,
+    /// The last message refused for its content.
+    refused_content: Option<Box<(Envelope, &'static str)>>,
 }
 
 /// What the next octets are.
@@ -151,6 +154,7 @@ impl Server {
             held_until: None,
             shutting_down: false,
             talked_early: false,
+            refused_content: None,
         }
     }
 
@@ -240,6 +244,15 @@ impl Server {
             Question::Expn(name) => Event::Expn(name),
             Question::XClient(attributes) => Event::XClient(attributes),
         })
+    }
+
+    /// The message that was last refused for its content (line ends, sizes, header), with the reply it got: for
+    /// the driver's records. Given once; a next one can only come after a question.
+    pub fn take_refused(&mut self) -> Option<(Envelope, Reply)> {
+        let (envelope, line) = *self.refused_content.take()?;
+        let line = format!("{line}\r\n");
+        let reply = ReplyReader::default().read(&mut line.as_bytes()).ok().flatten()?;
+        Some((envelope, reply))
     }
 
     /// Answers the open question.

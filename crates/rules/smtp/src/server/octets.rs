@@ -4,7 +4,7 @@ use super::content::Fault;
 use super::{Move, Question, Reading, Server, State, TLS_HANDSHAKE, replies};
 use crate::command::{self, Verb};
 use crate::reply;
-use mail::BodyType;
+use mail::{BodyType, Envelope, ReversePath};
 use std::time::Instant;
 
 impl Server {
@@ -151,6 +151,7 @@ impl Server {
             self.content_ended();
         } else if let Some(fault) = self.content.fault() {
             self.say(fault_reply(fault));
+            self.note_refused(fault);
             self.refused();
             self.lose_transaction();
         } else {
@@ -171,6 +172,13 @@ impl Server {
         taken
     }
 
+    /// Keeps what was refused for the driver's records.
+    fn note_refused(&mut self, fault: Fault) {
+        let nothing = Envelope::new(ReversePath::Null, Vec::new());
+        let envelope = std::mem::replace(&mut self.envelope, nothing);
+        self.refused_content = Some(Box::new((envelope, fault_reply(fault))));
+    }
+
     /// The end of the content has come.
     fn content_ended(&mut self) {
         let recipients = self.envelope.recipients.len();
@@ -179,6 +187,7 @@ impl Server {
         };
         let replies = if self.connection.lmtp { recipients } else { 1 };
         (0..replies).for_each(|_| self.say(fault_reply(fault)));
+        self.note_refused(fault);
         self.refused();
         self.end_transaction();
     }
