@@ -19,7 +19,9 @@ fn killed_again_and_again_under_load_nothing_acknowledged_is_lost() {
     let setup = Setup::relay_with(
         folder.path(),
         sink.addr(),
-        "[delivery]\nconnections_max = 20\n[log]\nlevel = \"warn,tuma=info\"\n",
+        // Small segments: each process leaves one that was not sealed, and the last one reads them all to their ends.
+        "[delivery]\nconnections_max = 20\n[log]\nlevel = \"warn,tuma=info\"\n\
+         [spool]\ndirectory = \"${TUMA_DATA}/spool\"\nsegment_bytes = \"4MiB\"\n",
     )
     .env("TUMA_LISTEN", &address.to_string())
     .env("TUMA_RETRY", "200ms");
