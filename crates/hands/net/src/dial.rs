@@ -1,6 +1,6 @@
 //! Dialling: a TCP connection to one address, from an egress source, by a deadline.
 
-use crate::{BoxFuture, Stream};
+use crate::{BoxFuture, Stream, Upstream};
 use mail::Reply;
 use std::fmt;
 use std::io;
@@ -18,6 +18,8 @@ pub struct EgressSource {
     pub v4: Option<Ipv4Addr>,
     /// The local address for IPv6 destinations.
     pub v6: Option<Ipv6Addr>,
+    /// The host its connections leave through.
+    pub upstream: Option<Upstream>,
 }
 
 impl EgressSource {
@@ -136,13 +138,17 @@ impl Dialer for TcpDialer {
         deadline: Instant,
     ) -> BoxFuture<'a, Result<Stream, DialError>> {
         Box::pin(async move {
-            let socket = match address {
+            if let Some(upstream) = &source.upstream {
+                upstream.sends_from(address)?;
+            }
+            let first = source.upstream.as_ref().map_or(address, Upstream::address);
+            let socket = match first {
                 SocketAddr::V4(_) => TcpSocket::new_v4(),
                 SocketAddr::V6(_) => TcpSocket::new_v6(),
             }?;
             // Small writes are whole commands: waiting for more would only add a round trip.
             socket.set_nodelay(true)?;
-            if let Some(local) = source.address_for(address.ip())? {
+            if let Some(local) = source.address_for(first.ip())? {
                 // The port is chosen when connecting, so that one local port can serve many destinations.
                 // A kernel without the option binds early, which only costs ports.
                 let _ = nix::sys::socket::setsockopt(
@@ -158,7 +164,14 @@ impl Dialer for TcpDialer {
                     DialError::new(kind, format!("egress source {}: {local}: {error}", source.name))
                 })?;
             }
-            match timeout_at(deadline, socket.connect(address)).await {
+            let connect = async {
+                let stream = socket.connect(first).await?;
+                match &source.upstream {
+                    Some(upstream) => upstream.ask(stream, address).await,
+                    None => Ok(stream),
+                }
+            };
+            match timeout_at(deadline, connect).await {
                 Ok(connected) => Ok(Stream::from(connected?)),
                 Err(_) => Err(DialError::new(DialErrorKind::TimedOut, "no answer to the connection attempt")),
             }
@@ -182,6 +195,7 @@ mod tests {
             name: "s".into(),
             v4: v4.map(|a| a.parse().unwrap()),
             v6: v6.map(|a| a.parse().unwrap()),
+            upstream: None,
         }
     }
 

@@ -19,12 +19,14 @@ pub mod privileges;
 pub mod proxy;
 mod stream;
 pub mod tls;
+mod upstream;
 
 pub use destinations::{Destinations, DestinationsConfig, Judgement, OwnAddresses, Range};
 pub use dial::{DialError, DialErrorKind, Dialer, EgressSource, TcpDialer};
 pub use limits::{Descriptors, Figures, Limits, LimitsConfig, Refusal, RefusedWhy, Slot};
 pub use listener::{Accepted, Bound, Listener, ListenerConfig};
 pub use stream::{Stream, Verification};
+pub use upstream::Upstream;
 
 use std::future::Future;
 use std::pin::Pin;

@@ -126,15 +126,23 @@ fn read(files: &[CertificateFiles]) -> Result<Vec<Entry>, CertificateError> {
     files
         .iter()
         .map(|files| {
-            let bad_chain = |e| CertificateError::new(Some(&files.chain), pem_problem(e, "certificate"));
-            let chain = CertificateDer::pem_file_iter(&files.chain)
-                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-                .map_err(bad_chain)?;
-            let key = PrivateKeyDer::from_pem_file(&files.key)
-                .map_err(|e| CertificateError::new(Some(&files.key), pem_problem(e, "private key")))?;
+            let (chain, key) = read_pair(&files.chain, &files.key)?;
             entry(files, chain, key)
         })
         .collect()
+}
+
+/// A chain and its private key from PEM files.
+pub(super) fn read_pair(
+    chain: &Path,
+    key: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), CertificateError> {
+    let certificates = CertificateDer::pem_file_iter(chain)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|e| CertificateError::new(Some(chain), pem_problem(e, "certificate")))?;
+    let private = PrivateKeyDer::from_pem_file(key)
+        .map_err(|e| CertificateError::new(Some(key), pem_problem(e, "private key")))?;
+    Ok((certificates, private))
 }
 
 fn entry(

@@ -24,11 +24,13 @@ pub struct ConnectorConfig {
     /// Exchangers whose sessions are remembered for resumption, least recently used first out. A session
     /// costs some kilobytes.
     pub session_servers_max: usize,
+    /// PEM files of the certificate we show to servers that ask for one, and of its key.
+    pub client: Option<(PathBuf, PathBuf)>,
 }
 
 impl Default for ConnectorConfig {
     fn default() -> Self {
-        Self { ca_file: None, session_servers_max: 1024 }
+        Self { ca_file: None, session_servers_max: 1024, client: None }
     }
 }
 
@@ -63,6 +65,7 @@ impl Connector {
     pub fn new(config: &ConnectorConfig) -> Result<Self, CertificateError> {
         let roots = roots(config)?;
         let provider = provider();
+        let own = config.client.as_ref().map(|(chain, key)| super::certificates::read_pair(chain, key)).transpose()?;
         let verifier = if roots.is_empty() {
             None
         } else {
@@ -72,12 +75,17 @@ impl Connector {
                 .map_err(|e| CertificateError::new(config.ca_file.as_deref(), e))?
         };
         let connector = |verifier: Arc<dyn ServerCertVerifier>| {
-            let mut client = ClientConfig::builder_with_provider(provider.clone())
+            let client = ClientConfig::builder_with_provider(provider.clone())
                 .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
                 .map_err(|e| CertificateError::new(None, e))?
                 .dangerous()
-                .with_custom_certificate_verifier(verifier)
-                .with_no_client_auth();
+                .with_custom_certificate_verifier(verifier);
+            let mut client = match &own {
+                Some((chain, key)) => client
+                    .with_client_auth_cert(chain.clone(), key.clone_key())
+                    .map_err(|e| CertificateError::new(None, e))?,
+                None => client.with_no_client_auth(),
+            };
             // rustls keeps up to eight tickets for a server and divides the number by that.
             client.resumption = Resumption::in_memory_sessions(config.session_servers_max.saturating_mul(8));
             client.enable_early_data = false;

@@ -1,0 +1,657 @@
+//! What the machine is told: mail, sites, connections and what became of jobs.
+
+use crate::act::{Action, ConnectionId, Done, Job, Note};
+use crate::egress::PoolAt;
+use crate::state::{
+    Binding, Dispatch, GroupState, LineName, LineState, PathAt, SiteKey, SiteState, TargetKey, TargetState,
+    Wake,
+};
+use crate::target::Target;
+use mail::{Reply, UnixMillis};
+use queue::{LineKey, NewEntry, Part, Rank};
+use shaping::{Attempted, Effect};
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Recipients of one message that go to one target.
+#[derive(Clone, Copy, Debug)]
+pub struct NewMail<'a> {
+    /// The spool's handle of the message.
+    pub handle: u64,
+    /// The tenant.
+    pub tenant: Option<&'a str>,
+    /// The campaign.
+    pub campaign: Option<&'a str>,
+    /// The pool; one that is not configured counts as none.
+    pub pool: Option<&'a str>,
+    /// The priority class; 0 goes first.
+    pub class: u8,
+    /// Where it goes.
+    pub target: &'a Target,
+    /// Index of the first recipient.
+    pub first: u32,
+    /// How many, with consecutive indices.
+    pub count: u32,
+    /// Octets of the message.
+    pub size: u64,
+    /// Attempts already made.
+    pub attempts: u16,
+    /// The last one ended in doubt.
+    pub ambiguous: bool,
+    /// The last reply.
+    pub last_reply: Option<&'a str>,
+    /// When it may first be attempted; `None` is at once.
+    pub due: Option<Instant>,
+    /// How long ago it was accepted.
+    pub age: Duration,
+    /// It is not given up before this moment.
+    pub kept_until: Option<Instant>,
+}
+
+impl<'a> NewMail<'a> {
+    /// One recipient of a message accepted just now, without anything particular.
+    pub fn new(handle: u64, target: &'a Target) -> Self {
+        Self {
+            handle,
+            tenant: None,
+            campaign: None,
+            pool: None,
+            class: 1,
+            target,
+            first: 0,
+            count: 1,
+            size: 0,
+            attempts: 0,
+            ambiguous: false,
+            last_reply: None,
+            due: None,
+            age: Duration::ZERO,
+            kept_until: None,
+        }
+    }
+}
+
+/// What a look-up of a target's site gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SiteFound {
+    /// The most preferred exchangers' names, sorted, and how long that holds.
+    Exchangers(Vec<Arc<str>>, Duration),
+    /// Mail can never be delivered there, and how long that holds.
+    Refused(Reply, Duration),
+    /// Nobody could tell.
+    Failed(Reply),
+}
+
+impl Dispatch {
+    // ---- mail ---------------------------------------------------------------------------------------------
+
+    /// Queues recipients. False if there is reason to think that they will not leave soon.
+    pub fn push(&mut self, now: Instant, mail: &NewMail<'_>) -> bool {
+        let line = self.line_for(now, mail);
+        let last_reply = mail.last_reply.map_or(0, |text| self.replies.hold(text));
+        self.queue.push(
+            now,
+            NewEntry {
+                handle: mail.handle,
+                line,
+                first: mail.first,
+                count: mail.count,
+                size: u32::try_from(mail.size).unwrap_or(u32::MAX),
+                attempts: mail.attempts,
+                ambiguous: mail.ambiguous,
+                last_reply,
+                due: mail.due,
+                age: mail.age,
+                kept_until: mail.kept_until,
+            },
+        );
+        self.entry_came(now, line)
+    }
+
+    /// A queue has something new to send. False if it will not leave soon.
+    fn entry_came(&mut self, now: Instant, line: LineKey) -> bool {
+        let Some(target) = self.line(line).map(|line| line.name.target) else { return false };
+        match self.target(target).map(|target| &target.binding) {
+            Some(Binding::Bound { site, .. }) => {
+                let site = *site;
+                self.touch(site);
+                !self.is_unreachable(site)
+            }
+            Some(Binding::Unknown) => {
+                self.want_site(target);
+                true
+            }
+            Some(Binding::Refused { until, .. }) if *until > now => {
+                self.refuse_line(line);
+                true
+            }
+            Some(Binding::Refused { .. }) => {
+                self.want_site(target);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// True if every path of a site waits because nobody answered.
+    fn is_unreachable(&self, site: SiteKey) -> bool {
+        let Some(site) = self.site(site) else { return false };
+        let held = |at: &PathAt| {
+            self.path(*at)
+                .and_then(|path| path.hold.as_ref())
+                .is_some_and(|hold| matches!(hold.0.gate, shaping::Gate::Unreachable { .. }))
+        };
+        !site.paths.is_empty() && site.paths.iter().all(|(_, at)| held(at))
+    }
+
+    fn line_for(&mut self, now: Instant, mail: &NewMail<'_>) -> LineKey {
+        let pool = mail.pool.and_then(|name| self.egress.pool(name)).unwrap_or(PoolAt(0));
+        let class = mail.class.min(queue::CLASSES as u8 - 1);
+        if let (Some(tenant), Some(campaign), Some(&target)) = (
+            self.tenants.find(mail.tenant),
+            self.campaigns.find(mail.campaign),
+            self.target_keys.get(mail.target),
+        ) {
+            let name = LineName { tenant, campaign, target, pool, class };
+            if let Some(&line) = self.line_names.get(&name) {
+                return line;
+            }
+        }
+        let target = self.target_for(mail.target);
+        let name = LineName {
+            tenant: self.tenants.hold(mail.tenant),
+            campaign: self.campaigns.hold(mail.campaign),
+            target,
+            pool,
+            class,
+        };
+        let line = self.queue.add_line(self.config.expire_after);
+        if line.0 as usize >= self.lines.len() {
+            self.lines.resize_with(line.0 as usize + 1, || None);
+        }
+        self.lines[line.0 as usize] = Some(LineState {
+            name,
+            aside: None,
+            orders_version: 0,
+            bounced_by: None,
+            rerouted: None,
+            depends: false,
+            listed_idle: false,
+        });
+        self.line_names.insert(name, line);
+        if let Some(state) = self.target_mut(target) {
+            state.lines.push(line);
+        }
+        if let Some(site) = self.site_of_line(line) {
+            self.bind_line(now, line, site);
+        }
+        line
+    }
+
+    fn target_for(&mut self, target: &Target) -> TargetKey {
+        if let Some(&key) = self.target_keys.get(target) {
+            return key;
+        }
+        let state = TargetState {
+            name: target.to_string().into(),
+            target: target.clone(),
+            lines: Vec::new(),
+            binding: Binding::Unknown,
+            wants_site: false,
+        };
+        let key = TargetKey(Self::insert(&mut self.targets, &mut self.free_targets, state));
+        self.target_keys.insert(target.clone(), key);
+        key
+    }
+
+    // ---- sites --------------------------------------------------------------------------------------------
+
+    pub(crate) fn want_site(&mut self, key: TargetKey) {
+        let Some(target) = self.target_mut(key) else { return };
+        if !std::mem::replace(&mut target.wants_site, true) {
+            self.to_resolve.push_back(key);
+        }
+    }
+
+    /// Asks for the sites of targets that want one, as many at a time as may be.
+    pub(crate) fn resolve(&mut self, now: Instant) {
+        while self.resolving < self.config.resolving_max
+            && let Some(key) = self.to_resolve.pop_front()
+        {
+            let Some(target) = self.target_mut(key) else { continue };
+            target.wants_site = false;
+            match &target.target {
+                // The operator, or the address itself, says where it goes.
+                Target::Route(_) | Target::Literal(_) => {
+                    let name = target.target.to_string();
+                    self.bind(now, key, &name, &[], Duration::MAX);
+                }
+                Target::Domain(_) => {
+                    let asks = target.target.clone();
+                    match &mut target.binding {
+                        Binding::Bound { asking, .. } | Binding::Failed { asking, .. } => *asking = true,
+                        Binding::Unknown | Binding::Refused { .. } => {}
+                    }
+                    self.resolving += 1;
+                    self.actions.push(Action::Resolve(asks));
+                }
+            }
+        }
+    }
+
+    /// A look-up is over.
+    pub fn site_found(&mut self, now: Instant, target: &Target, found: SiteFound) {
+        self.resolving = self.resolving.saturating_sub(1);
+        let Some(&key) = self.target_keys.get(target) else { return };
+        match found {
+            SiteFound::Exchangers(exchangers, holds) => {
+                let hosts: Vec<&str> = exchangers.iter().map(|host| &**host).collect();
+                let domain = target.to_string();
+                self.bind(now, key, &domain, &hosts, holds);
+            }
+            SiteFound::Refused(reply, holds) => {
+                self.unbind(key);
+                let until = now + holds.clamp(self.config.site_known_for.1, self.config.site_known_for.0);
+                if let Some(state) = self.target_mut(key) {
+                    state.binding = Binding::Refused { reply, until };
+                    for line in state.lines.clone() {
+                        self.refuse_line(line);
+                    }
+                }
+                self.wakes.push(Reverse((until, Wake::Target(key))));
+            }
+            SiteFound::Failed(reply) => self.site_failed(now, key, reply),
+        }
+    }
+
+    fn site_failed(&mut self, now: Instant, key: TargetKey, reply: Reply) {
+        let (first, longest) = self.config.resolve_again;
+        let Some(state) = self.target_mut(key) else { return };
+        let failures = match &mut state.binding {
+            // A site that was known yesterday is a better guess than none.
+            Binding::Bound { until, asking, .. } => {
+                *asking = false;
+                *until = now + longest;
+                return;
+            }
+            Binding::Failed { failures, .. } => failures.saturating_add(1),
+            Binding::Unknown | Binding::Refused { .. } => 1,
+        };
+        let wait = first.saturating_mul(1 << (failures - 1).min(20)).min(longest);
+        let until = now + wait;
+        state.binding = Binding::Failed { reply: reply.clone(), until, failures, asking: false };
+        let lines = state.lines.clone();
+        self.wakes.push(Reverse((until, Wake::Target(key))));
+        // One message makes the attempt that failed; the others wait in line without one.
+        if let Some(job) = lines.into_iter().find_map(|line| self.job_without_path(line)) {
+            self.actions.push(Action::Settle(job, crate::Fate::Deferred(reply, wait)));
+        }
+    }
+
+    /// A target's site is known.
+    fn bind(&mut self, now: Instant, key: TargetKey, domain: &str, hosts: &[&str], holds: Duration) {
+        let of = self.rules.site(domain, hosts);
+        let (longest, shortest) = self.config.site_known_for;
+        let until = now + holds.clamp(shortest, longest);
+        let site = self.site_for(of.name, of.provider);
+        let Some(state) = self.target_mut(key) else { return };
+        if let Binding::Bound { site: known, until: ends, asking } = &mut state.binding
+            && *known == site
+        {
+            (*ends, *asking) = (until, false);
+            return self.touch(site);
+        }
+        self.unbind(key);
+        if let Some(state) = self.target_mut(key) {
+            state.binding = Binding::Bound { site, until, asking: false };
+        }
+        if let Some(site) = self.site_mut(site) {
+            site.targets += 1;
+        }
+        if self.rules.names_domain(domain) {
+            self.domain_came(now, site, domain);
+        }
+        for line in self.target(key).map(|state| state.lines.clone()).unwrap_or_default() {
+            self.bind_line(now, line, site);
+        }
+        self.touch(site);
+    }
+
+    /// A domain that rules name came to a site: its rules hold there from now on.
+    fn domain_came(&mut self, now: Instant, key: SiteKey, domain: &str) {
+        let Some(site) = self.site_mut(key) else { return };
+        if site.domains.iter().any(|known| &**known == domain) {
+            return;
+        }
+        site.domains.push(domain.into());
+        site.domains.sort_unstable();
+        let domains: Vec<Arc<str>> = site.domains.clone();
+        let names: Vec<&str> = domains.iter().map(|domain| &**domain).collect();
+        for (_, at) in site.paths.clone() {
+            if let Some(path) = self.path(at).map(|path| path.key) {
+                self.shaper.set_domains(now, path, &names);
+            }
+        }
+    }
+
+    /// A target's site is not known any more.
+    fn unbind(&mut self, key: TargetKey) {
+        let Some(state) = self.target_mut(key) else { return };
+        let Binding::Bound { site, .. } = std::mem::replace(&mut state.binding, Binding::Unknown) else { return };
+        for line in state.lines.clone() {
+            self.unbind_line(line, site);
+        }
+        if let Some(state) = self.site_mut(site) {
+            state.targets -= 1;
+        }
+    }
+
+    fn site_for(&mut self, name: Arc<str>, provider: Option<Arc<str>>) -> SiteKey {
+        if let Some(&key) = self.site_keys.get(&name) {
+            return key;
+        }
+        let state = SiteState {
+            name: name.clone(),
+            provider,
+            domains: Vec::new(),
+            groups: Vec::new(),
+            paths: Vec::new(),
+            targets: 0,
+            wants_connection: false,
+            turn: 0,
+            moved: None,
+            wake_at: None,
+        };
+        let key = SiteKey(Self::insert(&mut self.sites, &mut self.free_sites, state));
+        self.site_keys.insert(name, key);
+        key
+    }
+
+    pub(crate) fn bind_line(&mut self, now: Instant, line: LineKey, site: SiteKey) {
+        let Some(name) = self.line(line).map(|line| line.name) else { return };
+        let known = self.site(site).and_then(|site| site.groups.iter().position(|g| g.pool == name.pool));
+        let at = match known {
+            Some(at) => at,
+            None => {
+                let key = self.queue.add_group();
+                let Some(state) = self.site_mut(site) else { return };
+                state.groups.push(GroupState {
+                    pool: name.pool,
+                    key,
+                    turns: crate::egress::Turns::default(),
+                    lines: 0,
+                    hold: None,
+                });
+                state.groups.len() - 1
+            }
+        };
+        let Some(state) = self.site_mut(site) else { return };
+        state.groups[at].lines += 1;
+        let group = state.groups[at].key;
+        let weight = self.tenants.get(name.tenant).and_then(|tenant| self.config.weights.get(&**tenant));
+        let rank = Rank { group, tenant: name.tenant, weight: weight.copied().unwrap_or(1), class: name.class };
+        self.queue.set_rank(line, Some(rank));
+        self.set_line_expiry(now, line, site, name.pool);
+    }
+
+    /// How long a queue's mail is tried may be a rule's word.
+    pub(crate) fn set_line_expiry(&mut self, now: Instant, line: LineKey, site: SiteKey, pool: PoolAt) {
+        let Some(&(source, _)) =
+            self.egress.pools.get(usize::from(pool.0)).and_then(|pool| pool.sources.first())
+        else {
+            return;
+        };
+        let after = self
+            .profile_of(now, site, source)
+            .and_then(|profile| profile.expire_after.as_ref().map(|set| set.value))
+            .unwrap_or(self.config.expire_after);
+        self.queue.set_expire_after(line, after);
+    }
+
+    pub(crate) fn unbind_line(&mut self, line: LineKey, site: SiteKey) {
+        self.queue.set_rank(line, None);
+        let Some(pool) = self.line(line).map(|line| line.name.pool) else { return };
+        let Some(state) = self.site_mut(site) else { return };
+        let Some(at) = state.groups.iter().position(|group| group.pool == pool) else { return };
+        state.groups[at].lines -= 1;
+        if state.groups[at].lines == 0 {
+            let gone = state.groups.remove(at);
+            self.queue.remove_group(gone.key);
+        }
+    }
+
+    /// Everything a queue may send is given up, for its target takes no mail.
+    pub(crate) fn refuse_line(&mut self, line: LineKey) {
+        while let Some(job) = self.job_without_path(line) {
+            let reply = self
+                .line(line)
+                .and_then(|line| self.target(line.name.target))
+                .and_then(|target| match &target.binding {
+                    Binding::Refused { reply, .. } => Some(reply.clone()),
+                    _ => None,
+                })
+                .unwrap_or_else(|| Reply::new(550, (5, 1, 2), "no such domain"));
+            self.actions.push(Action::Settle(job, crate::Fate::Bounced(reply)));
+        }
+    }
+
+    // ---- connections --------------------------------------------------------------------------------------
+
+    /// A connection was greeted and is ready.
+    pub fn connected(&mut self, now: Instant, id: ConnectionId) {
+        let Some(&at) = self.owners.get(&id) else { return };
+        let Some(path) = self.path_mut(at) else { return };
+        path.hold = None;
+        path.last_failure = None;
+        if let Some(line) = path.connections.iter_mut().find(|line| line.id == id) {
+            line.ready = true;
+        }
+        let (key, site) = (path.key, path.site);
+        self.shaper.connected(now, key);
+        self.touch(site);
+    }
+
+    /// A connection takes no more jobs; those it was given and has not begun come by [`Dispatch::returned`].
+    pub fn draining(&mut self, id: ConnectionId) {
+        if let Some(line) = self.connection_mut(id) {
+            line.draining = true;
+        }
+    }
+
+    /// A connection is closed; the last word of it. `connected` is false if it never became ready, and
+    /// `reason` then says why.
+    pub fn closed(&mut self, now: Instant, id: ConnectionId, connected: bool, reason: Option<Arc<str>>) {
+        let Some(at) = self.owners.remove(&id) else { return };
+        let Some(path) = self.path_mut(at) else { return };
+        let was_ready = path.connections.iter().any(|line| line.id == id && line.ready);
+        path.connections.retain(|line| line.id != id);
+        let (key, site) = (path.key, path.site);
+        if connected || was_ready {
+            self.shaper.closed(now, key);
+        } else {
+            path.last_failure = reason;
+            let until = self.shaper.connect_failed(now, key);
+            // Whether mail waits then or not: a path with nothing to remember is forgotten.
+            self.wake_site(now, site, until);
+        }
+        self.touch(site);
+        // A place in the total has become free.
+        if let Some(next) = self.wanting.pop_front() {
+            if let Some(state) = self.site_mut(next) {
+                state.wants_connection = false;
+            }
+            self.touch(next);
+        }
+    }
+
+    /// The entries a connection holds that ended without a word, which is our mistake: they are tried again.
+    pub fn lost(&mut self, now: Instant, id: ConnectionId, due: Instant, reply: &str) -> usize {
+        let jobs = self.connection_mut(id).map(|line| std::mem::take(&mut line.jobs)).unwrap_or_default();
+        let mut count = 0;
+        for job in jobs {
+            self.shaper.spent(now, job.permit);
+            for key in job.keys {
+                let entry = *self.queue.entry(key);
+                let part = Part {
+                    first: entry.first,
+                    count: entry.count,
+                    attempts: entry.attempts.saturating_add(1),
+                    ambiguous: true,
+                    delay_reported: entry.delay_reported,
+                    last_reply: self.replies.hold(reply),
+                    due,
+                };
+                self.queue.defer(now, key, part);
+                self.settle_entry(now, key);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    pub(crate) fn connection_mut(&mut self, id: ConnectionId) -> Option<&mut crate::state::Line> {
+        let at = *self.owners.get(&id)?;
+        self.path_mut(at)?.connections.iter_mut().find(|line| line.id == id)
+    }
+
+    // ---- jobs ---------------------------------------------------------------------------------------------
+
+    /// A job of a connection is over.
+    pub fn done(&mut self, now: Instant, wall: UnixMillis, id: ConnectionId, done: Done) {
+        let assigned = self.connection_mut(id).and_then(|line| {
+            let at = line.jobs.iter().position(|job| job.keys.first() == done.entries.first())?;
+            Some(line.jobs.remove(at))
+        });
+        let path = self.owners.get(&id).and_then(|&at| self.path(at)).map(|path| (path.key, path.site));
+        if let (Some(job), Some((key, site))) = (assigned, path) {
+            self.shaper.spent(now, job.permit);
+            self.report(now, wall, key, site, job.line, &done);
+            self.touch(site);
+        }
+        self.done_alone(now, done);
+    }
+
+    /// Tells the rules what became of an attempt, and does what they say.
+    fn report(
+        &mut self,
+        now: Instant,
+        wall: UnixMillis,
+        key: shaping::PathKey,
+        site: SiteKey,
+        line: LineKey,
+        done: &Done,
+    ) {
+        let Some(name) = self.line(line).map(|line| line.name) else { return };
+        let (tenant, campaign) =
+            (self.tenants.get(name.tenant).cloned(), self.campaigns.get(name.campaign).cloned());
+        let effects = self.shaper.report(
+            now,
+            wall,
+            key,
+            &Attempted {
+                delivered: done.delivered,
+                deferred: done.deferred.len() as u32,
+                bounced: done.bounced,
+                fired: &done.fired,
+                tenant: tenant.as_deref(),
+                campaign: campaign.as_deref(),
+                queue: line.0,
+            },
+        );
+        for effect in effects {
+            self.effect(now, site, line, done.host.as_ref(), effect);
+        }
+    }
+
+    fn effect(
+        &mut self,
+        now: Instant,
+        site: SiteKey,
+        line: LineKey,
+        host: Option<&Arc<str>>,
+        effect: Effect,
+    ) {
+        let about = self.queue_name(line).to_string();
+        match effect {
+            Effect::BounceQueue { reply, .. } => self.give_up_line(line, &reply),
+            Effect::SkipExchanger { wait, .. } => {
+                if let Some(host) = host {
+                    self.actions.push(Action::SkipExchanger { host: host.clone(), wait });
+                }
+            }
+            Effect::MovePool { pool, until, .. } => match self.egress.pool(&pool) {
+                Some(at) => {
+                    if let Some(state) = self.site_mut(site) {
+                        state.moved = Some((at, until));
+                    }
+                    self.wake_site(now, site, until);
+                }
+                None => {
+                    let text = format!("a rule moves mail to the pool {pool}, which is not configured");
+                    self.actions.push(Action::Note(Note { about, text, notify: false }));
+                }
+            },
+            Effect::Notify { text } => self.actions.push(Action::Note(Note { about, text, notify: true })),
+            Effect::Changed { text } => self.actions.push(Action::Note(Note { about, text, notify: false })),
+        }
+    }
+
+    /// A job is over that no connection carried, or whose connection has been told.
+    pub fn done_alone(&mut self, now: Instant, done: Done) {
+        for deferred in done.deferred {
+            let last_reply = self.replies.hold(&deferred.reply);
+            let part = Part {
+                first: deferred.index,
+                count: 1,
+                attempts: deferred.attempts,
+                ambiguous: deferred.ambiguous,
+                delay_reported: deferred.delay_reported,
+                last_reply,
+                due: deferred.due,
+            };
+            self.queue.defer(now, deferred.key, part);
+        }
+        for key in done.entries {
+            self.settle_entry(now, key);
+        }
+    }
+
+    /// A job was not begun; it goes back to the head of its line.
+    pub fn returned(&mut self, now: Instant, id: ConnectionId, job: &Job) {
+        let first = job.entries.first().map(|entry| entry.key);
+        let assigned = self.connection_mut(id).and_then(|line| {
+            let at = line.jobs.iter().position(|held| held.keys.first().copied() == first)?;
+            Some(line.jobs.remove(at))
+        });
+        if let Some(assigned) = assigned {
+            self.shaper.give_back(now, assigned.permit);
+        }
+        for entry in job.entries.iter().rev() {
+            self.queue.untake(entry.key);
+        }
+        if let Some(site) = self.owners.get(&id).and_then(|&at| self.path(at)).map(|path| path.site) {
+            self.touch(site);
+        }
+    }
+
+    pub(crate) fn settle_entry(&mut self, now: Instant, key: queue::EntryKey) {
+        let entry = *self.queue.entry(key);
+        self.replies.release(entry.last_reply);
+        self.queue.settle(key);
+        self.list_idle(now, entry.line);
+    }
+
+    /// A queue without mail is forgotten after a while.
+    pub(crate) fn list_idle(&mut self, now: Instant, line: LineKey) {
+        if self.queue.counts(line).entries() > 0 {
+            return;
+        }
+        let at = now + self.config.idle_for;
+        if let Some(state) = self.line_mut(line)
+            && !std::mem::replace(&mut state.listed_idle, true)
+        {
+            self.idle.push_back((at, line));
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Operator orders at work: which queues they hold, give up, or send another way.
+
+use crate::act::{ConnectionId, Job};
+use crate::egress::SourceAt;
+use crate::state::{Aside, Dispatch, HeldEntries, PathAt};
+use mail::{Reply, UnixMillis};
+use queue::orders::{Action, Fact, Facts, Match, Order, OrderError, OrderId, Orders, Scope};
+use queue::{EntryKey, LineKey};
+use shaping::{Gate, Hold, HoldScope};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Entries looked at in one step of the walk that gives up what orders bounce.
+const WALK_AT_ONCE: u32 = 20_000;
+
+/// A message that an order holds by its sender or job is looked at again after this long.
+const LOOK_AGAIN: Duration = Duration::from_secs(600);
+
+/// What an order would touch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Preview {
+    /// Queues it names.
+    pub queues: u64,
+    /// Recipients in them.
+    pub recipients: u64,
+    /// Recipients of which only the message can tell whether the order names them.
+    pub depends: u64,
+}
+
+impl Dispatch {
+    /// The orders of an earlier process.
+    pub fn restore_orders(&mut self, now: Instant, orders: Orders) {
+        self.orders = orders;
+        self.orders_changed(now);
+    }
+
+    /// Takes an order.
+    pub fn add_order(
+        &mut self,
+        now: Instant,
+        wall: UnixMillis,
+        action: Action,
+        scope: Scope,
+        reason: &str,
+        ends_at: Option<UnixMillis>,
+    ) -> Result<Order, OrderError> {
+        if let Action::Reroute(pool) = &action
+            && self.egress.pool(pool).is_none()
+        {
+            return Err(OrderError::UnknownPool(pool.clone()));
+        }
+        let order = self.orders.add(action, scope, reason, wall, ends_at)?.clone();
+        self.orders_changed(now);
+        Ok(order)
+    }
+
+    /// Ends an order; gives it back.
+    pub fn cancel_order(&mut self, now: Instant, id: OrderId) -> Option<Order> {
+        let order = self.orders.cancel(id)?;
+        self.orders_changed(now);
+        Some(order)
+    }
+
+    /// What an order of this scope would touch now.
+    pub fn preview(&self, scope: &Scope) -> Preview {
+        let mut preview = Preview::default();
+        for (key, _) in self.lines() {
+            let count = self.queue.counts(key).recipients;
+            match scope.matches(&self.facts(key, Fact::Unknown)) {
+                Match::Yes => {
+                    preview.queues += 1;
+                    preview.recipients += count;
+                }
+                Match::Depends => {
+                    preview.queues += 1;
+                    preview.depends += count;
+                }
+                Match::No => {}
+            }
+        }
+        preview
+    }
+
+    /// The handles and first recipients of entries that an order of this scope may name, for a caller who can
+    /// read messages; at most `max`.
+    pub fn candidates(&self, scope: &Scope, max: usize) -> Vec<(u64, u32)> {
+        let fits = |line: LineKey| scope.matches(&self.facts(line, Fact::Unknown)) != Match::No;
+        self.queue
+            .views()
+            .filter(|view| fits(view.entry.line))
+            .map(|view| (view.entry.handle, view.entry.count))
+            .take(max)
+            .collect()
+    }
+
+    /// What a queue is, as orders see it.
+    pub(crate) fn facts(&self, line: LineKey, source: Fact<'static>) -> Facts<'_> {
+        let Some(name) = self.line(line).map(|line| line.name) else { return Facts::default() };
+        Facts {
+            tenant: self.tenants.get(name.tenant).map(|text| &**text).into(),
+            campaign: self.campaigns.get(name.campaign).map(|text| &**text).into(),
+            domain: self.target(name.target).map(|target| &*target.name).into(),
+            site: self
+                .site_of_line(line)
+                .and_then(|site| self.site(site))
+                .map_or(Fact::Unknown, |site| Fact::Is(&site.name)),
+            source,
+            pool: self
+                .egress
+                .pools
+                .get(usize::from(name.pool.0))
+                .map_or(Fact::Unknown, |pool| Fact::Is(&pool.name)),
+            sender: Fact::Unknown,
+            job: Fact::Unknown,
+        }
+    }
+
+    /// Every queue looks at the orders again before its next turn; what an order held that is no more moves.
+    pub(crate) fn orders_changed(&mut self, now: Instant) {
+        let lines: Vec<LineKey> = self.lines().map(|(key, _)| key).collect();
+        for line in lines {
+            self.look_at_orders(line);
+            if let Some(site) = self.site_of_line(line) {
+                self.touch(site);
+            }
+        }
+        let live: Vec<OrderId> = self.orders.list().iter().map(|order| order.id).collect();
+        let over: Vec<OrderId> = self.held_entries.keys().copied().filter(|id| !live.contains(id)).collect();
+        for id in over {
+            let Some(held) = self.held_entries.remove(&id) else { continue };
+            for key in held.keys {
+                if self.queue.get(key).is_some_and(|entry| entry.last_reply == held.reply) {
+                    self.queue.hasten(now, key);
+                }
+            }
+            self.replies.release(held.reply);
+        }
+        if self.orders.list().iter().any(|order| order.action == Action::Bounce) {
+            self.bounce_walk = Some(0);
+        }
+    }
+
+    /// Takes the orders to heart that hold for a queue, if they have changed since it last did.
+    pub(crate) fn look_at_orders(&mut self, line: LineKey) {
+        let version = self.orders.version();
+        if self.line(line).is_none_or(|state| state.orders_version == version) {
+            return;
+        }
+        let facts = self.facts(line, Fact::Unknown);
+        let (mut held, mut timeless, mut bounced, mut rerouted, mut depends) = (None, false, None, None, false);
+        for (order, found) in self.orders.matching(&facts) {
+            if found == Match::Depends {
+                depends = true;
+                continue;
+            }
+            match &order.action {
+                Action::Suspend => held = held.or(Some(order.id)),
+                Action::Hold => {
+                    held = held.or(Some(order.id));
+                    timeless = true;
+                }
+                Action::Bounce => bounced = bounced.or(Some(order.id)),
+                Action::Reroute(pool) => rerouted = rerouted.or(self.egress.pool(pool)),
+                // Limits hold through the rules that are made of them.
+                Action::Limit(_) => {}
+            }
+        }
+        self.queue.set_timeless(line, timeless);
+        let Some(state) = self.line_mut(line) else { return };
+        state.orders_version = version;
+        state.bounced_by = bounced;
+        state.rerouted = rerouted;
+        state.depends = depends;
+        let was_ordered = matches!(state.aside.as_deref(), Some((Aside::Order(_), _)));
+        let since = self.order_since(held);
+        let Some(state) = self.line_mut(line) else { return };
+        match (held, since) {
+            // What is given up need not wait first.
+            (Some(order), Some(since)) if bounced.is_none() => {
+                state.aside = Some(Box::new((Aside::Order(order), since)));
+                self.queue.set_aside(line, true);
+            }
+            _ if was_ordered => {
+                state.aside = None;
+                self.queue.set_aside(line, false);
+            }
+            _ => {}
+        }
+    }
+
+    fn order_since(&self, order: Option<OrderId>) -> Option<Instant> {
+        order.map(|_| self.last_advanced)
+    }
+
+    pub(crate) fn order(&self, id: OrderId) -> Option<&Order> {
+        self.orders.list().iter().find(|order| order.id == id)
+    }
+
+    pub(crate) fn order_reply(&self, id: OrderId) -> Reply {
+        let text = match self.order(id) {
+            Some(order) if !order.reason.is_empty() => format!("given up by order {id}: {}", order.reason),
+            _ => format!("given up by order {id}"),
+        };
+        // RFC 3463 §3.8: a matter of policy, and nobody's mistake at the destination.
+        Reply::new(550, (5, 7, 0), text)
+    }
+
+    /// An order that names a queue only together with this source.
+    pub(crate) fn order_on_source(&self, line: LineKey, source: SourceAt) -> Option<Hold> {
+        let name = self.egress.source_name(source);
+        let facts = Facts { source: Fact::Is(&name), ..self.facts(line, Fact::Unknown) };
+        let order = self
+            .orders
+            .list()
+            .iter()
+            .filter(|order| order.scope.source.is_some() && matches!(order.action, Action::Suspend | Action::Hold))
+            .find(|order| order.scope.matches(&facts) == Match::Yes)?;
+        Some(self.hold_of(order, HoldScope::Source))
+    }
+
+    pub(crate) fn hold_of(&self, order: &Order, scope: HoldScope) -> Hold {
+        let gate = Gate::Order {
+            id: order.id.0,
+            action: order.action.word(),
+            reason: (&*order.reason).into(),
+        };
+        Hold::new(gate, scope, None, "order", &order.id.to_string())
+    }
+
+    /// Orders that only the message can match, for the connection that will have it at hand.
+    pub(crate) fn message_orders(&self, line: LineKey, path: PathAt) -> Option<Arc<[Order]>> {
+        if !self.line(line)?.depends {
+            return None;
+        }
+        let source = self.egress.source_name(self.path(path)?.source);
+        let facts = Facts { source: Fact::Is(&source), ..self.facts(line, Fact::Unknown) };
+        let orders: Vec<Order> = self
+            .orders
+            .matching(&facts)
+            .filter(|(order, found)| {
+                *found == Match::Depends && !matches!(order.action, Action::Limit(_) | Action::Reroute(_))
+            })
+            .map(|(order, _)| order.clone())
+            .collect();
+        (!orders.is_empty()).then(|| orders.into())
+    }
+
+    /// A connection found that an order names its message: the job waits, without an attempt.
+    pub fn ordered(&mut self, now: Instant, wall: UnixMillis, id: ConnectionId, job: &Job, order: OrderId) {
+        self.returned(now, id, job);
+        let Some(found) = self.order(order).cloned() else { return };
+        let again = found.ends_at.map_or(LOOK_AGAIN, |end| {
+            Duration::from_millis(end.0.saturating_sub(wall.0)).clamp(Duration::from_secs(1), LOOK_AGAIN)
+        });
+        let text = format!("450 4.7.0 held by order {order}: {}", found.reason);
+        let name = match self.held_entries.get(&order) {
+            Some(held) => held.reply,
+            None => self.replies.hold(&text),
+        };
+        for entry in &job.entries {
+            if !self.queue.pull(entry.key) {
+                continue;
+            }
+            let before = self.queue.entry(entry.key).last_reply;
+            let held = self.replies.hold(&text);
+            self.replies.release(before);
+            self.queue.set_last_reply(entry.key, held);
+            if found.action == Action::Hold {
+                self.queue.keep_until(entry.key, now + again + Duration::from_secs(120));
+            }
+            self.queue.postpone(now, entry.key, now + again);
+            let held =
+                self.held_entries.entry(order).or_insert(HeldEntries { reply: name, keys: Vec::new() });
+            held.keys.push(entry.key);
+        }
+    }
+
+    /// One step of the walk over everything queued that gives up what orders bounce.
+    pub(crate) fn walk_for_bounces(&mut self) {
+        let Some(from) = self.bounce_walk else { return };
+        let (views, next) = self.queue.views_from(from, WALK_AT_ONCE);
+        self.bounce_walk = next;
+        let found: Vec<(EntryKey, OrderId)> = views
+            .into_iter()
+            .filter(|view| !view.attempted)
+            .filter_map(|view| Some((view.key, self.line(view.entry.line)?.bounced_by?)))
+            .collect();
+        for (key, order) in found {
+            if self.queue.pull(key) {
+                let reply = self.order_reply(order);
+                self.giving_up.push_back((key, reply));
+            }
+        }
+    }
+}

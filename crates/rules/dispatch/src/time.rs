@@ -1,0 +1,219 @@
+//! What time brings: due mail, ends of holds, expiry, and the forgetting of what is not used.
+
+use crate::act::{Action, Fate};
+use crate::state::{Aside, Binding, Dispatch, SiteKey, Wake};
+use mail::UnixMillis;
+use queue::LineKey;
+use std::cmp::Reverse;
+use std::time::Instant;
+
+/// Idle queues and sites looked at in one step.
+const IDLE_AT_ONCE: usize = 4_096;
+
+impl Dispatch {
+    /// A moment has passed. To be called every [`queue::TICK`], and at [`Dispatch::wake_at`].
+    pub fn advance(&mut self, now: Instant, wall: UnixMillis) {
+        self.last_advanced = now;
+        let due = self.queue.advance(now);
+        for line in due.lines {
+            self.line_is_due(now, line);
+        }
+        for key in due.expired {
+            let entry = *self.queue.entry(key);
+            let reply = self.replies.get(entry.last_reply);
+            let job = self.job_of(entry.line, &[key]);
+            self.actions.push(Action::Settle(job, Fate::Expired(reply)));
+        }
+        self.wake(now);
+        for path in self.shaper.wake(now, wall) {
+            if let Some(site) = self.path_of.get(&path).and_then(|&at| self.path(at)).map(|path| path.site) {
+                self.touch(site);
+            }
+        }
+        if !self.orders.expire(wall).is_empty() {
+            self.orders_changed(now);
+        }
+        self.forget_idle(now);
+    }
+
+    /// When [`Dispatch::advance`] must be called again at the latest, if anything waits for a moment.
+    pub fn wake_at(&self) -> Option<Instant> {
+        let own = self.wakes.peek().map(|Reverse((at, _))| *at);
+        match (own, self.shaper.wake_at()) {
+            (Some(own), Some(other)) => Some(own.min(other)),
+            (own, other) => own.or(other),
+        }
+    }
+
+    fn line_is_due(&mut self, now: Instant, line: LineKey) {
+        let Some(target) = self.line(line).map(|line| line.name.target) else { return };
+        match self.target(target).map(|target| &target.binding) {
+            Some(Binding::Bound { site, .. }) => {
+                let site = *site;
+                self.touch(site);
+            }
+            Some(Binding::Refused { until, .. }) if *until > now => self.refuse_line(line),
+            // An answer is on its way, or it is asked for when its wait is over.
+            Some(Binding::Failed { until, .. }) if *until > now => {}
+            Some(_) => self.want_site(target),
+            None => {}
+        }
+    }
+
+    fn wake(&mut self, now: Instant) {
+        while let Some(&Reverse((at, wake))) = self.wakes.peek()
+            && at <= now
+        {
+            self.wakes.pop();
+            match wake {
+                Wake::Site(key) => {
+                    if let Some(site) = self.site_mut(key)
+                        && site.wake_at.is_some_and(|at| at <= now)
+                    {
+                        site.wake_at = None;
+                    }
+                    self.touch(key);
+                }
+                Wake::Line(line) => self.take_back(now, line),
+                Wake::Target(key) => {
+                    let Some(target) = self.target(key) else { continue };
+                    let over = match &target.binding {
+                        Binding::Refused { until, .. } => *until <= now,
+                        Binding::Failed { until, asking, .. } => *until <= now && !asking,
+                        Binding::Unknown | Binding::Bound { .. } => false,
+                    };
+                    let waits = target.lines.iter().any(|&line| self.queue.counts(line).ready > 0);
+                    if over && waits {
+                        self.want_site(key);
+                    }
+                }
+            }
+        }
+    }
+
+    /// A queue that a limit had set aside may have its turn again.
+    fn take_back(&mut self, _now: Instant, line: LineKey) {
+        let Some(state) = self.line_mut(line) else { return };
+        if !matches!(state.aside.as_deref(), Some((Aside::Held(_), _))) {
+            return;
+        }
+        state.aside = None;
+        self.queue.set_aside(line, false);
+        if let Some(site) = self.site_of_line(line) {
+            self.touch(site);
+        }
+    }
+
+    // ---- forgetting ---------------------------------------------------------------------------------------
+
+    fn forget_idle(&mut self, now: Instant) {
+        for _ in 0..IDLE_AT_ONCE {
+            if self.idle.front().is_none_or(|(at, _)| *at > now) {
+                break;
+            }
+            let Some((_, line)) = self.idle.pop_front() else { break };
+            let Some(state) = self.line_mut(line) else { continue };
+            state.listed_idle = false;
+            if self.queue.counts(line).entries() == 0 {
+                self.forget_line(now, line);
+            }
+        }
+        for _ in 0..IDLE_AT_ONCE {
+            if self.idle_sites.front().is_none_or(|(at, _)| *at > now) {
+                break;
+            }
+            let Some((_, site)) = self.idle_sites.pop_front() else { break };
+            self.forget_site(now, site);
+        }
+    }
+
+    fn forget_line(&mut self, now: Instant, line: LineKey) {
+        let Some(name) = self.line(line).map(|line| line.name) else { return };
+        let target = name.target;
+        if let Some(Binding::Bound { site, .. }) = self.target(target).map(|target| &target.binding) {
+            let site = *site;
+            self.unbind_line(line, site);
+        }
+        self.queue.remove_line(line);
+        self.lines[line.0 as usize] = None;
+        self.line_names.remove(&name);
+        self.tenants.release(name.tenant);
+        self.campaigns.release(name.campaign);
+        if let Some(state) = self.target_mut(target) {
+            state.lines.retain(|kept| *kept != line);
+            if state.lines.is_empty() {
+                self.forget_target(now, target);
+            }
+        }
+        if self.line_names.is_empty() {
+            // A flood that is over gives its memory back.
+            self.line_names.shrink_to(1024);
+            self.target_keys.shrink_to(1024);
+            self.lines.clear();
+            self.lines.shrink_to(1024);
+            self.idle.clear();
+            self.idle.shrink_to(1024);
+        }
+    }
+
+    fn forget_target(&mut self, now: Instant, key: crate::state::TargetKey) {
+        let Some(state) = self.target(key) else { return };
+        // While an answer is on its way it would find another target in this place.
+        let asking = match &state.binding {
+            Binding::Bound { asking, .. } | Binding::Failed { asking, .. } => *asking,
+            Binding::Unknown => true,
+            Binding::Refused { until, .. } => *until > now && self.targets.len() < 65_536,
+        };
+        if state.wants_site || asking && !matches!(state.binding, Binding::Unknown) {
+            return;
+        }
+        let name = state.target.clone();
+        let site = match state.binding {
+            Binding::Bound { site, .. } => Some(site),
+            _ => None,
+        };
+        self.target_keys.remove(&name);
+        self.targets[key.0 as usize] = None;
+        self.free_targets.push(key.0);
+        if let Some(site) = site {
+            if let Some(state) = self.site_mut(site) {
+                state.targets -= 1;
+            }
+            self.forget_site(now, site);
+        }
+    }
+
+    pub(crate) fn list_idle_site(&mut self, now: Instant, site: SiteKey) {
+        self.idle_sites.push_back((now + self.config.idle_for, site));
+    }
+
+    /// A site without targets, connections and anything to remember costs nothing.
+    fn forget_site(&mut self, now: Instant, key: SiteKey) {
+        let Some(site) = self.site(key) else { return };
+        if site.targets > 0 || site.wants_connection {
+            return;
+        }
+        let mut kept = false;
+        for (source, at) in site.paths.clone() {
+            let Some(path) = self.path(at) else { continue };
+            let shaped = path.key;
+            if path.connections.is_empty() && self.shaper.forget_if_idle(now, shaped) {
+                self.path_of.remove(&shaped);
+                self.paths[at.0 as usize] = None;
+                self.free_paths.push(at.0);
+                if let Some(site) = self.site_mut(key) {
+                    site.paths.retain(|(kept, _)| *kept != source);
+                }
+            } else {
+                kept = true;
+            }
+        }
+        if kept {
+            return self.list_idle_site(now, key);
+        }
+        if let Some(site) = self.sites[key.0 as usize].take() {
+            self.site_keys.remove(&site.name);
+            self.free_sites.push(key.0);
+        }
+    }
+}
