@@ -8,6 +8,7 @@
 
 mod domain;
 mod envelope;
+mod field_name;
 mod id;
 mod mailbox;
 mod message;
@@ -18,6 +19,7 @@ mod tags;
 
 pub use domain::{Domain, DomainError, Host};
 pub use envelope::{BodyType, Envelope, ForwardPath, Notify, Recipient, Ret, ReversePath};
+pub use field_name::{FieldName, FieldNameError};
 pub use id::{SessionId, SpoolId};
 pub use mailbox::{Mailbox, MailboxError};
 pub use message::{
