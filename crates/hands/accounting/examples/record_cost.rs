@@ -5,7 +5,9 @@
 use accounting::{
     AccountingConfig, Attempt, Connection, FileConfig, Format, Kind, Metrics, Record, Recorder, WhenFull,
 };
-use mail::{Envelope, Mailbox, Message, Origin, Recipient, Reply, ReversePath, SpoolId, TlsInfo, UnixMillis};
+use mail::{
+    Envelope, Mailbox, Message, Origin, Recipient, Reply, ReversePath, SpoolId, Tags, TlsInfo, UnixMillis,
+};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -90,6 +92,8 @@ fn message(n: u64) -> Arc<Message> {
             listener: "submission".into(),
             ..Origin::default()
         },
+        tags: Tags::default(),
+        headers: Vec::new(),
     })
 }
 

@@ -2,8 +2,8 @@
 
 use crate::*;
 use mail::{
-    Envelope, Mailbox, Message, Origin, Protocol, Recipient, Reply, ReversePath, SessionId, SpoolId, TlsInfo,
-    UnixMillis,
+    Envelope, Mailbox, Message, Origin, Protocol, Recipient, Reply, ReversePath, SessionId, SpoolId, Tags,
+    TlsInfo, UnixMillis,
 };
 use settings::Size;
 use std::collections::BTreeMap;
@@ -38,6 +38,8 @@ fn message(recipients: usize) -> Arc<Message> {
             protocol: Protocol::Esmtp,
             tls: None,
         },
+        tags: Tags::default(),
+        headers: Vec::new(),
     })
 }
 

@@ -5,7 +5,7 @@
 //! at 64 KiB, then leaves LIVE (1,000,000) unsettled and opens it again. Removes what it made.
 
 use bytes::Bytes;
-use mail::{Envelope, Mailbox, Message, Origin, Recipient, ReversePath, UnixMillis};
+use mail::{Envelope, Mailbox, Message, Origin, Recipient, ReversePath, Tags, UnixMillis};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use spool::{Change, Config, Content, Draft, Fate, LoadEvent, Settlement, Spool, open_directory};
@@ -58,7 +58,15 @@ fn draft(spool: &Spool, body: &Bytes) -> Draft {
     let prefix =
         Bytes::from(format!("Received: from client.example by here.example\r\n\twith ESMTP id {id};\r\n"));
     let origin = Origin { helo: "client.example".into(), listener: "smtp".into(), ..Origin::default() };
-    let message = Message { id, received_at: UnixMillis(id.0 / 1000), size: 0, envelope, origin };
+    let message = Message {
+        id,
+        received_at: UnixMillis(id.0 / 1000),
+        size: 0,
+        envelope,
+        origin,
+        tags: Tags::default(),
+        headers: Vec::new(),
+    };
     Draft { message, content: Content { prefix, body: body.clone() } }
 }
 

@@ -4,13 +4,16 @@
 //! The first octet is the version of the form; `docs/spool-format.md` lists the fields.
 
 use mail::{
-    BodyType, Envelope, ForwardPath, Mailbox, Message, Notify, Origin, Protocol, Recipient, Ret, ReversePath,
-    SessionId, SpoolId, TlsInfo, UnixMillis,
+    BodyType, Envelope, ForwardPath, KEPT_FIELDS_MAX, KEPT_VALUE_MAX_OCTETS, KeptField, Mailbox, Message,
+    Notify, Origin, Priority, Protocol, Recipient, Ret, ReversePath, SessionId, SpoolId, Tags, TlsInfo,
+    UnixMillis,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 /// The version this code writes.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// The version without tags and kept header fields; read for ever.
+const VERSION_UNTAGGED: u8 = 1;
 
 /// Why octets are not a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,19 +84,66 @@ pub(crate) fn encode(message: &Message, out: &mut Vec<u8>) {
     }
     put_address(out, origin.peer);
     put_address(out, origin.local);
+    put_tags(out, message);
+}
+
+/// Tags and kept header fields: one octet if there are none.
+fn put_tags(out: &mut Vec<u8>, message: &Message) {
+    let Tags { tenant, campaign, job, envid, pool, priority } = &message.tags;
+    let texts = [tenant, campaign, job, envid, pool];
+    let present = texts.iter().enumerate().map(|(bit, text)| u8::from(text.is_some()) << bit).sum::<u8>();
+    out.push(present | priority.as_u8() << 5 | u8::from(!message.headers.is_empty()) << 7);
+    for text in texts.into_iter().flatten() {
+        put_text(out, text);
+    }
+    if !message.headers.is_empty() {
+        put_number(out, message.headers.len() as u64);
+        for field in &message.headers {
+            put_text(out, &field.name);
+            put_text(out, &field.value);
+        }
+    }
+}
+
+/// What [`put_tags`] wrote.
+fn take_tags(input: &mut Input<'_>) -> Option<(Tags, Vec<KeptField>)> {
+    let flags = input.byte()?;
+    let mut text = |bit: u8| input.text_if(flags & (1 << bit) != 0);
+    let tags = Tags {
+        tenant: text(0)?,
+        campaign: text(1)?,
+        job: text(2)?,
+        envid: text(3)?,
+        pool: text(4)?,
+        priority: Priority::from_u8(flags >> 5 & 3)?,
+    };
+    let texts = [&tags.tenant, &tags.campaign, &tags.job, &tags.envid, &tags.pool];
+    if texts.into_iter().flatten().any(|text| mail::tag(text).as_ref() != Ok(text)) {
+        return None;
+    }
+    let mut headers = Vec::new();
+    if flags & 0x80 != 0 {
+        let count =
+            usize::try_from(input.number()?).ok().filter(|count| (1..=KEPT_FIELDS_MAX).contains(count))?;
+        for _ in 0..count {
+            let mut text = || input.text().filter(|text| text.len() <= KEPT_VALUE_MAX_OCTETS).map(Box::from);
+            headers.push(KeptField { name: text()?, value: text()? });
+        }
+    }
+    Some((tags, headers))
 }
 
 /// Reads a head back.
 pub(crate) fn decode(id: SpoolId, head: &[u8]) -> Result<Message, HeadError> {
     let mut input = Input(head);
-    match input.byte().ok_or(HeadError::Malformed)? {
-        VERSION => {}
-        other => return Err(HeadError::Version(other)),
+    let version = input.byte().ok_or(HeadError::Malformed)?;
+    if !matches!(version, VERSION_UNTAGGED | VERSION) {
+        return Err(HeadError::Version(version));
     }
-    decode_fields(id, &mut input).filter(|_| input.0.is_empty()).ok_or(HeadError::Malformed)
+    decode_fields(id, version, &mut input).filter(|_| input.0.is_empty()).ok_or(HeadError::Malformed)
 }
 
-fn decode_fields(id: SpoolId, input: &mut Input<'_>) -> Option<Message> {
+fn decode_fields(id: SpoolId, version: u8, input: &mut Input<'_>) -> Option<Message> {
     let received_at = UnixMillis(input.number()?);
     let size = input.number()?;
     let body = match input.byte()? {
@@ -142,10 +192,14 @@ fn decode_fields(id: SpoolId, input: &mut Input<'_>) -> Option<Message> {
     let session = if flag(6) { Some(SessionId(input.number()?)) } else { None };
     let peer = input.address()?;
     let local = input.address()?;
+    let (tags, headers) = match version {
+        VERSION_UNTAGGED => Default::default(),
+        _ => take_tags(input)?,
+    };
     let (smtputf8, require_tls) = (flag(0), flag(1));
     let envelope = Envelope { reverse_path, recipients, body, smtputf8, require_tls, ret, envid };
     let origin = Origin { session, peer, local, helo, user, listener, protocol, tls };
-    Some(Message { id, received_at, size, envelope, origin })
+    Some(Message { id, received_at, size, envelope, origin, tags, headers })
 }
 
 fn put_number(out: &mut Vec<u8>, mut value: u64) {

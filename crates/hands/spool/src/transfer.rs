@@ -4,8 +4,9 @@
 use crate::{Content, OpenError, PendingRecipient, Refusal};
 use bytes::Bytes;
 use mail::{
-    BodyType, EnhancedStatusCode, Envelope, Mailbox, Message, Notify, Origin, Protocol, Recipient, Reply,
-    ReplyCode, Ret, ReversePath, SessionId, SpoolId, TlsInfo, UnixMillis,
+    BodyType, EnhancedStatusCode, Envelope, KEPT_FIELDS_MAX, KEPT_VALUE_MAX_OCTETS, KeptField, Mailbox,
+    Message, Notify, Origin, Priority, Protocol, Recipient, Reply, ReplyCode, Ret, ReversePath, SessionId,
+    SpoolId, Tags, TlsInfo, UnixMillis,
 };
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
@@ -144,6 +145,7 @@ pub(crate) fn write(
     if let Some(local) = origin.local {
         writeln!(out, "local {local}")?;
     }
+    write_tags(out, message)?;
     for waiting in pending {
         let Some(recipient) = envelope.recipients.get(usize::from(waiting.index)) else { continue };
         write_recipient(out, recipient, waiting)?;
@@ -152,6 +154,29 @@ pub(crate) fn write(
     out.write_all(&content.prefix)?;
     out.write_all(&content.body)?;
     writeln!(out)
+}
+
+fn write_tags(out: &mut dyn Write, message: &Message) -> io::Result<()> {
+    let tags = &message.tags;
+    let texts = [
+        ("tenant", &tags.tenant),
+        ("campaign", &tags.campaign),
+        ("job", &tags.job),
+        ("envelope-id", &tags.envid),
+        ("pool", &tags.pool),
+    ];
+    for (word, text) in texts {
+        if let Some(text) = text {
+            writeln!(out, "{word} {}", escape(text))?;
+        }
+    }
+    if tags.priority != Priority::default() {
+        writeln!(out, "priority {}", tags.priority)?;
+    }
+    for field in &message.headers {
+        writeln!(out, "header {} {}", escape(&field.name), escape(&field.value))?;
+    }
+    Ok(())
 }
 
 fn write_recipient(out: &mut dyn Write, recipient: &Recipient, waiting: &PendingRecipient) -> io::Result<()> {
@@ -215,6 +240,8 @@ pub(crate) fn read(
         size: 0,
         envelope: Envelope::new(ReversePath::Null, Vec::new()),
         origin: Origin::default(),
+        tags: Tags::default(),
+        headers: Vec::new(),
     };
     let mut pending = Vec::new();
     loop {
@@ -239,7 +266,8 @@ pub(crate) fn read(
 
 /// Takes one line into account; `None` if it is not understood.
 fn take(message: &mut Message, pending: &mut Vec<PendingRecipient>, word: &str, value: &str) -> Option<()> {
-    let (envelope, origin) = (&mut message.envelope, &mut message.origin);
+    let (envelope, origin, tags) = (&mut message.envelope, &mut message.origin, &mut message.tags);
+    let tag = || unescape(value).and_then(|text| mail::tag(&text).ok());
     let text = || unescape(value).map(String::into_boxed_str);
     match word {
         "received-at" => message.received_at = UnixMillis(value.parse().ok()?),
@@ -282,6 +310,21 @@ fn take(message: &mut Message, pending: &mut Vec<PendingRecipient>, word: &str, 
         "session" => origin.session = Some(SessionId::parse(value)?),
         "peer" => origin.peer = Some(value.parse().ok()?),
         "local" => origin.local = Some(value.parse().ok()?),
+        "tenant" => tags.tenant = Some(tag()?),
+        "campaign" => tags.campaign = Some(tag()?),
+        "job" => tags.job = Some(tag()?),
+        "envelope-id" => tags.envid = Some(tag()?),
+        "pool" => tags.pool = Some(tag()?),
+        "priority" => tags.priority = value.parse().ok()?,
+        "header" => {
+            let (name, value) = value.split_once(' ')?;
+            let field = KeptField { name: unescape(name)?.into(), value: unescape(value)?.into() };
+            let too_long = |text: &str| text.len() > KEPT_VALUE_MAX_OCTETS;
+            if message.headers.len() >= KEPT_FIELDS_MAX || too_long(&field.name) || too_long(&field.value) {
+                return None;
+            }
+            message.headers.push(field);
+        }
         "to" => {
             let index = u16::try_from(envelope.recipients.len()).ok()?;
             envelope.recipients.push(Recipient::new(Mailbox::parse(value).ok()?));

@@ -5,7 +5,7 @@
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock; the rules do not")]
 
 use mail::{
-    Domain, Envelope, Host, Mailbox, Message, Origin, Outcome, Recipient, Reply, ReversePath, SpoolId,
+    Domain, Envelope, Host, Mailbox, Message, Origin, Outcome, Recipient, Reply, ReversePath, SpoolId, Tags,
     TlsInfo, UnixMillis,
 };
 use message::{
@@ -56,6 +56,8 @@ fn main() {
             tls: Some(TlsInfo { protocol: "TLSv1.3".into(), cipher: "TLS_AES_256_GCM_SHA384".into() }),
             ..Origin::default()
         },
+        tags: Tags::default(),
+        headers: Vec::new(),
     };
     let to = &message.envelope.recipients[0];
     let mut out = Vec::with_capacity(1_024);

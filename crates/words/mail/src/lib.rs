@@ -8,18 +8,24 @@
 
 mod domain;
 mod envelope;
+mod field_name;
 mod id;
 mod mailbox;
 mod message;
 mod outcome;
 mod reply;
 mod status;
+mod tags;
 
 pub use domain::{Domain, DomainError, Host};
 pub use envelope::{BodyType, Envelope, ForwardPath, Notify, Recipient, Ret, ReversePath};
+pub use field_name::{FieldName, FieldNameError};
 pub use id::{SessionId, SpoolId};
 pub use mailbox::{Mailbox, MailboxError};
-pub use message::{Message, Origin, Protocol, TlsInfo, UnixMillis};
+pub use message::{
+    KEPT_FIELDS_MAX, KEPT_VALUE_MAX_OCTETS, KeptField, Message, Origin, Protocol, TlsInfo, UnixMillis,
+};
 pub use outcome::Outcome;
 pub use reply::{Reply, ReplyClass, ReplyCode};
 pub use status::EnhancedStatusCode;
+pub use tags::{Priority, TAG_MAX_OCTETS, TagError, Tags, tag};

@@ -1,6 +1,6 @@
 //! A message as it was accepted: everything we know of it but its content.
 
-use crate::{Envelope, SessionId, SpoolId};
+use crate::{Envelope, SessionId, SpoolId, Tags};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -66,6 +66,20 @@ pub struct Origin {
     pub tls: Option<TlsInfo>,
 }
 
+/// Header fields kept of one message at most.
+pub const KEPT_FIELDS_MAX: usize = 8;
+/// Octets of the name, and of the value, of a kept header field at most.
+pub const KEPT_VALUE_MAX_OCTETS: usize = 256;
+
+/// A header field that records name. It is kept beside the envelope, so that no record needs the content read again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptField {
+    /// The field's name as the configuration writes it, at most [`KEPT_VALUE_MAX_OCTETS`] octets.
+    pub name: Box<str>,
+    /// Its value on one line, cut at [`KEPT_VALUE_MAX_OCTETS`] octets.
+    pub value: Box<str>,
+}
+
 /// An accepted message without its content. Shared by `Arc` from acceptance to the last outcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -79,4 +93,8 @@ pub struct Message {
     pub envelope: Envelope,
     /// Who handed it to us.
     pub origin: Origin,
+    /// What the operator files it under.
+    pub tags: Tags,
+    /// The header fields that were chosen for records, at most [`KEPT_FIELDS_MAX`]; usually none.
+    pub headers: Vec<KeptField>,
 }

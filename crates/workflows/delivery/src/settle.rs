@@ -9,7 +9,7 @@ use crate::job::{ConnectionId, Deferred, Event, Hot, Job, JobDone, JobEntry};
 use crate::shared::{Settings, Shared};
 use accounting::{Attempt, Connection as RecordConnection, Kind, Record, Via};
 use mail::{
-    EnhancedStatusCode, Message, Notify, Origin, Outcome, Protocol, Reply, Ret, ReversePath, TlsInfo,
+    EnhancedStatusCode, Message, Notify, Origin, Outcome, Protocol, Reply, Ret, ReversePath, Tags, TlsInfo,
     UnixMillis,
 };
 use message::{Action, DsnRequest, ReceivedField, RecipientReport, ReportKind, wanted, write_dsn};
@@ -301,7 +301,15 @@ impl Settler<'_> {
         }
         .write(&mut prefix);
         let content = Content { prefix: prefix.into(), body: draft.content.into() };
-        let bounce = Message { id, received_at: wall, size: content.len(), envelope: draft.envelope, origin };
+        let bounce = Message {
+            id,
+            received_at: wall,
+            size: content.len(),
+            envelope: draft.envelope,
+            origin,
+            tags: Tags::default(),
+            headers: Vec::new(),
+        };
         match self.shared.spool.accept(Draft { message: bounce, content }).await {
             Ok(accepted) => {
                 let received = Record::new(Kind::Received, wall, accepted.message(), 0);

@@ -3,7 +3,7 @@
 use accounting::{Kind, Metrics, Recorder};
 use bench::sink::{Keep, Options, Sink, SinkHandle};
 use delivery::{Config, Delivery, DsnConfig, Parts, RetryConfig, Routes, Settings};
-use mail::{Domain, Envelope, Mailbox, Message, Origin, Recipient, ReversePath, UnixMillis};
+use mail::{Domain, Envelope, Mailbox, Message, Origin, Recipient, ReversePath, Tags, UnixMillis};
 use net::tls::{Connector, ConnectorConfig};
 use net::{Destinations, DestinationsConfig, EgressSource, OwnAddresses, TcpDialer};
 use resolve::AddressVerdict;
@@ -103,6 +103,8 @@ impl World {
             size: content.len(),
             envelope: Envelope::new(path, recipients),
             origin: Origin::default(),
+            tags: Tags::default(),
+            headers: Vec::new(),
         };
         let accepted = self.spool.accept(Draft { message, content }).await.unwrap();
         self.intake.send(accepted).await.unwrap();

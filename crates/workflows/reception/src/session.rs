@@ -8,7 +8,7 @@ use crate::budget::Taken;
 use crate::context::{Context, ListenerContext};
 use accounting::{Kind, Record, Refused};
 use bytes::Bytes;
-use mail::{BodyType, Envelope, Host, Message, Origin, Reply, SessionId, UnixMillis};
+use mail::{BodyType, Envelope, Host, Message, Origin, Reply, SessionId, Tags, UnixMillis};
 use message::{HeaderLimits, ReceivedField, add_missing, is_seven_bit, scan};
 use net::Stream;
 use smtp::server::transitions::State;
@@ -366,7 +366,15 @@ impl Session {
             prefix.extend_from_slice(b"\r\n");
         }
         let content = Content { prefix: Bytes::from(prefix), body: Bytes::from(content) };
-        let message = Message { id, received_at: at, size: content.len(), envelope, origin };
+        let message = Message {
+            id,
+            received_at: at,
+            size: content.len(),
+            envelope,
+            origin,
+            tags: Tags::default(),
+            headers: Vec::new(),
+        };
         match self.context.spool.accept(Draft { message, content }).await {
             Ok(accepted) => {
                 let message = accepted.message();

@@ -3,7 +3,7 @@
 use crate::config;
 use crate::root::Root;
 use anyhow::{Context, Result};
-use mail::{SpoolId, UnixMillis};
+use mail::{Priority, SpoolId, UnixMillis};
 use spool::tools::{self, ImportError, Listed, Report};
 use spool::{OpenError, PendingRecipient, Stored};
 use std::fs::{File, OpenOptions};
@@ -257,6 +257,22 @@ fn describe(listed: &Listed, stored: &Stored, now: UnixMillis, out: &mut dyn Wri
     if let Some(envid) = &envelope.envid {
         fact("envelope id", envid)?;
     }
+    let tags = &message.tags;
+    let texts = [
+        ("tenant", &tags.tenant),
+        ("campaign", &tags.campaign),
+        ("job", &tags.job),
+        ("own id", &tags.envid),
+        ("pool", &tags.pool),
+    ];
+    for (name, text) in texts {
+        if let Some(text) = text {
+            fact(name, text)?;
+        }
+    }
+    if tags.priority != Priority::default() {
+        fact("priority", tags.priority.as_str())?;
+    }
     fact("recipients", &format!("{}, of whom {} wait:", envelope.recipients.len(), listed.pending.len()))?;
     for pending in &listed.pending {
         let PendingRecipient { index, attempts, due, last_reply, ambiguous } = pending;
@@ -327,7 +343,7 @@ fn import(settings: &spool::Config, file: &Path) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mail::{Envelope, Mailbox, Message, Origin, Recipient, ReversePath};
+    use mail::{Envelope, Mailbox, Message, Origin, Recipient, ReversePath, Tags};
     use spool::{Content, Draft};
 
     /// A spool with messages to this many recipients each.
@@ -342,7 +358,15 @@ mod tests {
             );
             let (id, origin) = (spool.next_id(), Origin { listener: "here".into(), ..Origin::default() });
             let body = b"Subject: \x1b[2Jhi\r\n\r\nbody\r\n".as_slice().into();
-            let message = Message { id, received_at: UnixMillis(0), size: 0, envelope, origin };
+            let message = Message {
+                id,
+                received_at: UnixMillis(0),
+                size: 0,
+                envelope,
+                origin,
+                tags: Tags::default(),
+                headers: Vec::new(),
+            };
             let content = Content { prefix: b"Received: here\r\n".as_slice().into(), body };
             spool.accept_blocking(Draft { message, content }).unwrap();
             id

@@ -7,12 +7,13 @@ use crate::state::{Deferral, SegmentStates, StateRecord};
 use crate::table::Ids;
 use crate::{Fate, Handle};
 use mail::{
-    BodyType, Envelope, Mailbox, Message, Notify, Origin, Protocol, Recipient, Reply, Ret, ReversePath,
-    SessionId, SpoolId, TlsInfo, UnixMillis,
+    BodyType, Envelope, KEPT_FIELDS_MAX, KeptField, Mailbox, Message, Notify, Origin, Priority, Protocol,
+    Recipient, Reply, Ret, ReversePath, SessionId, SpoolId, Tags, TlsInfo, UnixMillis,
 };
 use proptest::prelude::*;
 
-fn full() -> Message {
+/// A message with all that the first version of a head holds.
+fn untagged() -> Message {
     let mailbox = |text| Mailbox::parse(text).unwrap();
     let mut second = Recipient::new(mailbox("\"a b\"@[IPv6:2001:db8::1]"));
     second.notify = Notify::SUCCESS.with(Notify::DELAY);
@@ -36,7 +37,33 @@ fn full() -> Message {
         protocol: Protocol::Lmtp,
         tls: Some(TlsInfo { protocol: "TLSv1.3".into(), cipher: "TLS_AES_256_GCM_SHA384".into() }),
     };
-    Message { id: SpoolId(77), received_at: UnixMillis(1_790_000_000_000), size: 5, envelope, origin }
+    Message {
+        id: SpoolId(77),
+        received_at: UnixMillis(1_790_000_000_000),
+        size: 5,
+        envelope,
+        origin,
+        tags: Tags::default(),
+        headers: Vec::new(),
+    }
+}
+
+/// A message with all that a head holds.
+fn full() -> Message {
+    let text = |text: &str| Some(text.into());
+    let tags = Tags {
+        tenant: text("b\u{fc}cher"),
+        campaign: text("spring sale"),
+        job: text("7"),
+        envid: text("a/b"),
+        pool: text("p1"),
+        priority: Priority::Bulk,
+    };
+    let headers = vec![
+        KeptField { name: "Subject".into(), value: "50% off: \u{1f600}".into() },
+        KeptField { name: "X-Empty".into(), value: "".into() },
+    ];
+    Message { tags, headers, ..untagged() }
 }
 
 #[test]
@@ -48,8 +75,10 @@ fn heads_read_back() {
         size: u64::MAX,
         envelope: plain,
         origin: Origin::default(),
+        tags: Tags::default(),
+        headers: Vec::new(),
     };
-    for message in [full(), bare] {
+    for message in [full(), untagged(), bare] {
         let mut head = Vec::new();
         codec::encode(&message, &mut head);
         assert_eq!(codec::decode(message.id, &head), Ok(message.clone()));
@@ -63,12 +92,40 @@ fn heads_read_back() {
     }
 }
 
-/// The first version of a head as it stands on disks: a change that breaks it needs a new version.
+/// The first version of a head as it stands on disks: the sum is of what the program of that time wrote.
 #[test]
 fn version_1_of_a_head_is_read_for_ever() {
+    let message = untagged();
+    let mut head = Vec::new();
+    codec::encode(&message, &mut head);
+    assert_eq!(head.pop(), Some(0x20), "no tags and no kept fields take one octet");
+    head[0] = 1;
+    assert_eq!((head.len(), crc32fast::hash(&head)), (191, 1_446_422_294));
+    assert_eq!(codec::decode(message.id, &head), Ok(message));
+}
+
+/// The second version, likewise: a change that breaks it needs a third.
+#[test]
+fn version_2_of_a_head_is_read_for_ever() {
     let mut head = Vec::new();
     codec::encode(&full(), &mut head);
-    assert_eq!((head.len(), crc32fast::hash(&head)), (191, 1_446_422_294));
+    assert_eq!((head.len(), crc32fast::hash(&head)), (253, 3_082_067_546));
+}
+
+#[test]
+fn tags_and_kept_fields_that_nobody_writes_are_not_read() {
+    let refused = |shape: &dyn Fn(&mut Message)| {
+        let mut message = full();
+        shape(&mut message);
+        let mut head = Vec::new();
+        codec::encode(&message, &mut head);
+        assert_eq!(codec::decode(message.id, &head), Err(codec::HeadError::Malformed), "{message:?}");
+    };
+    for tag in ["", " a", "a\nb", &"x".repeat(256)] {
+        refused(&|message| message.tags.job = Some(tag.into()));
+    }
+    refused(&|message| message.headers[0].value = "x".repeat(257).into());
+    refused(&|message| message.headers = vec![message.headers[0].clone(); KEPT_FIELDS_MAX + 1]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod threads;
 
 use crate::{Content, Draft};
 use bytes::Bytes;
-use mail::{Envelope, Mailbox, Message, Origin, Recipient, ReversePath, SpoolId, UnixMillis};
+use mail::{Envelope, Mailbox, Message, Origin, Recipient, ReversePath, SpoolId, Tags, UnixMillis};
 
 /// A message with so many recipients and octets, all of them derived from its id.
 pub(crate) fn draft(id: SpoolId, recipients: u16, octets: usize) -> Draft {
@@ -24,6 +24,8 @@ pub(crate) fn draft(id: SpoolId, recipients: u16, octets: usize) -> Draft {
         size: content.len(),
         envelope,
         origin: Origin::default(),
+        tags: Tags::default(),
+        headers: Vec::new(),
     };
     Draft { message, content }
 }

@@ -4,7 +4,7 @@ use super::draft;
 use super::threads::small;
 use crate::tools::{self, ImportError};
 use crate::{Change, Fate, Settlement, open_directory};
-use mail::{BodyType, Notify, Reply, Ret, SpoolId, UnixMillis};
+use mail::{BodyType, KeptField, Notify, Priority, Reply, Ret, SpoolId, Tags, UnixMillis};
 use std::path::Path;
 
 fn filled(folder: &Path) -> SpoolId {
@@ -17,6 +17,16 @@ fn filled(folder: &Path) -> SpoolId {
     draft.message.envelope.recipients[2].orcpt = Some("rfc822;x".into());
     draft.message.origin.helo = "h\n\u{e4}".into();
     draft.message.origin.peer = Some("[2001:db8::1]:7".parse().unwrap());
+    draft.message.tags = Tags {
+        tenant: Some("ten%ant".into()),
+        campaign: Some("a campaign".into()),
+        job: Some("7".into()),
+        envid: Some("own/1".into()),
+        pool: Some("p1".into()),
+        priority: Priority::Low,
+    };
+    let field = |name: &str, value: &str| KeptField { name: name.into(), value: value.into() };
+    draft.message.headers = vec![field("Subject", "a\nb c"), field("X-Empty", "")];
     let first = spool.accept_blocking(draft).unwrap();
     let settled = spool.accept_blocking(super::draft(spool.next_id(), 1, 10)).unwrap();
     spool.accept_blocking(super::draft(spool.next_id(), 1, 0)).unwrap();
@@ -67,6 +77,8 @@ fn what_is_exported_is_imported() {
         (b.message.origin.clone(), b.message.received_at)
     );
     assert_eq!(a.message.envelope.envid, b.message.envelope.envid);
+    assert!(!b.message.tags.is_empty() && b.message.headers.len() == 2);
+    assert_eq!((&a.message.tags, &a.message.headers), (&b.message.tags, &b.message.headers));
     let content = |folder, id| tools::find(folder, id).unwrap().unwrap().1.content.to_vec();
     assert_eq!(content(from.path(), b.message.id), content(to.path(), a.message.id));
     assert!(tools::find(to.path(), SpoolId(5)).unwrap().is_none());

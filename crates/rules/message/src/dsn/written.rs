@@ -3,7 +3,7 @@
 use super::*;
 use crate::encoding::tests::Random;
 use crate::{has_bare_newline, is_seven_bit, lines_within, scan};
-use mail::{BodyType, Domain, Host, Mailbox, Message, Notify, Origin, Outcome, Reply, Ret, SpoolId};
+use mail::{BodyType, Domain, Host, Mailbox, Message, Notify, Origin, Outcome, Reply, Ret, SpoolId, Tags};
 
 const CONTENT: &str = "Received: from x.test ([192.0.2.7])\r\n\tby mx.test; Sun, 01 Mar 2026 10:00:00 +0000\r\n\
     From: a@b.test\r\nSubject: Numbers for March\r\nMessage-ID: <orig-1@b.test>\r\n\r\nThe body.\r\n";
@@ -23,6 +23,8 @@ fn message(sender: &str, recipients: &[(&str, Option<&str>)]) -> Message {
         size: 0,
         envelope: Envelope::new(sender, recipients.collect()),
         origin: Origin::default(),
+        tags: Tags::default(),
+        headers: Vec::new(),
     }
 }
 

@@ -3,7 +3,8 @@
 use super::*;
 use bytes::Bytes;
 use mail::{
-    BodyType, Envelope, Mailbox, Message, Notify, Origin, Recipient, Reply, ReversePath, SpoolId, UnixMillis,
+    BodyType, Envelope, Mailbox, Message, Notify, Origin, Recipient, Reply, ReversePath, SpoolId, Tags,
+    UnixMillis,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ fn transaction(
         size: content.len() as u64,
         envelope,
         origin: Origin::default(),
+        tags: Tags::default(),
+        headers: Vec::new(),
     };
     let (head, tail) = content.split_at(content.len() / 2);
     Transaction {
