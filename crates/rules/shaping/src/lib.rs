@@ -1,8 +1,12 @@
-//! What a destination tolerates: exact windows, permits, and waits after a failure to connect.
+//! What a site tolerates: exact windows, permits, backoff, suspension, warm-up and reply rules.
 //!
-//! [`Path`] is a pure machine for one destination: it answers whether a connection may be opened now and how
-//! many messages may be sent now. Every "not now" is a [`Hold`], which says which gate holds, until when and by
-//! which setting: the decision itself is what "why is this message not moving?" prints.
+//! A **site** is a set of mail exchangers that share limits, whatever domains point at them; a **path** is one
+//! egress source's mail to one site; a **provider** is a named receiver that sites and domains belong to by
+//! pattern.
+//!
+//! [`ShapingConfig`] is the table of the configuration, [`Rules`] is what it compiles to: it knows the site of a
+//! domain, the [`Profile`] in force on a path, each value with the line it came from, and which rule a reply falls
+//! under.
 //!
 //! The rule of the windows is the ledger's: what was spent in the trailing window, plus what was granted and not
 //! yet spent, never exceeds the limit. It is exact in every sliding window, also as the receiver counts: a
@@ -10,10 +14,21 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "only the clock makes an Instant"))]
 
+mod config;
 mod path;
 mod rate;
+mod rules;
 mod window;
 
+pub use config::{
+    Action, ActionError, AdaptiveLimits, BackoffLimits, Date, DateError, Dimension, DomainScope,
+    ExchangerScope, HolderScope, NamePattern, NamePatternError, PlaceScope, ProviderScope, ReplyRule, Scope,
+    SelectedScope, ShapingConfig, SharedScope, Stage, Suspended, Trigger, TriggerError, WarmupLimits,
+};
 pub use path::{Gate, Hold, Limits, Path};
-pub use rate::{Rate, RateError};
+pub use rate::{ByteRate, ByteRateError, Rate, RateError};
+pub use rules::{
+    AdaptiveProfile, BackoffProfile, Caps, ExchangerLimit, Fired, Layer, Origin, PathFacts, Profile, Rule,
+    RuleId, RuleKey, Rules, SettingAt, SiteOf, Traced, Treat, WarmupProfile,
+};
 pub use window::Window;

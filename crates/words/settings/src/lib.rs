@@ -51,7 +51,7 @@
 //!
 //! Read first: [`table!`], [`words!`], then [`Setting`] and the types that are settings: `bool`, the integers,
 //! `f64`, `String`, `PathBuf`, [`Duration`](std::time::Duration), [`Size`], `SocketAddr`, `IpAddr`, [`Cidr`],
-//! [`Text`] around any type that parses, `Option`, `Vec` and `BTreeMap<String, _>` of them, and other tables.
+//! [`Text`] around any type that parses, [`Placed`] around any that must say where it was written, `Option`, `Vec` and `BTreeMap<String, _>` of them, and other tables.
 //! A room's own test should hold that [`mistakes`] finds nothing in its table.
 
 mod cidr;
@@ -66,11 +66,12 @@ mod units;
 mod words;
 
 pub use cidr::{Cidr, CidrError};
+pub use nearest::nearest;
 pub use node::{Filled, Key, Node, Value, quote};
 pub use place::{Place, Sources};
 pub use problems::{PROBLEMS_MAX, Problem, Problems, Severity, show_key};
 pub use schema::{Bounds, Field, Schema, Shown, Table as SchemaTable, Word, mistakes, show_text};
-pub use setting::{Setting, Text};
+pub use setting::{Placed, Setting, Text};
 pub use units::{Size, parse_duration, parse_size, show_duration};
 
 /// For the macros only.

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::units::{parse_duration, parse_size};
-use crate::{Bounds, Cidr, Node, Problems, Schema, Shown, Size, Value};
+use crate::{Bounds, Cidr, Node, Place, Problems, Schema, Shown, Size, Value};
 
 /// Something that may be a setting: it says what it may be, is read from a [`Node`] and shown again.
 pub trait Setting: Sized {
@@ -307,6 +307,55 @@ impl<T: FromStr<Err: Display> + Display> Setting for Text<T> {
 
     fn show(&self) -> Shown {
         Shown::Text(self.0.to_string())
+    }
+}
+
+/// A setting that remembers where it was written, for a room that must tell the operator which line decided.
+///
+/// Two are equal if their values are, wherever they stand.
+#[derive(Clone, Copy)]
+pub struct Placed<T> {
+    /// What was written.
+    pub value: T,
+    /// Where.
+    pub place: Place,
+}
+
+impl<T> Deref for Placed<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Placed<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.value.fmt(f)
+    }
+}
+
+impl<T: PartialEq> PartialEq for Placed<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.value == other.value
+    }
+}
+
+impl<T: Setting> Setting for Placed<T> {
+    fn schema() -> Schema {
+        T::schema()
+    }
+
+    fn read(node: &Node, problems: &mut Problems) -> Option<Self> {
+        Self::read_within(node, &Self::schema(), problems)
+    }
+
+    fn read_within(node: &Node, schema: &Schema, problems: &mut Problems) -> Option<Self> {
+        T::read_within(node, schema, problems).map(|value| Self { value, place: node.place })
+    }
+
+    fn show(&self) -> Shown {
+        self.value.show()
     }
 }
 

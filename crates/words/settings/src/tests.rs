@@ -398,3 +398,15 @@ fn problems_are_bounded() {
     sources.add("a.toml", "x");
     assert!(problems.render(&sources, false).ends_with("and 20 more\n"));
 }
+
+#[test]
+fn a_placed_setting_is_bounded_like_the_setting_and_knows_its_place() {
+    let schema = <Option<Placed<u32>>>::schema().bounded("1..=9");
+    let mut problems = Problems::new();
+    let mut five = node(Value::Int(5));
+    five.place = Place::new(3, 7, 8);
+    let read = <Option<Placed<u32>>>::read_within(&five, &schema, &mut problems).flatten().unwrap();
+    assert_eq!((*read, read.place), (5, five.place));
+    assert_eq!(<Option<Placed<u32>>>::read_within(&node(Value::Int(10)), &schema, &mut problems), None);
+    assert_eq!(problems.count(), (1, 0));
+}
