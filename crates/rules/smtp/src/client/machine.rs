@@ -1,7 +1,7 @@
 //! The session machine.
 
 use super::reply::ReplyReader;
-use super::transaction::{Running, Step, obstacle, write_mail, write_rcpt};
+use super::transaction::{Answered, Running, Step, obstacle, write_mail, write_rcpt};
 use super::{Extensions, Finished, Transaction};
 use crate::base64;
 use mail::Reply;
@@ -264,7 +264,7 @@ impl Client {
         }
         if let Some(reply) = obstacle(&tx, &self.offered, self.tls) {
             let mut refused = Running::new(tx, false);
-            refused.decide_all(&reply, false);
+            refused.decide_all(&reply, None);
             self.events.push_back(Event::Finished(refused.finish()));
             return;
         }
@@ -581,7 +581,7 @@ impl Client {
             Expect::Rset => {}
             Expect::Mail if reply.is_completed() => running.needs_rset = true,
             Expect::Mail => {
-                running.decide_all(&reply, false);
+                running.decide_all(&reply, Some(Answered::Mail));
                 if matches!(running.step, Step::Rcpt(0)) {
                     self.finish_front();
                 }
@@ -605,7 +605,7 @@ impl Client {
                 }
             }
             Expect::Data => {
-                running.decide_all(&reply, false);
+                running.decide_all(&reply, Some(Answered::Data));
                 let out_of_step = reply.is_completed();
                 self.finish_front();
                 if out_of_step {
@@ -616,7 +616,7 @@ impl Client {
                 self.fail_with(reply);
             }
             Expect::End => {
-                running.decide_all(&reply, true);
+                running.decide_all(&reply, Some(Answered::End));
                 running.needs_rset = false;
                 self.finish_front();
             }
@@ -638,8 +638,10 @@ impl Client {
     fn closing(&mut self, expect: Expect, reply: Reply) {
         if let Some(running) = self.running.front_mut() {
             match expect {
-                Expect::Rcpt(_) | Expect::Data | Expect::Mail => running.decide_all(&reply, false),
-                Expect::End => running.decide_all(&reply, true),
+                Expect::Mail => running.decide_all(&reply, Some(Answered::Mail)),
+                Expect::Rcpt(_) => running.decide_all(&reply, Some(Answered::Rcpt)),
+                Expect::Data => running.decide_all(&reply, Some(Answered::Data)),
+                Expect::End => running.decide_all(&reply, Some(Answered::End)),
                 Expect::EndOf(n) => running.decide(n, reply.clone()),
                 Expect::LoneDot | Expect::Rset => {}
             }

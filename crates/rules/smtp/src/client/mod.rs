@@ -17,7 +17,7 @@ mod transaction;
 pub use extensions::Extensions;
 pub use machine::{Client, Config, Credentials, Event, Failure, Stage, Timeouts, TlsUse};
 pub use reply::{ReplyError, ReplyReader};
-pub use transaction::{Finished, RecipientResult, Transaction};
+pub use transaction::{Answered, Finished, RecipientResult, Transaction};
 
 #[cfg(test)]
 mod tests;

@@ -21,6 +21,19 @@ pub struct Transaction {
     pub content: [Bytes; 2],
 }
 
+/// The command whose reply decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Answered {
+    /// MAIL.
+    Mail,
+    /// RCPT.
+    Rcpt,
+    /// DATA, or BDAT before the end.
+    Data,
+    /// The end of data.
+    End,
+}
+
 /// What became of one recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecipientResult {
@@ -30,6 +43,8 @@ pub struct RecipientResult {
     pub outcome: Outcome,
     /// The connection was lost between the end of data and its reply: the peer may have the message.
     pub ambiguous: bool,
+    /// The command whose reply decided; `None` if no reply of the peer did.
+    pub answered: Option<Answered>,
 }
 
 /// A transaction's result: every recipient handed in, each once.
@@ -60,7 +75,7 @@ pub(super) struct Running {
     pub(super) tx: Transaction,
     pub(super) step: Step,
     pub(super) bdat: bool,
-    results: Vec<Option<(Outcome, bool)>>,
+    results: Vec<Option<(Outcome, bool, Option<Answered>)>>,
     accepted: Vec<bool>,
     stuffer: Stuffer,
     /// The end of data stands in the output: from here on a lost connection is ambiguous.
@@ -123,7 +138,7 @@ impl Running {
         if reply.is_completed() {
             self.accepted[n] = true;
         } else if self.results[n].is_none() {
-            self.results[n] = Some((refusal(reply), false));
+            self.results[n] = Some((refusal(reply), false, Some(Answered::Rcpt)));
         }
     }
 
@@ -136,14 +151,15 @@ impl Running {
         self.open().next().is_some()
     }
 
-    /// One reply decides for all whose fate is open. A 2yz counts only `at_end`: no other reply says that the
-    /// message was taken.
-    pub(super) fn decide_all(&mut self, reply: &Reply, at_end: bool) {
+    /// One reply decides for all whose fate is open. A 2yz counts only at the end of data: no other reply says
+    /// that the message was taken.
+    pub(super) fn decide_all(&mut self, reply: &Reply, answered: Option<Answered>) {
+        let at_end = answered == Some(Answered::End);
         for n in 0..self.results.len() {
             if self.results[n].is_none() {
                 let taken = at_end && self.accepted[n] && reply.is_completed();
                 let outcome = if taken { Outcome::Delivered(reply.clone()) } else { refusal(reply.clone()) };
-                self.results[n] = Some((outcome, false));
+                self.results[n] = Some((outcome, false, answered));
             }
         }
     }
@@ -158,7 +174,7 @@ impl Running {
     pub(super) fn decide(&mut self, n: usize, reply: Reply) {
         if self.results[n].is_none() {
             let outcome = if reply.is_completed() { Outcome::Delivered(reply) } else { refusal(reply) };
-            self.results[n] = Some((outcome, false));
+            self.results[n] = Some((outcome, false, Some(Answered::End)));
         }
     }
 
@@ -166,22 +182,23 @@ impl Running {
     pub(super) fn lost(&mut self, reply: &Reply) {
         for n in 0..self.results.len() {
             if self.results[n].is_none() {
-                self.results[n] = Some((Outcome::Deferred(reply.clone()), self.ended && self.accepted[n]));
+                self.results[n] = 
+                    Some((Outcome::Deferred(reply.clone()), self.ended && self.accepted[n], None));
             }
         }
     }
 
     pub(super) fn finish(self) -> Finished {
         let unanswered =
-            || (Outcome::Deferred(Reply::new(451, (4, 5, 0), "no reply for this recipient")), false);
+            || (Outcome::Deferred(Reply::new(451, (4, 5, 0), "no reply for this recipient")), false, None);
         let recipients = self
             .tx
             .recipients
             .iter()
             .zip(self.results)
             .map(|(&index, result)| {
-                let (outcome, ambiguous) = result.unwrap_or_else(unanswered);
-                RecipientResult { index, outcome, ambiguous }
+                let (outcome, ambiguous, answered) = result.unwrap_or_else(unanswered);
+                RecipientResult { index, outcome, ambiguous, answered }
             })
             .collect();
         Finished { token: self.tx.token, recipients }
