@@ -134,7 +134,7 @@ pub enum Action {
     },
     /// Give a job to a connection.
     Give(ConnectionId, Job),
-    /// Settle a job without a connection; answer by [`crate::Dispatch::done_alone`].
+    /// Settle a job without a connection; answer by [`crate::Dispatch::settled`].
     Settle(Job, Fate),
     /// Avoid an exchanger for a while.
     SkipExchanger {

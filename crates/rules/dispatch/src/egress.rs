@@ -6,8 +6,8 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SourceAt(pub u16);
 
-/// A pool's place in [`Egress::pools`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// A pool's place in [`Egress::pools`]; the first by default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PoolAt(pub u16);
 
 /// An egress source, as far as the rules need to know it.

@@ -9,7 +9,7 @@ use crate::state::{
 use crate::target::Target;
 use mail::{Reply, UnixMillis};
 use queue::{LineKey, NewEntry, Part, Rank};
-use shaping::{Attempted, Effect};
+use shaping::{Attempted, Effect, Fired};
 use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -140,7 +140,7 @@ impl Dispatch {
         let held = |at: &PathAt| {
             self.path(*at)
                 .and_then(|path| path.hold.as_ref())
-                .is_some_and(|hold| matches!(hold.0.gate, shaping::Gate::Unreachable { .. }))
+                .is_some_and(|hold| hold.0.is_unreachable())
         };
         !site.paths.is_empty() && site.paths.iter().all(|(_, at)| held(at))
     }
@@ -176,10 +176,13 @@ impl Dispatch {
             orders_version: 0,
             bounced_by: None,
             rerouted: None,
+            moved: None,
             depends: false,
             listed_idle: false,
         });
         self.line_names.insert(name, line);
+        let shaped = self.shaped_name(line);
+        self.shaper.queue_opened(line.0, &shaped);
         if let Some(state) = self.target_mut(target) {
             state.lines.push(line);
         }
@@ -285,7 +288,7 @@ impl Dispatch {
         self.wakes.push(Reverse((until, Wake::Target(key))));
         // One message makes the attempt that failed; the others wait in line without one.
         if let Some(job) = lines.into_iter().find_map(|line| self.job_without_path(line)) {
-            self.actions.push(Action::Settle(job, crate::Fate::Deferred(reply, wait)));
+            self.settle(job, crate::Fate::Deferred(reply, wait));
         }
     }
 
@@ -360,7 +363,6 @@ impl Dispatch {
             targets: 0,
             wants_connection: false,
             turn: 0,
-            moved: None,
             wake_at: None,
         };
         let key = SiteKey(Self::insert(&mut self.sites, &mut self.free_sites, state));
@@ -423,16 +425,14 @@ impl Dispatch {
 
     /// Everything a queue may send is given up, for its target takes no mail.
     pub(crate) fn refuse_line(&mut self, line: LineKey) {
-        while let Some(job) = self.job_without_path(line) {
-            let reply = self
-                .line(line)
-                .and_then(|line| self.target(line.name.target))
-                .and_then(|target| match &target.binding {
-                    Binding::Refused { reply, .. } => Some(reply.clone()),
-                    _ => None,
-                })
-                .unwrap_or_else(|| Reply::new(550, (5, 1, 2), "no such domain"));
-            self.actions.push(Action::Settle(job, crate::Fate::Bounced(reply)));
+        let Some(Binding::Refused { reply, .. }) =
+            self.line(line).and_then(|line| self.target(line.name.target)).map(|target| &target.binding)
+        else {
+            return;
+        };
+        let reply = Arc::new(reply.clone());
+        while let Some(key) = self.queue.take(line) {
+            self.giving_up.push_back((key, reply.clone()));
         }
     }
 
@@ -475,6 +475,7 @@ impl Dispatch {
             // Whether mail waits then or not: a path with nothing to remember is forgotten.
             self.wake_site(now, site, until);
         }
+        self.forget_gone(at);
         self.touch(site);
         // A place in the total has become free.
         if let Some(next) = self.wanting.pop_front() {
@@ -486,11 +487,18 @@ impl Dispatch {
     }
 
     /// The entries a connection holds that ended without a word, which is our mistake: they are tried again.
-    pub fn lost(&mut self, now: Instant, id: ConnectionId, due: Instant, reply: &str) -> usize {
+    pub fn lost(
+        &mut self,
+        now: Instant,
+        wall: UnixMillis,
+        id: ConnectionId,
+        due: Instant,
+        reply: &str,
+    ) -> usize {
         let jobs = self.connection_mut(id).map(|line| std::mem::take(&mut line.jobs)).unwrap_or_default();
         let mut count = 0;
         for job in jobs {
-            self.shaper.spent(now, job.permit);
+            self.shaper.spent(now, wall, job.permit);
             for key in job.keys {
                 let entry = *self.queue.entry(key);
                 let part = Part {
@@ -525,11 +533,11 @@ impl Dispatch {
         });
         let path = self.owners.get(&id).and_then(|&at| self.path(at)).map(|path| (path.key, path.site));
         if let (Some(job), Some((key, site))) = (assigned, path) {
-            self.shaper.spent(now, job.permit);
-            self.report(now, wall, key, site, job.line, &done);
+            self.shaper.spent(now, wall, job.permit);
+            self.report(now, wall, key, job.line, &done);
             self.touch(site);
         }
-        self.done_alone(now, done);
+        self.end(now, done);
     }
 
     /// Tells the rules what became of an attempt, and does what they say.
@@ -538,13 +546,15 @@ impl Dispatch {
         now: Instant,
         wall: UnixMillis,
         key: shaping::PathKey,
-        site: SiteKey,
         line: LineKey,
         done: &Done,
     ) {
         let Some(name) = self.line(line).map(|line| line.name) else { return };
         let (tenant, campaign) =
             (self.tenants.get(name.tenant).cloned(), self.campaigns.get(name.campaign).cloned());
+        let domain = self.target(name.target).map(|target| target.name.clone());
+        let fired: Vec<(Fired, &str)> =
+            done.fired.iter().map(|(fired, reply)| (fired.clone(), &**reply)).collect();
         let effects = self.shaper.report(
             now,
             wall,
@@ -553,52 +563,124 @@ impl Dispatch {
                 delivered: done.delivered,
                 deferred: done.deferred.len() as u32,
                 bounced: done.bounced,
-                fired: &done.fired,
+                fired: &fired,
                 tenant: tenant.as_deref(),
                 campaign: campaign.as_deref(),
                 queue: line.0,
+                domain: domain.as_deref().unwrap_or_default(),
+                exchanger: done.host.as_deref(),
             },
         );
-        for effect in effects {
-            self.effect(now, site, line, done.host.as_ref(), effect);
-        }
+        self.carry_out(key, effects);
     }
 
-    fn effect(
+    /// A session ended outside of any job, with a reply that a rule knows.
+    pub fn session_failed(
         &mut self,
         now: Instant,
-        site: SiteKey,
-        line: LineKey,
-        host: Option<&Arc<str>>,
-        effect: Effect,
+        wall: UnixMillis,
+        id: ConnectionId,
+        fired: Fired,
+        reply: Arc<str>,
+        host: Option<Arc<str>>,
     ) {
-        let about = self.queue_name(line).to_string();
-        match effect {
-            Effect::BounceQueue { reply, .. } => self.give_up_line(line, &reply),
-            Effect::SkipExchanger { wait, .. } => {
-                if let Some(host) = host {
-                    self.actions.push(Action::SkipExchanger { host: host.clone(), wait });
-                }
+        let Some(path) = self.owners.get(&id).and_then(|&at| self.path(at)) else { return };
+        let (key, site) = (path.key, path.site);
+        // The queue it last carried mail of stands for it, where a rule speaks of the queue.
+        let line = path
+            .connections
+            .iter()
+            .find(|line| line.id == id)
+            .and_then(|line| line.jobs.first())
+            .map(|job| job.line);
+        let done = Done { fired: vec![(fired, reply)], host, ..Done::default() };
+        match line {
+            Some(line) => self.report(now, wall, key, line, &done),
+            None => {
+                let fired: Vec<(Fired, &str)> =
+                    done.fired.iter().map(|(fired, reply)| (fired.clone(), &**reply)).collect();
+                let attempted = Attempted {
+                    fired: &fired,
+                    queue: u32::MAX,
+                    exchanger: done.host.as_deref(),
+                    ..Attempted::default()
+                };
+                let effects = self.shaper.report(now, wall, key, &attempted);
+                self.carry_out(key, effects);
             }
-            Effect::MovePool { pool, until, .. } => match self.egress.pool(&pool) {
-                Some(at) => {
-                    if let Some(state) = self.site_mut(site) {
-                        state.moved = Some((at, until));
+        }
+        self.touch(site);
+    }
+
+    /// Does what the rules for traffic ask for, and tells what they did by themselves.
+    pub(crate) fn carry_out(&mut self, key: shaping::PathKey, effects: Vec<Effect>) {
+        for effect in effects {
+            let path = match &effect {
+                Effect::BackoffEntered { path, .. }
+                | Effect::BackoffLeft { path, .. }
+                | Effect::Slowed { path, .. }
+                | Effect::Suspended { path, .. } => *path,
+                _ => key,
+            };
+            let about = match self.path_of.get(&path).and_then(|&at| self.path(at)) {
+                Some(path) => {
+                    let site = self.site(path.site).map(|site| site.name.clone()).unwrap_or_default();
+                    format!("{} to {site}", self.egress.source_name(path.source))
+                }
+                None => String::new(),
+            };
+            let mut note = |text: String, notify| {
+                self.actions.push(Action::Note(Note { about: about.clone(), text, notify }));
+            };
+            match effect {
+                Effect::BounceQueue { queue, by } => {
+                    note(format!("the queue is given up by {by}"), false);
+                    // RFC 3463 §3.8: the receiver's policy, as a rule reads it.
+                    let reply = Reply::new(550, (5, 7, 0), format!("given up: {by}"));
+                    self.give_up_line(LineKey(queue), reply);
+                }
+                Effect::SkipExchanger { host, length, by } => {
+                    note(format!("an exchanger is skipped by {by}"), false);
+                    if let Some(host) = host {
+                        self.actions.push(Action::SkipExchanger { host, wait: length });
                     }
-                    self.wake_site(now, site, until);
                 }
-                None => {
-                    let text = format!("a rule moves mail to the pool {pool}, which is not configured");
-                    self.actions.push(Action::Note(Note { about, text, notify: false }));
+                Effect::MovePool { queue, pool, by } => match self.egress.pool(&pool) {
+                    Some(at) => {
+                        note(format!("the queue moves to the pool {pool} by {by}"), false);
+                        if let Some(line) = self.line_mut(LineKey(queue)) {
+                            line.moved = Some((at, key));
+                        }
+                    }
+                    None => note(format!("{by} moves mail to the pool {pool}, which is not configured"), true),
+                },
+                Effect::Notify { text, .. } => note(text, true),
+                Effect::BackoffEntered { by, .. } => note(format!("backoff begins by {by}"), false),
+                Effect::BackoffLeft { path, why } => {
+                    note(format!("backoff ends: {}", left(why)), false);
+                    for line in self.lines.iter_mut().flatten() {
+                        line.moved.take_if(|(_, by)| *by == path);
+                    }
                 }
-            },
-            Effect::Notify { text } => self.actions.push(Action::Note(Note { about, text, notify: true })),
-            Effect::Changed { text } => self.actions.push(Action::Note(Note { about, text, notify: false })),
+                Effect::Slowed { factor, .. } => note(format!("rates are multiplied by {factor:.3}"), false),
+                Effect::Suspended { what, by, .. } => {
+                    note(format!("the {} is suspended by {by}", what.word()), false);
+                }
+                Effect::SourceDisabled { source, by, .. } => {
+                    note(format!("the source {source} is disabled by {by}"), true);
+                }
+                Effect::SourceEnabled { source } => note(format!("the source {source} is enabled again"), false),
+            }
         }
     }
 
-    /// A job is over that no connection carried, or whose connection has been told.
-    pub fn done_alone(&mut self, now: Instant, done: Done) {
+    /// A job is over that no connection carried.
+    pub fn settled(&mut self, now: Instant, done: Done) {
+        self.settling = self.settling.saturating_sub(1);
+        self.end(now, done);
+    }
+
+    fn end(&mut self, now: Instant, done: Done) {
         for deferred in done.deferred {
             let last_reply = self.replies.hold(&deferred.reply);
             let part = Part {
@@ -625,7 +707,7 @@ impl Dispatch {
             Some(line.jobs.remove(at))
         });
         if let Some(assigned) = assigned {
-            self.shaper.give_back(now, assigned.permit);
+            self.shaper.give_back(assigned.permit);
         }
         for entry in job.entries.iter().rev() {
             self.queue.untake(entry.key);
@@ -653,5 +735,15 @@ impl Dispatch {
         {
             self.idle.push_back((at, line));
         }
+    }
+}
+
+/// Why a path left backoff, in words.
+fn left(why: shaping::Left) -> &'static str {
+    match why {
+        shaping::Left::Time => "its time is over",
+        shaping::Left::Delivery => "a message was delivered",
+        shaping::Left::Rule => "a rule says so",
+        shaping::Left::Operator => "an operator released it",
     }
 }

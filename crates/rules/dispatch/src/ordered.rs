@@ -2,11 +2,11 @@
 
 use crate::act::{ConnectionId, Job};
 use crate::egress::SourceAt;
+use crate::hold::{Hold, Reason};
 use crate::state::{Aside, Dispatch, HeldEntries, PathAt};
 use mail::{Reply, UnixMillis};
 use queue::orders::{Action, Fact, Facts, Match, Order, OrderError, OrderId, Orders, Scope};
 use queue::{EntryKey, LineKey};
-use shaping::{Gate, Hold, HoldScope};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -215,16 +215,19 @@ impl Dispatch {
             .iter()
             .filter(|order| order.scope.source.is_some() && matches!(order.action, Action::Suspend | Action::Hold))
             .find(|order| order.scope.matches(&facts) == Match::Yes)?;
-        Some(self.hold_of(order, HoldScope::Source))
+        Some(self.hold_of(order))
     }
 
-    pub(crate) fn hold_of(&self, order: &Order, scope: HoldScope) -> Hold {
-        let gate = Gate::Order {
-            id: order.id.0,
-            action: order.action.word(),
-            reason: (&*order.reason).into(),
-        };
-        Hold::new(gate, scope, None, "order", &order.id.to_string())
+    pub(crate) fn hold_of(&self, order: &Order) -> Hold {
+        let left = order.ends_at.map(|end| Duration::from_millis(end.0.saturating_sub(self.last_wall.0)));
+        Hold {
+            reason: Reason::Order {
+                id: order.id,
+                action: order.action.word(),
+                reason: (&*order.reason).into(),
+            },
+            until: left.map(|left| self.last_advanced + left),
+        }
     }
 
     /// Orders that only the message can match, for the connection that will have it at hand.
@@ -277,7 +280,7 @@ impl Dispatch {
 
     /// One step of the walk over everything queued that gives up what orders bounce.
     pub(crate) fn walk_for_bounces(&mut self) {
-        let Some(from) = self.bounce_walk else { return };
+        let Some(from) = self.bounce_walk.filter(|_| self.giving_up.len() < WALK_AT_ONCE as usize) else { return };
         let (views, next) = self.queue.views_from(from, WALK_AT_ONCE);
         self.bounce_walk = next;
         let found: Vec<(EntryKey, OrderId)> = views
@@ -287,7 +290,7 @@ impl Dispatch {
             .collect();
         for (key, order) in found {
             if self.queue.pull(key) {
-                let reply = self.order_reply(order);
+                let reply = Arc::new(self.order_reply(order));
                 self.giving_up.push_back((key, reply));
             }
         }

@@ -2,16 +2,17 @@
 
 use crate::act::{Action, ConnectionId, Job, JobEntry, QueueName};
 use crate::egress::{PoolAt, SourceAt};
+use crate::hold::{Hold, Reason};
 use crate::state::{Aside, Assigned, Binding, Dispatch, Line, PathAt, PathState, SiteKey};
 use crate::{Fate, JOBS_MAX};
 use mail::{Reply, UnixMillis};
 use queue::{EntryKey, LineKey};
-use shaping::{Hold, HoldScope, MessageFacts, PathFacts, Profile};
+use shaping::{MessageFacts, PathFacts, Profile};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Entries given up in one step, so that a step stays short.
-const GIVEN_UP_AT_ONCE: usize = 2_000;
+/// Jobs being settled without a connection at once; more wait for these.
+const SETTLING_MAX: usize = 2_000;
 
 /// Jobs placed at one site before others have their turn.
 const PLACED_AT_ONCE: usize = 512;
@@ -59,7 +60,8 @@ impl Dispatch {
 
     /// True if [`Dispatch::serve`] has more to do at once.
     pub fn has_more(&self) -> bool {
-        !self.stopping && (!self.touched.is_empty() || !self.giving_up.is_empty())
+        let more = self.bounce_walk.is_some() && self.settling < SETTLING_MAX;
+        !self.stopping && (!self.touched.is_empty() || more)
     }
 
     /// Nothing more is begun; what is under way may end.
@@ -119,7 +121,7 @@ impl Dispatch {
             Some(hold) => {
                 let until = hold.until;
                 match &mut state.hold {
-                    Some(known) if known.0.gate == hold.gate => known.0 = hold,
+                    Some(known) if known.0.is_like(&hold) => known.0 = hold,
                     other => *other = Some(Box::new((hold, now))),
                 }
                 if let Some(until) = until {
@@ -147,12 +149,12 @@ impl Dispatch {
         if let Some(order) = state.bounced_by {
             let reply = self.order_reply(order);
             if let Some(job) = self.job_without_path(line) {
-                self.actions.push(Action::Settle(job, Fate::Bounced(reply)));
+                self.settle(job, Fate::Bounced(reply));
             }
             return Placed::Aside;
         }
         let name = state.name;
-        let rerouted = state.rerouted;
+        let (rerouted, moved) = (state.rerouted, state.moved);
         let depends = state.depends;
         if let Some(target) = self.target_mut(name.target)
             && let Binding::Bound { until, asking, .. } = &mut target.binding
@@ -163,7 +165,6 @@ impl Dispatch {
             *asking = true;
             self.want_site(name.target);
         }
-        let moved = self.site(site).and_then(|site| site.moved).filter(|(_, until)| *until > now);
         let pool = rerouted.or(moved.map(|(pool, _)| pool)).unwrap_or(name.pool);
         self.place_by_pool(now, wall, site, group, line, pool, depends)
     }
@@ -204,13 +205,16 @@ impl Dispatch {
                     break;
                 }
                 Tried::Busy => {}
-                Tried::Held(hold) if hold.scope.is_of_queue() => {
+                Tried::Held(hold) if hold.is_of_queue() => {
                     placed = Some(self.line_held(now, line, hold));
                     break;
                 }
                 Tried::Held(hold) => {
-                    if let Some(warm) = hold.overflow.as_deref() {
-                        overflow.extend(warm.iter().cloned());
+                    if hold.overflows()
+                        && let Some(path) = self.path_for(now, site, source).and_then(|at| self.path(at))
+                        && let Some(warmup) = &self.shaper.profile(path.key).warmup
+                    {
+                        overflow.extend(warmup.overflow.iter().cloned());
                     }
                     // The one that ends first is when to look again.
                     if why.as_ref().is_none_or(|known| later(known, &hold)) {
@@ -263,14 +267,14 @@ impl Dispatch {
         let Some(at) = self.path_for(now, site, source) else { return Tried::Busy };
         let tried = self.try_path(now, wall, at, line);
         let hold = match &tried {
-            Tried::Held(hold) if !hold.scope.is_of_queue() => Some(hold.clone()),
+            Tried::Held(hold) if !hold.is_of_queue() => Some(hold.clone()),
             Tried::Placed => None,
             _ => return tried,
         };
         if let Some(path) = self.path_mut(at) {
             match (hold, &mut path.hold) {
                 (None, known) => *known = None,
-                (Some(hold), Some(known)) if known.0.gate == hold.gate => known.0 = hold,
+                (Some(hold), Some(known)) if known.0.is_like(&hold) => known.0 = hold,
                 (Some(hold), known) => *known = Some(Box::new((hold, now))),
             }
         }
@@ -290,10 +294,10 @@ impl Dispatch {
         let key = path.key;
         if let Some(n) = free {
             return match self.ask_message(now, wall, key, line) {
-                Err(hold) => Tried::Held(hold),
+                Err(hold) => Tried::Held(hold.into()),
                 Ok(permit) => {
                     let Some((job, keys)) = self.take_job(now, line, at) else {
-                        self.shaper.give_back(now, permit);
+                        self.shaper.give_back(permit);
                         return Tried::Busy;
                     };
                     let Some(path) = self.path_mut(at) else { return Tried::Busy };
@@ -327,18 +331,18 @@ impl Dispatch {
             return Tried::Busy;
         }
         if let Err(hold) = self.shaper.ask_connection(now, key) {
-            return Tried::Held(hold);
+            return Tried::Held(hold.into());
         }
         let permit = match self.ask_message(now, wall, key, line) {
             Ok(permit) => permit,
             Err(hold) => {
                 self.shaper.unopened(now, key);
-                return Tried::Held(hold);
+                return Tried::Held(hold.into());
             }
         };
         let Some((job, keys)) = self.take_job(now, line, at) else {
             self.shaper.unopened(now, key);
-            self.shaper.give_back(now, permit);
+            self.shaper.give_back(permit);
             return Tried::Busy;
         };
         self.last_connection += 1;
@@ -370,10 +374,10 @@ impl Dispatch {
         wall: UnixMillis,
         key: shaping::PathKey,
         line: LineKey,
-    ) -> Result<shaping::Permit, Hold> {
+    ) -> Result<shaping::Permit, shaping::Hold> {
         let Some(name) = self.line(line).map(|line| line.name) else {
             // A queue that stands in line is known; this cannot be met, and a later turn costs nothing.
-            return Ok(shaping::Permit::default());
+            return Ok(shaping::Permit::FREE);
         };
         let facts = MessageFacts {
             tenant: self.tenants.get(name.tenant).map(|text| &**text),
@@ -435,13 +439,7 @@ impl Dispatch {
     pub(crate) fn source_hold(&self, source: SourceAt) -> Option<Hold> {
         let state = self.egress.sources.get(usize::from(source.0))?;
         if !state.enabled {
-            return Some(Hold::new(
-                shaping::Gate::SourceOff { source: state.name.clone() },
-                HoldScope::Source,
-                None,
-                "source.enabled",
-                "false",
-            ));
+            return Some(Hold { reason: Reason::SourceOff(state.name.clone()), until: None });
         }
         None
     }
@@ -453,7 +451,7 @@ impl Dispatch {
         let path = self.path(at)?.key;
         let profile = self.shaper.profile(path).clone();
         let keys = self.take_keys(line, profile.recipients_per_transaction.value)?;
-        let retry_waits = self.shaper.retry_waits(path);
+        let retry_waits = self.shaper.retry_waits(path).map(Arc::from);
         let orders = self.message_orders(line, at);
         let job = Job { retry_waits, orders, profile: Some(profile), ..self.job_of(line, &keys) };
         Some((job, keys))
@@ -506,6 +504,17 @@ impl Dispatch {
         }
     }
 
+    /// A queue's name as the rules for traffic keep it over restarts.
+    pub(crate) fn shaped_name(&self, line: LineKey) -> shaping::QueueName {
+        let name = self.queue_name(line);
+        shaping::QueueName {
+            tenant: name.tenant,
+            campaign: name.campaign,
+            domain: name.target,
+            pool: name.pool,
+        }
+    }
+
     /// A queue's name.
     pub(crate) fn queue_name(&self, line: LineKey) -> QueueName {
         let Some(state) = self.line(line) else {
@@ -529,7 +538,8 @@ impl Dispatch {
     // ---- giving up ----------------------------------------------------------------------------------------
 
     /// All that stands in a queue now is given up.
-    pub(crate) fn give_up_line(&mut self, line: LineKey, reply: &Reply) {
+    pub(crate) fn give_up_line(&mut self, line: LineKey, reply: Reply) {
+        let reply = Arc::new(reply);
         let keys: Vec<EntryKey> = self
             .queue
             .views()
@@ -545,10 +555,11 @@ impl Dispatch {
 
     fn give_up_some(&mut self, _now: Instant) {
         self.walk_for_bounces();
-        for _ in 0..GIVEN_UP_AT_ONCE {
-            let Some((key, reply)) = self.giving_up.pop_front() else { return };
+        while self.settling < SETTLING_MAX
+            && let Some((key, reply)) = self.giving_up.pop_front()
+        {
             let job = self.job_of(self.queue.entry(key).line, &[key]);
-            self.actions.push(Action::Settle(job, Fate::Bounced(reply)));
+            self.settle(job, Fate::Bounced(Reply::clone(&reply)));
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use crate::act::{Action, ConnectionId};
 use crate::egress::{Egress, PoolAt, SourceAt, Turns};
+use crate::hold::Hold;
 use crate::names::Names;
 use crate::replies::Replies;
 use crate::target::Target;
-use mail::Reply;
+use mail::{Reply, UnixMillis};
 use queue::orders::{OrderId, Orders};
 use queue::{EntryKey, GroupKey, LineKey, Queue};
-use shaping::{Hold, PathKey, Permit, Rules, Shaper};
+use shaping::{PathKey, Permit, Rules, Shaper};
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -85,6 +86,8 @@ pub(crate) struct LineState {
     pub(crate) bounced_by: Option<OrderId>,
     /// An order sends it by another pool.
     pub(crate) rerouted: Option<PoolAt>,
+    /// A rule sends it by another pool, until that path leaves backoff.
+    pub(crate) moved: Option<(PoolAt, PathKey)>,
     /// An order may name some of its messages, or some of its sources.
     pub(crate) depends: bool,
     /// It stands among those that may be forgotten.
@@ -92,6 +95,7 @@ pub(crate) struct LineState {
 }
 
 /// What is known of a target's site.
+#[derive(Debug)]
 pub(crate) enum Binding {
     /// Nothing yet; it is being asked for, or will be.
     Unknown,
@@ -141,8 +145,6 @@ pub(crate) struct SiteState {
     pub(crate) wants_connection: bool,
     /// Where the next pass over its groups begins.
     pub(crate) turn: usize,
-    /// A rule sends its mail by another pool until then.
-    pub(crate) moved: Option<(PoolAt, Instant)>,
     /// When it is served again at the latest.
     pub(crate) wake_at: Option<Instant>,
 }
@@ -220,16 +222,19 @@ pub struct Dispatch {
     pub(crate) to_resolve: VecDeque<TargetKey>,
     pub(crate) resolving: usize,
     /// Entries to give up, a few at a time.
-    pub(crate) giving_up: VecDeque<(EntryKey, Reply)>,
+    pub(crate) giving_up: VecDeque<(EntryKey, Arc<Reply>)>,
     /// Where the walk over all entries for orders that bounce stands.
     pub(crate) bounce_walk: Option<u32>,
     pub(crate) held_entries: HashMap<OrderId, HeldEntries>,
     pub(crate) idle: VecDeque<(Instant, LineKey)>,
     pub(crate) idle_sites: VecDeque<(Instant, SiteKey)>,
     pub(crate) actions: Vec<Action>,
+    /// Jobs that are being settled without a connection.
+    pub(crate) settling: usize,
     pub(crate) stopping: bool,
     /// When time was last told.
     pub(crate) last_advanced: Instant,
+    pub(crate) last_wall: UnixMillis,
     /// Room for the order of a pool's sources, used again each time.
     pub(crate) scratch: Vec<usize>,
 }
@@ -271,8 +276,10 @@ impl Dispatch {
             idle: VecDeque::new(),
             idle_sites: VecDeque::new(),
             actions: Vec::new(),
+            settling: 0,
             stopping: false,
             last_advanced: now,
+            last_wall: UnixMillis::default(),
             scratch: Vec::new(),
         }
     }
@@ -352,6 +359,12 @@ impl Dispatch {
             Binding::Bound { site, .. } => Some(site),
             _ => None,
         }
+    }
+
+    /// A job ends without a connection.
+    pub(crate) fn settle(&mut self, job: crate::Job, fate: crate::Fate) {
+        self.settling += 1;
+        self.actions.push(Action::Settle(job, fate));
     }
 
     pub(crate) fn touch(&mut self, site: SiteKey) {

@@ -1,8 +1,8 @@
 //! What stands in the machine, for people and for metrics.
 
+use crate::hold::Hold;
 use crate::state::{Aside, Binding, Dispatch, SiteKey};
 use queue::{EntryKey, LineKey, View};
-use shaping::Hold;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -186,7 +186,7 @@ impl Dispatch {
                 Some(PathStatus {
                     source: self.egress.source_name(*source),
                     connections: path.connections.len() as u32,
-                    mode: self.shaper.mode(path.key).to_string(),
+                    mode: mode(&self.shaper.mode(path.key)),
                     hold: path.hold.as_ref().map(|hold| hold.0.clone()),
                 })
             })
@@ -229,7 +229,7 @@ impl Dispatch {
             recipients: counts.recipients,
             aside: aside.map(|(aside, _)| match aside {
                 Aside::Order(id) => format!("order {id}"),
-                Aside::Held(hold) => hold.gate.to_string(),
+                Aside::Held(hold) => hold.to_string(),
             }),
             aside_for: aside.map(|(_, since)| now.saturating_duration_since(*since)),
         }
@@ -304,7 +304,7 @@ impl Dispatch {
                 Some(site) => {
                     for (_, at) in self.site(site).map(|site| site.paths.clone()).unwrap_or_default() {
                         if let Some(path) = self.path(at).map(|path| path.key) {
-                            self.shaper.forgive(now, path);
+                            self.shaper.forgive(path);
                         }
                     }
                     self.touch(site);
@@ -317,5 +317,93 @@ impl Dispatch {
             }
         }
         moved
+    }
+}
+
+/// A path's mode in words.
+fn mode(mode: &shaping::Mode) -> String {
+    match mode {
+        shaping::Mode::Normal => "normal".into(),
+        shaping::Mode::Backoff { by, .. } => format!("backoff by {by}"),
+    }
+}
+
+/// What an operator lets go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// A site: backoff, suspensions, slowness and waits of its paths, and of tenants and campaigns there.
+    Site(String),
+    /// A source that a rule or an operator disabled.
+    Source(String),
+    /// Takes a source out of use, for so long or until it is released, for a reason.
+    Disable(String, Option<Duration>, String),
+}
+
+impl Dispatch {
+    /// Lets go on what rules or operators have stopped, or stops a source. How many states changed.
+    pub fn release(&mut self, now: Instant, release: &Release) -> u32 {
+        match release {
+            Release::Site(name) => {
+                let Some(&site) = self.site_keys.get(name.as_str()) else { return 0 };
+                let mut count = 0;
+                for listed in self.shaper.listed() {
+                    match listed {
+                        shaping::Listed::Sender { what, name: who, site: at, .. } if *at == **name => {
+                            let release = match what {
+                                shaping::Suspended::Tenant => {
+                                    shaping::Release::Tenant { name: &who, site: &at }
+                                }
+                                _ => shaping::Release::Campaign { name: &who, site: &at },
+                            };
+                            let effects = self.shaper.release(release);
+                            self.carry_out(shaping::PathKey(u32::MAX), effects);
+                            count += 1;
+                        }
+                        shaping::Listed::Queue { queue: Some(queue), .. }
+                            if self.site_of_line(LineKey(queue)) == Some(site) =>
+                        {
+                            self.shaper.release(shaping::Release::Queue(queue));
+                            count += 1;
+                        }
+                        _ => {}
+                    }
+                }
+                for (_, at) in self.site(site).map(|site| site.paths.clone()).unwrap_or_default() {
+                    let Some(path) = self.path(at).map(|path| path.key) else { continue };
+                    let effects = self.shaper.release(shaping::Release::Path(path));
+                    count += 1;
+                    self.carry_out(path, effects);
+                }
+                let lines: Vec<LineKey> = self
+                    .lines()
+                    .map(|(key, _)| key)
+                    .filter(|&key| self.site_of_line(key) == Some(site))
+                    .collect();
+                for line in lines {
+                    self.take_back(now, line);
+                }
+                self.touch(site);
+                count
+            }
+            Release::Source(name) => {
+                let effects = self.shaper.release(shaping::Release::Source(name));
+                let count = effects.len() as u32;
+                self.carry_out(shaping::PathKey(u32::MAX), effects);
+                self.touch_all();
+                count
+            }
+            Release::Disable(name, length, reason) => {
+                if self.egress.source(name).is_none() {
+                    return 0;
+                }
+                let by = Arc::new(shaping::Cause::operator(reason));
+                u32::from(self.shaper.disable_source(now, name, length.map(|length| now + length), &by))
+            }
+        }
+    }
+
+    /// Every site is looked at again.
+    pub(crate) fn touch_all(&mut self) {
+        self.touched.extend(self.site_keys.values().copied());
     }
 }

@@ -1,6 +1,6 @@
 //! What time brings: due mail, ends of holds, expiry, and the forgetting of what is not used.
 
-use crate::act::{Action, Fate};
+use crate::act::Fate;
 use crate::state::{Aside, Binding, Dispatch, SiteKey, Wake};
 use mail::UnixMillis;
 use queue::LineKey;
@@ -13,7 +13,7 @@ const IDLE_AT_ONCE: usize = 4_096;
 impl Dispatch {
     /// A moment has passed. To be called every [`queue::TICK`], and at [`Dispatch::wake_at`].
     pub fn advance(&mut self, now: Instant, wall: UnixMillis) {
-        self.last_advanced = now;
+        (self.last_advanced, self.last_wall) = (now, wall);
         let due = self.queue.advance(now);
         for line in due.lines {
             self.line_is_due(now, line);
@@ -22,10 +22,15 @@ impl Dispatch {
             let entry = *self.queue.entry(key);
             let reply = self.replies.get(entry.last_reply);
             let job = self.job_of(entry.line, &[key]);
-            self.actions.push(Action::Settle(job, Fate::Expired(reply)));
+            self.settle(job, Fate::Expired(reply));
         }
         self.wake(now);
-        for path in self.shaper.wake(now, wall) {
+        let woken = self.shaper.wake(now, wall);
+        self.carry_out(shaping::PathKey(u32::MAX), woken.effects);
+        for queue in woken.queues {
+            self.take_back(now, LineKey(queue));
+        }
+        for path in woken.paths {
             if let Some(site) = self.path_of.get(&path).and_then(|&at| self.path(at)).map(|path| path.site) {
                 self.touch(site);
             }
@@ -92,7 +97,7 @@ impl Dispatch {
     }
 
     /// A queue that a limit had set aside may have its turn again.
-    fn take_back(&mut self, _now: Instant, line: LineKey) {
+    pub(crate) fn take_back(&mut self, _now: Instant, line: LineKey) {
         let Some(state) = self.line_mut(line) else { return };
         if !matches!(state.aside.as_deref(), Some((Aside::Held(_), _))) {
             return;
@@ -134,9 +139,12 @@ impl Dispatch {
             let site = *site;
             self.unbind_line(line, site);
         }
+        self.shaper.queue_closed(line.0);
         self.queue.remove_line(line);
         self.lines[line.0 as usize] = None;
-        self.line_names.remove(&name);
+        if self.line_names.get(&name) == Some(&line) {
+            self.line_names.remove(&name);
+        }
         self.tenants.release(name.tenant);
         self.campaigns.release(name.campaign);
         if let Some(state) = self.target_mut(target) {

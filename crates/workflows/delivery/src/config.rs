@@ -1,9 +1,11 @@
 //! What an operator may set about delivery.
 
 use queue::{Backoff, Schedule};
-use settings::{Cidr, Node, Problems, Size, Text};
-use shaping::{Limits, Rate};
+use settings::{Cidr, Node, Problems, Size};
 use smtp::client::Timeouts;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 const fn seconds(n: u64) -> Duration {
@@ -30,27 +32,9 @@ settings::table! {
     pub struct Config {
         /// What we call ourselves in EHLO; left out, the server's host name.
         pub ehlo_name: Option<String> = None,
-        /// Connections open at once to one destination.
-        #[in(1..=10_000)]
-        pub connections_max: u32 = 20,
         /// Connections open at once to all destinations together.
         #[in(1..=100_000)]
         pub connections_total_max: u32 = 2_000,
-        /// Messages on one connection before it is closed; 0 sets no limit.
-        pub messages_per_connection: u32 = 1_000,
-        /// Recipients of one message in one transaction.
-        #[in(1..=10_000)]
-        pub recipients_per_transaction: u32 = 100,
-        /// Messages to one destination in any window, such as `["20/s", "5000/h"]`; all of them hold.
-        pub message_rates: Vec<Text<Rate>> = Vec::new(),
-        /// New connections to one destination in any window, such as `["10/m"]`.
-        pub connection_rates: Vec<Text<Rate>> = Vec::new(),
-        /// The wait before a destination whose exchangers cannot be reached is tried again; doubles each time.
-        #[in(100ms..=1d)]
-        pub reconnect_min: Duration = seconds(30),
-        /// The longest such wait.
-        #[in(100ms..=1d)]
-        pub reconnect_max: Duration = seconds(900),
         /// Addresses of a destination tried before giving up for now.
         #[in(1..=100)]
         pub addresses_max: u32 = 10,
@@ -96,38 +80,42 @@ settings::table! {
         /// The port exchangers found by DNS are tried at.
         #[in(1..=65_535)]
         pub port: u16 = 25,
-        /// Local IPv4 address connections come from; left out, the machine chooses.
-        pub source_v4: Option<std::net::Ipv4Addr> = None,
-        /// Local IPv6 address connections come from; left out, the machine chooses.
-        pub source_v6: Option<std::net::Ipv6Addr> = None,
-        /// Recipients queued at most; beyond it mail is answered 452. Each costs some seventy octets of memory.
+        /// The pool that mail without one leaves by; left out, that called `default`, or all sources if there is
+        /// none.
+        pub default_pool: Option<String> = None,
+        /// Turns a tenant gets among others at one site; one where nothing is said.
+        #[in(1..=1_000)]
+        pub tenant_weights: BTreeMap<String, u32> = BTreeMap::new(),
+        /// Recipients queued at most; beyond it mail is answered 452. Each costs some eighty octets of memory.
         #[in(1_000..)]
         pub recipients_queued_max: u64 = 20_000_000,
+        /// Domains whose exchangers are asked for at once.
+        #[in(1..=10_000)]
+        pub resolving_max: u32 = 256,
+        /// The wait before a domain whose exchangers could not be looked up is asked for again; doubles each time.
+        #[in(100ms..=1d)]
+        pub resolve_again_min: Duration = seconds(30),
+        /// The longest such wait.
+        #[in(100ms..=1d)]
+        pub resolve_again_max: Duration = seconds(900),
+        /// Messages settled at once without a connection: expired, given up by an order, refused by DNS.
+        #[in(1..=10_000)]
+        pub settling_max: u32 = 256,
     }
 }
 
 impl Config {
     fn check(&self, node: &Node, problems: &mut Problems) {
-        if self.reconnect_min > self.reconnect_max {
-            problems.error(node.at("reconnect_min"), "`reconnect_min` must not exceed `reconnect_max`");
+        if self.resolve_again_min > self.resolve_again_max {
+            problems.error(
+                node.at("resolve_again_min"),
+                "`resolve_again_min` must not exceed `resolve_again_max`",
+            );
         }
         if let Some(name) = &self.ehlo_name
             && mail::Host::parse(name).is_err()
         {
             problems.error(node.at("ehlo_name"), "`ehlo_name` must be a domain name or an address literal");
-        }
-    }
-
-    /// The limits towards a destination.
-    pub fn limits(&self) -> Limits {
-        Limits {
-            connections: self.connections_max,
-            messages_per_connection: self.messages_per_connection,
-            recipients_per_transaction: self.recipients_per_transaction,
-            message_rates: self.message_rates.iter().map(|rate| rate.0).collect(),
-            connection_rates: self.connection_rates.iter().map(|rate| rate.0).collect(),
-            reconnect_min: self.reconnect_min,
-            reconnect_max: self.reconnect_max,
         }
     }
 
@@ -239,9 +227,6 @@ settings::table! {
         pub password: Option<String> = None,
         /// AUTH also without TLS.
         pub auth_without_tls: bool = false,
-        /// Connections open at once to this next hop; left out, as `delivery.connections_max` says.
-        #[in(1..=10_000)]
-        pub connections_max: Option<u32> = None,
     }
 }
 
@@ -256,6 +241,87 @@ impl RouteConfig {
     }
 }
 
+settings::table! {
+    /// An egress source: an address that mail leaves from, and what it calls itself. PowerMTA's virtual MTA. With
+    /// none, there is one called `default`, whose address the machine chooses.
+    #[check(SourceConfig::check)]
+    pub struct SourceConfig {
+        /// Off, no mail leaves by it.
+        pub enabled: bool = true,
+        /// Local IPv4 address connections come from.
+        pub v4: Option<Ipv4Addr> = None,
+        /// Local IPv6 address connections come from.
+        pub v6: Option<Ipv6Addr> = None,
+        /// What it calls itself in EHLO; left out, as `delivery.ehlo_name` says.
+        pub ehlo_name: Option<String> = None,
+        /// A SOCKS5 server its connections leave through.
+        pub socks5: Option<SocketAddr> = None,
+        /// User at that server.
+        pub socks5_user: Option<String> = None,
+        /// Password at that server.
+        #[secret]
+        pub socks5_password: Option<String> = None,
+        /// A proxy its connections leave through, which reads a PROXY header (version 2) and connects from the
+        /// address that it names, such as HAProxy.
+        pub proxy: Option<SocketAddr> = None,
+        /// The IPv4 address that the proxy shall connect from.
+        pub proxy_v4: Option<Ipv4Addr> = None,
+        /// The IPv6 address that the proxy shall connect from.
+        pub proxy_v6: Option<Ipv6Addr> = None,
+        /// PEM file of the certificate it shows to servers that ask for one.
+        pub certificate: Option<PathBuf> = None,
+        /// PEM file of that certificate's private key.
+        pub key: Option<PathBuf> = None,
+    }
+}
+
+impl SourceConfig {
+    fn check(&self, node: &Node, problems: &mut Problems) {
+        if let Some(name) = &self.ehlo_name
+            && mail::Host::parse(name).is_err()
+        {
+            problems.error(node.at("ehlo_name"), "`ehlo_name` must be a domain name or an address literal");
+        }
+        if self.socks5.is_some() && self.proxy.is_some() {
+            problems.error(node.at("proxy"), "`socks5` and `proxy` cannot both be set");
+        }
+        if self.proxy.is_some() && self.proxy_v4.is_none() && self.proxy_v6.is_none() {
+            problems.error(node.at("proxy"), "`proxy` needs the address to connect from: `proxy_v4` or `proxy_v6`");
+        }
+        if self.proxy.is_none() && (self.proxy_v4.is_some() || self.proxy_v6.is_some()) {
+            problems.error(node.place, "`proxy_v4` and `proxy_v6` need a `proxy`");
+        }
+        if self.socks5_user.is_some() != self.socks5_password.is_some() {
+            problems.error(node.place, "`socks5_user` and `socks5_password` are needed together");
+        }
+        let long = |text: &Option<String>| text.as_ref().is_some_and(|text| text.is_empty() || text.len() > 255);
+        if long(&self.socks5_user) || long(&self.socks5_password) {
+            problems.error(node.place, "a SOCKS5 user and password have 1 to 255 octets (RFC 1929)");
+        }
+        if self.certificate.is_some() != self.key.is_some() {
+            problems.error(node.place, "`certificate` and `key` are needed together");
+        }
+    }
+}
+
+settings::table! {
+    /// Sources that share the mail of a pool, by weight.
+    #[check(PoolConfig::check)]
+    pub struct PoolConfig {
+        /// Its sources and their weights, such as `{ a = 3, b = 1 }`.
+        #[in(1..=10_000)]
+        pub sources: BTreeMap<String, u32>,
+    }
+}
+
+impl PoolConfig {
+    fn check(&self, node: &Node, problems: &mut Problems) {
+        if self.sources.is_empty() {
+            problems.error(node.at("sources"), "a pool needs at least one source");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -266,5 +332,7 @@ mod tests {
         assert_eq!(settings::mistakes(&<RetryConfig as settings::Setting>::schema()), Vec::<String>::new());
         assert_eq!(settings::mistakes(&<DsnConfig as settings::Setting>::schema()), Vec::<String>::new());
         assert_eq!(settings::mistakes(&<RouteConfig as settings::Setting>::schema()), Vec::<String>::new());
+        assert_eq!(settings::mistakes(&<SourceConfig as settings::Setting>::schema()), Vec::<String>::new());
+        assert_eq!(settings::mistakes(&<PoolConfig as settings::Setting>::schema()), Vec::<String>::new());
     }
 }

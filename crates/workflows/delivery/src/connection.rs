@@ -2,14 +2,17 @@
 
 use crate::candidates::Candidate;
 use crate::config::TlsUse;
-use crate::job::{ConnectionId, Event, Hot, Job};
-use crate::route::{Route, Target};
+use crate::exchangers::Lease;
+use crate::job::{Errand, Event, Hot};
+use crate::route::Route;
 use crate::session::{Session, Turn};
 use crate::settle::{Hop, Settler, all_of};
 use crate::shared::{Settings, Shared};
 use accounting::Via;
+use dispatch::{ConnectionId, SourceAt, Target};
 use mail::{Host, Outcome, Reply};
 use net::tls::Policy;
+use queue::orders::{Action, Fact, Facts, Match, Order};
 use smtp::client::{self, Client, Event as SmtpEvent, RecipientResult, Stage, Transaction};
 use spool::ReadError;
 use std::collections::{HashMap, VecDeque};
@@ -20,16 +23,16 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::debug;
 
-/// Jobs a connection may hold: two in the session, so that they overlap, and one whose content is at hand.
-pub(crate) const JOBS_MAX: usize = 3;
-
 /// What a connection is made with.
 pub(crate) struct Connection {
     pub(crate) id: ConnectionId,
+    /// A target of the site it goes to.
     pub(crate) target: Target,
+    pub(crate) site: Arc<str>,
+    pub(crate) source: SourceAt,
     pub(crate) shared: Arc<Shared>,
     pub(crate) settings: Arc<Settings>,
-    pub(crate) jobs: mpsc::Receiver<Job>,
+    pub(crate) jobs: mpsc::Receiver<Errand>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) messages_max: u32,
 }
@@ -39,6 +42,9 @@ struct NoSession {
     reply: Reply,
     /// The destination exists no more or never will: everything that waits for it may be told so.
     permanent: bool,
+    /// Nothing was tried, for our own limits: no message is to blame.
+    barred: bool,
+    stage: shaping::Stage,
     hop: Option<Arc<Hop>>,
 }
 
@@ -50,9 +56,9 @@ impl Connection {
             _ => None,
         };
         let (connected, reason) = match self.connect(route.as_deref()).await {
-            Ok((session, hop)) => {
+            Ok((session, hop, lease)) => {
                 let _ = self.events.send(Event::Connected(self.id)).await;
-                self.serve(session, hop).await;
+                self.serve(session, hop, lease).await;
                 (true, None)
             }
             Err(none) => {
@@ -64,15 +70,21 @@ impl Connection {
         };
         let _ = self.events.send(Event::Draining(self.id)).await;
         self.jobs.close();
-        while let Some(job) = self.jobs.recv().await {
-            let _ = self.events.send(Event::Returned(self.id, job)).await;
+        while let Some(errand) = self.jobs.recv().await {
+            let _ = self.events.send(Event::Returned(self.id, errand)).await;
         }
         let _ = self.events.send(Event::Closed { id: self.id, connected, reason }).await;
     }
 
     /// Tries the candidates in turn until one is ready.
-    async fn connect(&self, route: Option<&Route>) -> Result<(Session, Arc<Hop>), NoSession> {
-        let permanent = |reply: Reply| NoSession { permanent: reply.is_permanent(), reply, hop: None };
+    async fn connect(&self, route: Option<&Route>) -> Result<(Session, Arc<Hop>, Lease), NoSession> {
+        let permanent = |reply: Reply| NoSession {
+            permanent: reply.is_permanent(),
+            barred: false,
+            stage: shaping::Stage::Connect,
+            reply,
+            hop: None,
+        };
         let candidates =
             self.shared.candidates(&self.settings, &self.target, route).await.map_err(permanent)?;
         let mut last: Option<NoSession> = None;
@@ -84,12 +96,20 @@ impl Connection {
             } else {
                 delivery.connect_timeout.min(delivery.connect_next_after)
             };
+            let lease = match self.enter(&candidate) {
+                Ok(lease) => lease,
+                Err(none) => {
+                    // What was really tried says more than what was not.
+                    last.get_or_insert(none);
+                    continue;
+                }
+            };
             match self.connect_to(&candidate, route, patience).await {
-                Ok(ready) => return Ok(ready),
+                Ok((session, hop)) => return Ok((session, hop, lease)),
                 Err(none) => {
                     debug!(target = %self.target, host = %candidate.host, address = %candidate.address, reply = %none.reply, "candidate failed");
                     // A refusal for good counts only if no other exchanger could be hoped for.
-                    if last.as_ref().is_none_or(|last| last.permanent) {
+                    if last.as_ref().is_none_or(|last| last.permanent || last.barred) {
                         last = Some(none);
                     }
                 }
@@ -98,8 +118,24 @@ impl Connection {
         Err(last.unwrap_or_else(|| NoSession {
             reply: Reply::new(451, (4, 4, 4), "no address to connect to"),
             permanent: false,
+            barred: false,
+            stage: shaping::Stage::Connect,
             hop: None,
         }))
+    }
+
+    /// Asks the limits of the exchanger itself.
+    fn enter(&self, candidate: &Candidate) -> Result<Lease, NoSession> {
+        let (now, rules) = (Instant::now().into_std(), self.shared.rules());
+        self.shared.exchangers.enter(now, &rules, &candidate.host, candidate.address.ip()).map_err(|barred| {
+            NoSession {
+                reply: Reply::new(451, (4, 3, 2), barred.text),
+                permanent: false,
+                barred: true,
+                stage: shaping::Stage::Connect,
+                hop: None,
+            }
+        })
     }
 
     async fn connect_to(
@@ -133,13 +169,26 @@ impl Connection {
     ) -> Result<(Session, Arc<Hop>), (Stage, NoSession)> {
         let delivery = &self.settings.delivery;
         let none = |stage, reply: Reply, hop: Option<Arc<Hop>>| {
-            (stage, NoSession { permanent: reply.is_permanent(), reply, hop })
+            let none = NoSession {
+                permanent: reply.is_permanent(),
+                barred: false,
+                // A connection that was never made has no greeting either.
+                stage: if hop.is_none() && stage == Stage::Greeting {
+                    shaping::Stage::Connect
+                } else {
+                    stage_of(stage)
+                },
+                reply,
+                hop,
+            };
+            (stage, none)
         };
+        let source = self.settings.sources.get(self.source);
         let deadline = Instant::now() + patience;
         let stream = self
             .shared
             .dialer
-            .dial(&self.settings.source, candidate.address, deadline)
+            .dial(&source.egress, candidate.address, deadline)
             .await
             .map_err(|error| none(Stage::Greeting, error.reply(), None))?;
         let local = stream.local_addr().ok();
@@ -147,17 +196,17 @@ impl Connection {
             let via = if route.is_some_and(|route| route.lmtp) { Via::Lmtp } else { Via::Smtp };
             Arc::new(Hop::new(
                 via,
-                self.target.to_string().into(),
+                (&*self.site).into(),
                 candidate.host.clone(),
                 candidate.address,
                 local,
-                self.settings.source.name.clone(),
+                source.egress.name.clone(),
                 session.stream.tls_info(),
                 session.client.extensions(),
             ))
         };
         let config = client::Config {
-            ehlo_name: self.settings.ehlo_name.clone(),
+            ehlo_name: source.ehlo_name.clone(),
             lmtp: route.is_some_and(|route| route.lmtp),
             tls: match tls {
                 TlsUse::Off => client::TlsUse::Off,
@@ -182,7 +231,8 @@ impl Connection {
                     let Session { stream, mut client, .. } = session;
                     let deadline = Instant::now() + delivery.ehlo_timeout;
                     let name = candidate.name();
-                    match self.shared.connector.starttls(stream, &name, policy, &[], deadline).await {
+                    let connector = source.connector.as_ref().unwrap_or(&self.shared.connector);
+                    match connector.starttls(stream, &name, policy, &[], deadline).await {
                         Ok(stream) => {
                             client.tls_started(Instant::now().into_std());
                             session = Session::new(stream, client);
@@ -203,7 +253,7 @@ impl Connection {
     }
 
     /// Carries messages until there are none for a while.
-    async fn serve(&mut self, mut session: Session, hop: Arc<Hop>) {
+    async fn serve(&mut self, mut session: Session, hop: Arc<Hop>, lease: Lease) {
         let mut running: HashMap<u64, Running> = HashMap::new();
         let mut waiting: VecDeque<Transaction> = VecDeque::new();
         let (mut next_token, mut begun, mut quitting) = (0u64, 0u32, false);
@@ -211,13 +261,14 @@ impl Connection {
         let mut idle_since = Instant::now();
         let (shared, settings) = (self.shared.clone(), self.settings.clone());
         let mut settler = Settler::new(&shared, &settings, Some(hop));
+        let mut barred = false;
         loop {
             while session.client.wants() {
                 let Some(tx) = waiting.pop_front() else { break };
                 session.client.submit(Instant::now().into_std(), tx);
             }
             let full = self.messages_max > 0 && begun >= self.messages_max;
-            let stop = full || session.client.exhausted() || self.shared.is_stopping();
+            let stop = full || barred || session.client.exhausted() || self.shared.is_stopping();
             let at_rest = session.client.in_flight() == 0 && waiting.is_empty();
             if at_rest && stop && !quitting {
                 session.client.quit(Instant::now().into_std());
@@ -233,23 +284,25 @@ impl Connection {
                 )
                 .await;
             match turn {
-                Turn::Other(Some(job)) => {
-                    begun += 1;
-                    let hot = match self.content_of(&job).await {
-                        Ok(hot) => hot,
-                        Err(error) => {
-                            settler.tell_unreadable(&self.events, self.id, job, error).await;
-                            continue;
-                        }
+                Turn::Other(Some(errand)) => {
+                    if lease.ask_message(Instant::now().into_std()).is_err() {
+                        // The exchanger's own limit: another one may take it.
+                        barred = true;
+                        let _ = self.events.send(Event::Returned(self.id, errand)).await;
+                        continue;
+                    }
+                    let Some((job, hot)) = self.at_hand(errand, &mut settler).await else {
+                        lease.settle_message(Instant::now().into_std(), false);
+                        continue;
                     };
+                    begun += 1;
                     let began = Instant::now();
                     let first_token = next_token;
                     let rcpt_max = match session.client.extensions().rcpt_max {
                         0 => usize::MAX,
                         max => max as usize,
                     };
-                    let recipients: Vec<u32> =
-                        job.entries.iter().flat_map(|entry| entry.first..entry.first + entry.count).collect();
+                    let recipients: Vec<u32> = job.indices().collect();
                     for part in recipients.chunks(rcpt_max) {
                         waiting.push_back(Transaction {
                             token: next_token,
@@ -278,15 +331,20 @@ impl Connection {
                 }
                 Turn::Event(SmtpEvent::Finished(finished)) => {
                     idle_since = Instant::now();
+                    lease.settle_message(Instant::now().into_std(), true);
                     self.part_over(&mut running, finished.token, Some(finished.recipients), &mut settler)
                         .await;
                 }
                 Turn::Event(SmtpEvent::Unsent(token)) => {
                     idle_since = Instant::now();
+                    lease.settle_message(Instant::now().into_std(), false);
                     self.part_over(&mut running, token, None, &mut settler).await;
                 }
                 Turn::Event(SmtpEvent::Failed(failure)) => {
                     debug!(target = %self.target, reply = %failure.reply, stage = ?failure.stage, "session ended");
+                    if failure.from_peer {
+                        settler.tell_rules(&self.events, self.id, stage_of(failure.stage), &failure.reply).await;
+                    }
                     for tx in waiting.drain(..) {
                         self.part_over(&mut running, tx.token, None, &mut settler).await;
                     }
@@ -322,18 +380,19 @@ impl Connection {
             return;
         };
         if results.is_empty() {
-            let _ = self.events.send(Event::Returned(self.id, Job { hot: Some(hot), ..job })).await;
+            let _ = self.events.send(Event::Returned(self.id, Errand { job, hot: Some(hot) })).await;
             return;
         }
         if results.len() < job.recipients() {
             let unsent =
                 Reply::new(451, (4, 4, 2), "the connection ended before this recipient's transaction");
-            for index in job.entries.iter().flat_map(|entry| entry.first..entry.first + entry.count) {
+            for index in job.indices() {
                 if !results.iter().any(|result| result.index == index) {
                     results.push(RecipientResult {
                         index,
                         outcome: Outcome::Deferred(unsent.clone()),
                         ambiguous: false,
+                        answered: None,
                     });
                 }
             }
@@ -345,34 +404,88 @@ impl Connection {
     /// No session came to be: the job this connection was opened for gets the reason. When it is for good, so
     /// does everything else that waits, which the dispatcher hands us as long as we take it.
     async fn refuse_all(&mut self, none: NoSession) {
+        if none.barred {
+            // What it was opened for goes back untouched with everything else.
+            return;
+        }
         let (shared, settings) = (self.shared.clone(), self.settings.clone());
         let mut settler = Settler::new(&shared, &settings, none.hop);
-        let outcome =
-            if none.permanent { Outcome::Bounced(none.reply) } else { Outcome::Deferred(none.reply) };
+        let outcome = if none.permanent {
+            Outcome::Bounced(none.reply.clone())
+        } else {
+            Outcome::Deferred(none.reply.clone())
+        };
         if none.permanent {
             let _ = self.events.send(Event::Connected(self.id)).await;
         }
         let patience = Duration::from_millis(if none.permanent { 200 } else { 0 });
-        while let Ok(Some(job)) = tokio::time::timeout(patience, self.jobs.recv()).await {
+        let mut first = true;
+        while let Ok(Some(errand)) = tokio::time::timeout(patience, self.jobs.recv()).await {
             let began = Instant::now();
-            let hot = match self.content_of(&job).await {
-                Ok(hot) => hot,
-                Err(error) => {
-                    settler.tell_unreadable(&self.events, self.id, job, error).await;
-                    continue;
-                }
-            };
-            let done = settler.settle(&job, &hot, all_of(&job, &outcome), began).await;
+            let Some((job, hot)) = self.at_hand(errand, &mut settler).await else { continue };
+            // One failure to connect is one reply, however many messages it is told to.
+            let stage = std::mem::take(&mut first).then_some(none.stage);
+            let results = all_of(&job, &outcome);
+            let done = settler.settle_at(&job, &hot, results, began, stage).await;
             let _ = self.events.send(Event::Done(self.id, done)).await;
         }
     }
 
-    /// The message and its content: from memory, or from the spool.
-    async fn content_of(&self, job: &Job) -> Result<Hot, ReadError> {
-        match &job.hot {
-            Some(hot) => Ok(hot.clone()),
-            None => self.shared.read(job.handle).await,
+    /// The job with its message, from memory or from the spool; `None` if it was settled or given back, because
+    /// the message cannot be read or an order names it.
+    async fn at_hand(&self, errand: Errand, settler: &mut Settler<'_>) -> Option<(dispatch::Job, Hot)> {
+        let hot = match &errand.hot {
+            Some(hot) => hot.clone(),
+            None => match self.shared.read(errand.handle()).await {
+                Ok(hot) => hot,
+                Err(error) => {
+                    settler.tell_unreadable(&self.events, self.id, errand.job, error).await;
+                    return None;
+                }
+            },
+        };
+        let job = errand.job;
+        let Some(order) = self.order_on(&job, &hot) else { return Some((job, hot)) };
+        if order.action == Action::Bounce {
+            let why = if order.reason.is_empty() { String::new() } else { format!(": {}", order.reason) };
+            let reply = Reply::new(550, (5, 7, 0), format!("given up by order {}{why}", order.id));
+            let outcome = Outcome::Bounced(reply);
+            let done = settler.settle(&job, &hot, all_of(&job, &outcome), Instant::now()).await;
+            let _ = self.events.send(Event::Done(self.id, done)).await;
+        } else {
+            let _ = self.events.send(Event::Ordered(self.id, job, order.id)).await;
         }
+        None
+    }
+
+    /// An order that names this message by what only the message tells.
+    fn order_on(&self, job: &dispatch::Job, hot: &Hot) -> Option<Order> {
+        let orders = job.orders.as_ref()?;
+        let source = self.settings.sources.get(self.source);
+        let (message, queue) = (&hot.message, &job.queue);
+        let facts = Facts {
+            tenant: queue.tenant.as_deref().into(),
+            campaign: queue.campaign.as_deref().into(),
+            domain: Fact::Is(&queue.target),
+            site: Fact::Is(&self.site),
+            source: Fact::Is(&source.egress.name),
+            pool: Fact::Is(&queue.pool),
+            sender: Fact::Is(message.envelope.reverse_path.as_str()),
+            job: message.tags.job.as_deref().into(),
+        };
+        orders.iter().find(|order| order.scope.matches(&facts) == Match::Yes).cloned()
+    }
+}
+
+/// The stage of a session as rules for replies name it.
+fn stage_of(stage: Stage) -> shaping::Stage {
+    match stage {
+        Stage::Greeting => shaping::Stage::Greeting,
+        Stage::Hello => shaping::Stage::Ehlo,
+        Stage::StartTls => shaping::Stage::Starttls,
+        Stage::Auth => shaping::Stage::Auth,
+        // Between transactions a peer that ends the session answers the next MAIL.
+        Stage::Transaction | Stage::Quit => shaping::Stage::Mail,
     }
 }
 
@@ -380,7 +493,7 @@ impl Connection {
 struct Running {
     first_token: u64,
     parts: u32,
-    job: Option<(Job, Hot)>,
+    job: Option<(dispatch::Job, Hot)>,
     results: Vec<RecipientResult>,
     began: Instant,
 }

@@ -1,87 +1,35 @@
-//! The one owner of the queue: takes what was accepted, gives it to connections, and hears what became of it.
+//! The driver of [`dispatch::Dispatch`]: tells it what was accepted, what connections say and what time it is, and
+//! carries out what it decides.
 //!
 //! It is reached by messages, batches at a time, and never waits for a peer, a disk or a name server; so nothing
 //! here is locked, and a destination that stalls holds nobody else's mail.
 
-use crate::connection::{Connection, JOBS_MAX};
+use crate::connection::Connection;
 use crate::hot::HotStore;
-use crate::job::{ConnectionId, Deferred, Event, Hot, Job, JobDone, JobEntry};
-use crate::replies::Replies;
-use crate::route::Target;
+use crate::job::{Errand, Event, Hot};
 use crate::settle::Settler;
 use crate::shared::{Settings, Shared};
-use crate::status::{DestinationStatus, EntryStatus, Order, QueueStatus};
-use mail::{Message, UnixMillis};
-use queue::{DestinationKey, EntryKey, NewEntry, Part, Queue, View};
-use shaping::{Gate, Hold, Limits, Path};
+use crate::state::Keeper;
+use crate::status::{EntryStatus, Order, QueueStatus};
+use dispatch::{Action, ConnectionId, Dispatch, Fate, JOBS_MAX, Job, NewMail, SiteFound, Target};
+use mail::{Host, Message, UnixMillis};
 use spool::{Accepted, Handle, Loaded};
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
-use tracing::{debug, error, info};
+use tracing::{error, info, warn};
 
 /// Messages taken from a channel at a time.
 const BATCH: usize = 256;
 
-/// One destination: its limits and its connections.
-struct Site {
-    target: Target,
-    path: Path,
-    connections: Vec<Line>,
-    hold: Option<Hold>,
-    hold_since: Option<Instant>,
-    last_failure: Option<Arc<str>>,
-    /// It stands in the line for a connection of the total.
-    wants_connection: bool,
-}
+/// How long a site is taken as known before its domain's exchangers are asked for again; the resolver keeps to
+/// the records' own times.
+const SITE_HOLDS: Duration = Duration::from_secs(300);
 
-/// The dispatcher's end of a connection.
-struct Line {
-    id: ConnectionId,
-    jobs: mpsc::Sender<Job>,
-    /// Entries it was given and has not answered for.
-    keys: Vec<EntryKey>,
-    assigned: usize,
-    ready: bool,
-    draining: bool,
-}
-
-impl Line {
-    fn given(&mut self, job: &Job) {
-        self.assigned += 1;
-        self.keys.extend(job.entries.iter().map(|entry| entry.key));
-    }
-
-    fn answered<'a>(&mut self, entries: impl Iterator<Item = &'a EntryKey>) {
-        self.assigned = self.assigned.saturating_sub(1);
-        for key in entries {
-            self.keys.retain(|kept| kept != key);
-        }
-    }
-}
-
-/// The dispatcher. See the module's page.
-pub(crate) struct Dispatcher {
-    shared: Arc<Shared>,
-    settings: Arc<Settings>,
-    queue: Queue,
-    keys: HashMap<Target, DestinationKey>,
-    sites: Vec<Option<Site>>,
-    owners: HashMap<ConnectionId, DestinationKey>,
-    next_connection: u64,
-    hot: HotStore,
-    replies: Replies,
-    /// When destinations that are held may be asked again.
-    wakes: BinaryHeap<Reverse<(Instant, DestinationKey)>>,
-    /// Destinations that want a connection when the total allows.
-    wanting: VecDeque<DestinationKey>,
-    touched: Vec<DestinationKey>,
-    events_in: mpsc::Sender<Event>,
-    stopping: bool,
-}
+/// How long a domain that takes no mail is taken as such.
+const REFUSAL_HOLDS: Duration = Duration::from_secs(60);
 
 /// What the dispatcher listens to.
 pub(crate) struct Inputs {
@@ -91,22 +39,39 @@ pub(crate) struct Inputs {
     pub(crate) orders: mpsc::Receiver<Order>,
 }
 
+/// The driver. See the module's page.
+pub(crate) struct Dispatcher {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) dispatch: Dispatch,
+    pub(crate) keeper: Keeper,
+    hot: HotStore,
+    /// Where jobs are sent, by connection.
+    connections: HashMap<ConnectionId, mpsc::Sender<Errand>>,
+    events_in: mpsc::Sender<Event>,
+    settling: Arc<Semaphore>,
+    stopping: bool,
+}
+
 impl Dispatcher {
-    pub(crate) fn new(shared: Arc<Shared>, events_in: mpsc::Sender<Event>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, events_in: mpsc::Sender<Event>, keeper: Keeper) -> Self {
         let settings = shared.settings();
+        let (now, wall) = (now(), wall());
+        let mut dispatch = Dispatch::new(
+            now,
+            settings.dispatch_config(),
+            settings.sources.egress.clone(),
+            settings.rules.clone(),
+        );
+        keeper.restore(now, wall, &mut dispatch);
         Self {
+            dispatch,
+            keeper,
             hot: HotStore::new(settings.hot_bytes_max),
+            settling: Arc::new(Semaphore::new(settings.delivery.settling_max as usize)),
             settings,
             shared,
-            queue: Queue::new(Instant::now().into_std()),
-            keys: HashMap::new(),
-            sites: Vec::new(),
-            owners: HashMap::new(),
-            next_connection: 0,
-            replies: Replies::default(),
-            wakes: BinaryHeap::new(),
-            wanting: VecDeque::new(),
-            touched: Vec::new(),
+            connections: HashMap::new(),
             events_in,
             stopping: false,
         }
@@ -122,7 +87,7 @@ impl Dispatcher {
         let mut tick = tokio::time::interval(queue::TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let wake_at = self.wakes.peek().map(|Reverse((at, _))| *at);
+            let wake_at = self.dispatch.wake_at().map(Instant::from_std);
             tokio::select! {
                 count = inputs.events.recv_many(&mut events, BATCH) => {
                     if count == 0 {
@@ -134,7 +99,7 @@ impl Dispatcher {
                 }
                 count = inputs.accepted.recv_many(&mut accepted, BATCH), if !self.stopping => {
                     if count == 0 {
-                        self.stopping = true;
+                        self.stop();
                     }
                     for message in accepted.drain(..) {
                         self.accepted(message);
@@ -147,106 +112,72 @@ impl Dispatcher {
                     }
                 }
                 Some(order) = inputs.orders.recv() => self.order(order),
-                () = stopped.wait(), if !self.stopping => {
-                    self.stopping = true;
-                    info!(queued = self.queue.recipients(), connections = self.owners.len(), "delivery stops");
-                    for site in self.sites.iter_mut().flatten() {
-                        // The connections finish what they have begun and give back the rest.
-                        site.connections.clear();
-                    }
+                () = stopped.wait(), if !self.stopping => self.stop(),
+                _ = tick.tick() => {
+                    self.dispatch.advance(now(), wall());
+                    self.keeper.keep(now(), wall(), &mut self.dispatch);
                 }
-                _ = tick.tick() => self.advance(),
-                () = sleep_until(wake_at), if wake_at.is_some() => self.wake(),
+                () = sleep_until(wake_at), if wake_at.is_some() => self.dispatch.advance(now(), wall()),
+                () = std::future::ready(()), if self.dispatch.has_more() => {}
             }
-            self.dispatch();
-            if self.stopping && self.owners.is_empty() {
+            self.serve();
+            self.shared.queued.set(self.dispatch.recipients());
+            if self.stopping && self.dispatch.connections() == 0 {
+                self.keeper.keep_last(now(), wall(), &mut self.dispatch).await;
                 return;
             }
         }
     }
 
+    fn stop(&mut self) {
+        self.stopping = true;
+        let (queued, connections) = (self.dispatch.recipients(), self.dispatch.connections());
+        info!(queued, connections, "delivery stops");
+        self.dispatch.stop();
+        // The connections finish what they have begun and give back the rest.
+        self.connections.clear();
+    }
+
     // ---- what comes in ------------------------------------------------------------------------------------
 
     fn accepted(&mut self, accepted: Accepted) {
-        let now = Instant::now();
+        let now = now();
         let (handle, message, content) = accepted.into_parts();
-        let expires = now + self.settings.retry.expire_after;
         let count = message.envelope.recipients.len();
-        let (mut groups, mut any_open) = (0, false);
+        let (mut groups, mut may_go) = (0, false);
         // Nearly every message has one destination; runs of recipients with the same one are an entry each.
         let mut first = 0;
         while first < count {
-            let (key, run) = self.run_of(&message, first, count);
-            let new = NewEntry {
-                handle: handle.0,
-                destination: key,
-                first: first as u32,
-                count: run as u32,
-                attempts: 0,
-                ambiguous: false,
-                last_reply: 0,
-                due: None,
-                expires: expires.into_std(),
-            };
-            self.queue.push(now.into_std(), new);
-            self.touched.push(key);
-            // Where nobody answers, a message would only take up the room of one that can go at once.
-            any_open |= self.sites[key.0 as usize]
-                .as_ref()
-                .is_some_and(|site| !matches!(site.hold, Some(Hold { gate: Gate::Unreachable { .. }, .. })));
+            let (target, run) = self.run_of(&message, first, count);
+            let mail = NewMail { first: first as u32, count: run as u32, ..new_mail(handle, &message, &target) };
+            may_go |= self.dispatch.push(now, &mail);
             groups += 1;
             first += run;
         }
-        self.shared.queued.set(self.queue.recipients());
-        if any_open {
+        // Where nobody answers, a message would only take up the room of one that can go at once.
+        if may_go {
             self.hot.insert(handle, Hot { message, content }, groups);
         }
     }
 
-    /// The destination of recipient `first`, and how many recipients from it on share it, up to a transaction.
-    fn run_of(&mut self, message: &Message, first: usize, end: usize) -> (DestinationKey, usize) {
+    /// The target of recipient `first`, and how many recipients from it on share it, up to a transaction.
+    fn run_of(&self, message: &Message, first: usize, end: usize) -> (Target, usize) {
         let recipients = &message.envelope.recipients;
         let target = self.settings.routes.target(recipients[first].path.host());
-        let max = self.settings.delivery.recipients_per_transaction as usize;
         let run = recipients[first + 1..end]
             .iter()
-            .take(max - 1)
+            .take(self.settings.run_max as usize - 1)
             .take_while(|r| {
                 r.path.host() == recipients[first].path.host()
                     || self.settings.routes.target(r.path.host()) == target
             })
             .count();
-        (self.destination(target), run + 1)
-    }
-
-    fn destination(&mut self, target: Target) -> DestinationKey {
-        if let Some(&key) = self.keys.get(&target) {
-            return key;
-        }
-        let key = self.queue.add_destination();
-        let site = Site {
-            path: Path::new(limits_of(&self.settings, &target)),
-            target: target.clone(),
-            connections: Vec::new(),
-            hold: None,
-            hold_since: None,
-            last_failure: None,
-            wants_connection: false,
-        };
-        let at = key.0 as usize;
-        if at >= self.sites.len() {
-            self.sites.resize_with(at + 1, || None);
-        }
-        self.sites[at] = Some(site);
-        self.keys.insert(target, key);
-        key
+        (target, run + 1)
     }
 
     fn loaded(&mut self, loaded: Loaded) {
-        let (now, wall) = (Instant::now(), UnixMillis::from(SystemTime::now()));
+        let (now, wall) = (now(), wall());
         let age = Duration::from_millis(wall.0.saturating_sub(loaded.message.received_at.0));
-        // A message found past its time gets one more attempt: the clock may have jumped while we were away.
-        let left = self.settings.retry.expire_after.saturating_sub(age).max(Duration::from_secs(60));
         let longest =
             self.settings.retry.schedule().wait(u16::MAX, 0).max(self.settings.retry.ambiguous_wait);
         let mut at = 0;
@@ -263,507 +194,267 @@ impl Dispatcher {
             {
                 end += 1;
             }
-            let (destination, run) = self.run_of(&loaded.message, first, first + (end - at));
+            let (target, run) = self.run_of(&loaded.message, first, first + (end - at));
             let due = pending.due.map(|due| {
                 // Due times are wall-clock on disk; a jump must neither hold mail for years nor matter much.
-                let wait = Duration::from_millis(due.0.saturating_sub(wall.0)).min(longest);
-                (now + wait).into_std()
+                now + Duration::from_millis(due.0.saturating_sub(wall.0)).min(longest)
             });
-            let last_reply =
-                pending.last_reply.as_ref().map_or(0, |reply| self.replies.hold(&reply.to_string()));
-            let new = NewEntry {
-                handle: loaded.handle.0,
-                destination,
+            let last_reply = pending.last_reply.as_ref().map(|reply| reply.to_string());
+            let mail = NewMail {
                 first: first as u32,
                 count: run as u32,
                 attempts: u16::try_from(pending.attempts).unwrap_or(u16::MAX),
                 ambiguous: pending.ambiguous,
-                last_reply,
+                last_reply: last_reply.as_deref(),
                 due,
-                expires: (now + left).into_std(),
+                age,
+                // A message found past its time gets one more attempt: the clock may have jumped while we were
+                // away.
+                kept_until: Some(now + Duration::from_secs(60)),
+                ..new_mail(loaded.handle, &loaded.message, &target)
             };
-            if self.queue.push(now.into_std(), new).1 {
-                self.touched.push(destination);
-            }
+            self.dispatch.push(now, &mail);
             at += run;
         }
-        self.shared.queued.set(self.queue.recipients());
     }
 
     fn event(&mut self, event: Event) {
+        let now = now();
         match event {
-            Event::Done(id, done) => {
-                let now = Instant::now();
-                if let Some(site) = self.site_of(id) {
-                    site.path.spent(now.into_std());
-                    if let Some(line) = site.connections.iter_mut().find(|line| line.id == id) {
-                        line.answered(done.entries.iter());
-                    }
+            Event::Done(id, done) => self.dispatch.done(now, wall(), id, done),
+            Event::Settled(done) => self.dispatch.settled(now, done),
+            Event::Returned(id, errand) => {
+                if let Some(hot) = errand.hot {
+                    self.hot.insert(Handle(errand.job.handle), hot, 1);
                 }
-                self.done(done);
-                self.touched.extend(self.owners.get(&id).copied());
+                self.dispatch.returned(now, id, &errand.job);
             }
-            Event::Expired(done) => self.done(done),
-            Event::Returned(id, job) => {
-                if let Some(site) = self.site_of(id) {
-                    site.path.give_back();
-                    if let Some(line) = site.connections.iter_mut().find(|line| line.id == id) {
-                        line.answered(job.entries.iter().map(|entry| &entry.key));
-                    }
-                }
-                self.give_back(job);
-                self.touched.extend(self.owners.get(&id).copied());
+            Event::Ordered(id, job, order) => self.dispatch.ordered(now, wall(), id, &job, order),
+            Event::Fired(id, fired, reply, host) => {
+                self.dispatch.session_failed(now, wall(), id, fired, reply, host);
             }
-            Event::Connected(id) => {
-                let now = Instant::now().into_std();
-                if let Some(site) = self.site_of(id) {
-                    site.path.connected(now);
-                    site.hold = None;
-                    site.hold_since = None;
-                    site.last_failure = None;
-                    if let Some(line) = site.connections.iter_mut().find(|line| line.id == id) {
-                        line.ready = true;
-                    }
-                }
-                self.touched.extend(self.owners.get(&id).copied());
+            Event::Connected(id) => self.dispatch.connected(now, id),
+            Event::Draining(id) => self.dispatch.draining(id),
+            Event::Closed { id, connected, reason } => {
+                self.gone(id);
+                self.dispatch.closed(now, id, connected, reason);
             }
-            Event::Draining(id) => {
-                if let Some(site) = self.site_of(id)
-                    && let Some(line) = site.connections.iter_mut().find(|line| line.id == id)
-                {
-                    line.draining = true;
-                }
+            Event::Panicked(id) => {
+                // Our mistake, which must cost nobody more than a wait. What it was given may or may not have
+                // been sent.
+                let due = now + self.settings.retry.ambiguous_wait;
+                let entries = self.dispatch.lost(now, id, due, "451 4.3.0 internal error");
+                error!(entries, "a connection ended in a panic; what it carried is tried again");
+                self.gone(id);
+                self.dispatch.closed(now, id, false, Some("internal error".into()));
             }
-            Event::Closed { id, connected, reason } => self.closed(id, connected, reason),
-            Event::Panicked(id) => self.panicked(id),
+            Event::Resolved(target, found) => self.dispatch.site_found(now, &target, found),
         }
     }
 
-    fn site_of(&mut self, id: ConnectionId) -> Option<&mut Site> {
-        let key = *self.owners.get(&id)?;
-        self.sites[key.0 as usize].as_mut()
-    }
-
-    fn closed(&mut self, id: ConnectionId, connected: bool, reason: Option<Arc<str>>) {
-        let Some(key) = self.owners.remove(&id) else { return };
+    fn gone(&mut self, id: ConnectionId) {
+        self.connections.remove(&id);
         self.shared.metrics.connections_out.dec();
-        let Some(site) = self.sites[key.0 as usize].as_mut() else { return };
-        let was_ready = site.connections.iter().any(|line| line.id == id && line.ready);
-        site.connections.retain(|line| line.id != id);
-        if connected || was_ready {
-            site.path.closed();
-        } else {
-            let until = site.path.connect_failed(Instant::now().into_std());
-            site.last_failure = reason;
-            // Whether mail waits then or not: a destination with nothing to remember is forgotten.
-            self.wakes.push(Reverse((Instant::from_std(until), key)));
-        }
-        self.touched.push(key);
-        // A place in the total has become free.
-        if let Some(next) = self.wanting.pop_front() {
-            if let Some(site) = self.sites[next.0 as usize].as_mut() {
-                site.wants_connection = false;
-            }
-            self.touched.push(next);
-        }
-    }
-
-    /// A connection ended in a panic, which is our mistake and must cost nobody more than a wait. What it was
-    /// given may or may not have been sent.
-    fn panicked(&mut self, id: ConnectionId) {
-        let now = Instant::now();
-        let keys = match self.site_of(id) {
-            Some(site) => site
-                .connections
-                .iter_mut()
-                .find(|line| line.id == id)
-                .map(|line| std::mem::take(&mut line.keys))
-                .unwrap_or_default(),
-            None => Vec::new(),
-        };
-        error!(entries = keys.len(), "a connection ended in a panic; what it carried is tried again");
-        for key in keys {
-            let entry = *self.queue.entry(key);
-            let part = Part {
-                first: entry.first,
-                count: entry.count,
-                attempts: entry.attempts.saturating_add(1),
-                ambiguous: true,
-                delay_reported: entry.delay_reported,
-                last_reply: self.replies.hold("451 4.3.0 internal error"),
-                due: (now + self.settings.retry.ambiguous_wait).into_std(),
-            };
-            self.queue.defer(now.into_std(), key, part);
-            self.settle_entry(key);
-        }
-        self.closed(id, false, Some("internal error".into()));
-    }
-
-    fn done(&mut self, done: JobDone) {
-        let now = Instant::now();
-        for deferred in done.deferred {
-            let Deferred { key, index, attempts, ambiguous, delay_reported, reply, due } = deferred;
-            let last_reply = self.replies.hold(&reply);
-            let due = due.into_std();
-            let part = Part { first: index, count: 1, attempts, ambiguous, delay_reported, last_reply, due };
-            self.queue.defer(now.into_std(), key, part);
-        }
-        for key in done.entries {
-            self.settle_entry(key);
-        }
-        self.shared.queued.set(self.queue.recipients());
-    }
-
-    fn settle_entry(&mut self, key: EntryKey) {
-        let entry = *self.queue.entry(key);
-        self.replies.release(entry.last_reply);
-        self.queue.settle(key);
-        self.forget_if_idle(entry.destination);
-    }
-
-    fn give_back(&mut self, job: Job) {
-        if let Some(hot) = job.hot {
-            self.hot.insert(job.handle, hot, 1);
-        }
-        for entry in job.entries.iter().rev() {
-            self.queue.untake(entry.key);
-        }
-    }
-
-    /// A destination with nothing queued, no connection and nothing to remember costs nothing.
-    fn forget_if_idle(&mut self, key: DestinationKey) {
-        let counts = self.queue.counts(key);
-        if counts.ready + counts.waiting + counts.attempted > 0 {
-            return;
-        }
-        let Some(site) = self.sites[key.0 as usize].as_mut() else { return };
-        if site.connections.is_empty()
-            && !site.wants_connection
-            && site.path.is_idle(Instant::now().into_std())
-        {
-            self.keys.remove(&site.target);
-            self.sites[key.0 as usize] = None;
-            self.queue.remove_destination(key);
-        }
-    }
-
-    // ---- time ---------------------------------------------------------------------------------------------
-
-    fn advance(&mut self) {
-        let now = Instant::now();
-        let due = self.queue.advance(now.into_std());
-        self.touched.extend(due.destinations);
-        for key in due.expired {
-            self.expire(key);
-        }
-    }
-
-    fn wake(&mut self) {
-        let now = Instant::now();
-        while let Some(Reverse((at, key))) = self.wakes.peek().copied()
-            && at <= now
-        {
-            self.wakes.pop();
-            self.touched.push(key);
-        }
-    }
-
-    /// An entry's time is over: its recipients are settled outside any connection.
-    fn expire(&mut self, key: EntryKey) {
-        let view = self.queue.view(key);
-        let entry = view.entry;
-        let reply = self.replies.get(entry.last_reply);
-        let job = self.job_of(&[key], Handle(entry.handle));
-        let (shared, settings, events) = (self.shared.clone(), self.settings.clone(), self.events_in.clone());
-        tokio::spawn(async move {
-            let mut settler = Settler::new(&shared, &settings, None);
-            let done = settler.expire(job, reply).await;
-            let _ = events.send(Event::Expired(done)).await;
-        });
     }
 
     // ---- what goes out ------------------------------------------------------------------------------------
 
-    /// Serves every destination for which something has changed.
-    fn dispatch(&mut self) {
-        if self.stopping {
-            self.touched.clear();
-            return;
+    fn serve(&mut self) {
+        self.dispatch.serve(now(), wall());
+        for action in self.dispatch.actions() {
+            self.act(action);
         }
-        let mut touched = std::mem::take(&mut self.touched);
-        touched.sort_unstable();
-        touched.dedup();
-        for key in touched.drain(..) {
-            self.serve(key);
-        }
-        self.touched = touched;
     }
 
-    /// Gives a destination's mail to its connections, and opens new ones where the limits allow.
-    fn serve(&mut self, key: DestinationKey) {
-        let now = Instant::now();
-        loop {
-            if self.queue.peek(key).is_none() {
-                if let Some(site) = self.sites[key.0 as usize].as_mut() {
-                    site.hold = None;
-                    site.hold_since = None;
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Give(id, job) => {
+                let errand = self.errand(job);
+                let refused = match self.connections.get(&id) {
+                    Some(jobs) => jobs.try_send(errand).err().map(|error| error.into_inner()),
+                    None => Some(errand),
+                };
+                if let Some(errand) = refused {
+                    // It is closing; what it was given before comes back by itself.
+                    self.dispatch.draining(id);
+                    self.event(Event::Returned(id, errand));
                 }
-                self.forget_if_idle(key);
-                return;
             }
-            let Some(site) = self.sites[key.0 as usize].as_mut() else { return };
-            // The connection with the least to do, if it has room for more.
-            let line = site
-                .connections
-                .iter()
-                .enumerate()
-                .filter(|(_, line)| line.ready && !line.draining && line.assigned < JOBS_MAX)
-                .min_by_key(|(_, line)| line.assigned)
-                .map(|(at, _)| at);
-            let Some(at) = line else { if self.open_connection(key, now) { continue } else { return } };
-            match site.path.ask_messages(now.into_std(), 1) {
-                Ok(_) => {
-                    let Some(job) = self.take_job(key) else { return };
-                    let Some(site) = self.sites[key.0 as usize].as_mut() else { return };
-                    let line = &mut site.connections[at];
-                    line.given(&job);
-                    if let Err(error) = line.jobs.try_send(job) {
-                        let refused = error.into_inner();
-                        // It is closing; what it was given before comes back by itself.
-                        line.answered(refused.entries.iter().map(|entry| &entry.key));
-                        line.draining = true;
-                        site.path.give_back();
-                        self.give_back(refused);
+            Action::Open { id, source, target, site, messages_max, job } => {
+                let (jobs, receiver) = mpsc::channel(JOBS_MAX + 1);
+                // The channel is new and has room.
+                let _ = jobs.try_send(self.errand(job));
+                self.connections.insert(id, jobs);
+                self.shared.metrics.connections_out.inc();
+                let connection = Connection {
+                    id,
+                    target,
+                    site,
+                    source,
+                    shared: self.shared.clone(),
+                    settings: self.settings.clone(),
+                    jobs: receiver,
+                    events: self.events_in.clone(),
+                    messages_max,
+                };
+                let events = self.events_in.clone();
+                self.shared.spawn(async move {
+                    if tokio::spawn(connection.run()).await.is_err_and(|error| error.is_panic()) {
+                        let _ = events.send(Event::Panicked(id)).await;
                     }
-                }
-                Err(hold) => return self.held(key, hold, now),
+                });
             }
+            Action::Settle(job, fate) => self.settle(job, fate),
+            Action::Resolve(target) => self.resolve(target),
+            Action::SkipExchanger { host, wait } => {
+                warn!(%host, ?wait, "exchanger skipped, as a rule for its replies says");
+                self.shared.exchangers.skip(now(), &host, wait);
+            }
+            Action::Note(note) if note.notify => {
+                warn!(queue = %note.about, text = %note.text, "a rule asks to be told");
+            }
+            Action::Note(note) => info!(queue = %note.about, text = %note.text, "traffic shaping"),
         }
     }
 
-    /// Opens a connection with the next job. False if none may be opened now.
-    fn open_connection(&mut self, key: DestinationKey, now: Instant) -> bool {
-        let total = self.owners.len();
-        let Some(site) = self.sites[key.0 as usize].as_mut() else { return false };
-        // One that is being opened will soon take up to JOBS_MAX: no need for one for each message.
-        let opening = site.connections.iter().filter(|line| !line.ready).count();
-        if opening > 0 && (self.queue.counts(key).ready as usize) < opening * JOBS_MAX {
-            return false;
-        }
-        if total >= self.settings.delivery.connections_total_max as usize {
-            if !site.wants_connection {
-                site.wants_connection = true;
-                self.wanting.push_back(key);
-            }
-            return false;
-        }
-        if let Err(hold) = site.path.ask_connection(now.into_std()) {
-            self.held(key, hold, now);
-            return false;
-        }
-        if let Err(hold) = site.path.ask_messages(now.into_std(), 1) {
-            site.path.unopened();
-            self.held(key, hold, now);
-            return false;
-        }
-        let Some(job) = self.take_job(key) else {
-            return false;
-        };
-        let Some(site) = self.sites[key.0 as usize].as_mut() else { return false };
-        self.next_connection += 1;
-        let id = ConnectionId(self.next_connection);
-        let (jobs, receiver) = mpsc::channel(JOBS_MAX + 1);
-        let mut line = Line { id, jobs, keys: Vec::new(), assigned: 0, ready: false, draining: false };
-        line.given(&job);
-        // The channel is new and has room.
-        let _ = line.jobs.try_send(job);
-        site.connections.push(line);
-        self.owners.insert(id, key);
-        self.shared.metrics.connections_out.inc();
-        let connection = Connection {
-            id,
-            target: site.target.clone(),
-            shared: self.shared.clone(),
-            settings: self.settings.clone(),
-            jobs: receiver,
-            events: self.events_in.clone(),
-            messages_max: site.path.limits().messages_per_connection,
-        };
-        let events = self.events_in.clone();
-        self.shared.spawn(async move {
-            if tokio::spawn(connection.run()).await.is_err_and(|error| error.is_panic()) {
-                let _ = events.send(Event::Panicked(id)).await;
-            }
+    fn errand(&mut self, job: Job) -> Errand {
+        let hot = self.hot.take(Handle(job.handle));
+        Errand { job, hot }
+    }
+
+    /// A job ends outside any connection.
+    fn settle(&mut self, job: Job, fate: Fate) {
+        let errand = self.errand(job);
+        let (shared, settings, events) = (self.shared.clone(), self.settings.clone(), self.events_in.clone());
+        let settling = self.settling.clone();
+        tokio::spawn(async move {
+            // The semaphore is never closed.
+            let _turn = settling.acquire_owned().await;
+            let mut settler = Settler::new(&shared, &settings, None);
+            let done = settler.alone(errand, fate).await;
+            let _ = events.send(Event::Settled(done)).await;
         });
-        true
     }
 
-    fn held(&mut self, key: DestinationKey, hold: Hold, now: Instant) {
-        let Some(site) = self.sites[key.0 as usize].as_mut() else { return };
-        if site.hold.map(|h| h.gate) != Some(hold.gate) {
-            site.hold_since = Some(now);
-            debug!(target = %site.target, gate = %hold.gate, setting = hold.setting, "held");
-        }
-        let known = site.hold.and_then(|h| h.until);
-        site.hold = Some(hold);
-        if let Some(until) = hold.until
-            && known != Some(until)
-        {
-            self.wakes.push(Reverse((Instant::from_std(until), key)));
-        }
-    }
-
-    /// The next entries of a destination's line that belong to one message.
-    fn take_job(&mut self, key: DestinationKey) -> Option<Job> {
-        let first = self.queue.take(key)?;
-        let handle = self.queue.entry(first).handle;
-        let max = self.settings.delivery.recipients_per_transaction;
-        let mut keys = vec![first];
-        let mut recipients = self.queue.entry(first).count;
-        while let Some(next) = self.queue.peek(key)
-            && next.handle == handle
-            && recipients + next.count <= max
-        {
-            recipients += next.count;
-            keys.extend(self.queue.take(key));
-        }
-        Some(self.job_of(&keys, Handle(handle)))
-    }
-
-    fn job_of(&mut self, keys: &[EntryKey], handle: Handle) -> Job {
-        let entries = keys
-            .iter()
-            .map(|&key| {
-                let view: View = self.queue.view(key);
-                JobEntry {
-                    key,
-                    first: view.entry.first,
-                    count: view.entry.count,
-                    attempts: view.entry.attempts,
-                    delay_reported: view.entry.delay_reported,
-                    expires: Instant::from_std(view.expires),
+    fn resolve(&mut self, target: Target) {
+        let Target::Domain(domain) = &target else { return };
+        let host = Host::Domain(domain.clone());
+        let (shared, events) = (self.shared.clone(), self.events_in.clone());
+        tokio::spawn(async move {
+            let found = match shared.routes.route(&host).await {
+                Ok(route) => {
+                    let best = route.exchangers.iter().map(|exchanger| exchanger.preference).min();
+                    let mut hosts: Vec<Arc<str>> = route
+                        .exchangers
+                        .iter()
+                        .filter(|exchanger| Some(exchanger.preference) == best)
+                        .map(|exchanger| exchanger.host.to_string().into())
+                        .collect();
+                    hosts.sort_unstable();
+                    SiteFound::Exchangers(hosts, SITE_HOLDS)
                 }
-            })
-            .collect();
-        Job { entries, handle, hot: self.hot.take(handle) }
+                Err(error) if error.is_temporary() => SiteFound::Failed(error.reply),
+                Err(error) => SiteFound::Refused(error.reply, REFUSAL_HOLDS),
+            };
+            let _ = events.send(Event::Resolved(target, found)).await;
+        });
     }
 
     // ---- orders -------------------------------------------------------------------------------------------
 
     fn order(&mut self, order: Order) {
+        let now = now();
         match order {
             Order::Status(reply) => {
-                let _ = reply.send(self.status());
+                let status = self.dispatch.status(now);
+                let _ = reply.send(QueueStatus { hot_bytes: self.hot.bytes(), status });
             }
-            Order::Entries { target, max, reply } => {
-                let _ = reply.send(self.entries(target.as_deref(), max));
+            Order::Queues { max, reply } => {
+                let _ = reply.send(self.dispatch.queues(now, max));
             }
-            Order::Flush { target, reply } => {
-                let now = Instant::now();
-                let keys: Vec<DestinationKey> = self
-                    .keys
-                    .iter()
-                    .filter(|(t, _)| target.as_deref().is_none_or(|wanted| t.to_string() == wanted))
-                    .map(|(_, key)| *key)
-                    .collect();
-                let mut moved = 0;
-                for key in keys {
-                    moved += self.queue.flush(now.into_std(), key);
-                    if let Some(site) = self.sites[key.0 as usize].as_mut() {
-                        site.path.forgive();
-                    }
-                    self.touched.push(key);
-                }
-                let _ = reply.send(moved);
+            Order::Entries { place, max, reply } => {
+                let entries: Vec<EntryStatus> = self.dispatch.entries(now, place.as_deref(), max);
+                let _ = reply.send(entries);
+            }
+            Order::Flush { place, reply } => {
+                let _ = reply.send(self.dispatch.flush(now, place.as_deref()));
             }
             Order::Reload(reply) => {
                 self.settings = self.shared.settings();
                 self.hot.set_max(self.settings.hot_bytes_max);
-                let mut gone = 0;
-                for site in self.sites.iter_mut().flatten() {
-                    site.path.set_limits(limits_of(&self.settings, &site.target));
-                    if let Target::Route(name) = &site.target
-                        && self.settings.routes.get(name).is_none()
-                    {
-                        gone += 1;
-                    }
+                self.reconfigure();
+                let _ = reply.send(());
+            }
+            Order::Explain(question, reply) => {
+                let _ = reply.send(self.dispatch.explain(now, wall(), &question));
+            }
+            Order::ListOrders(reply) => {
+                let _ = reply.send(self.dispatch.orders().list().to_vec());
+            }
+            Order::Preview(scope, reply) => {
+                let _ = reply.send(self.dispatch.preview(&scope));
+            }
+            Order::Candidates(scope, max, reply) => {
+                let _ = reply.send(self.dispatch.candidates(&scope, max));
+            }
+            Order::Give(new, reply) => {
+                let given =
+                    self.dispatch.add_order(now, wall(), new.action, new.scope, &new.reason, new.ends_at);
+                if given.is_ok() {
+                    self.orders_changed();
                 }
-                self.touched.extend(self.keys.values().copied());
-                let _ = reply.send(gone);
+                let _ = reply.send(given);
+            }
+            Order::Cancel(id, reply) => {
+                let cancelled = self.dispatch.cancel_order(now, id);
+                if cancelled.is_some() {
+                    self.orders_changed();
+                }
+                let _ = reply.send(cancelled);
+            }
+            Order::Release(what, reply) => {
+                let _ = reply.send(self.dispatch.release(now, wall(), &what));
             }
         }
     }
 
-    fn status(&mut self) -> QueueStatus {
-        let now = Instant::now();
-        let mut destinations: Vec<DestinationStatus> = Vec::with_capacity(self.keys.len());
-        for (target, key) in &self.keys {
-            let counts = self.queue.counts(*key);
-            let Some(site) = &self.sites[key.0 as usize] else { continue };
-            destinations.push(DestinationStatus {
-                target: target.to_string(),
-                ready: counts.ready,
-                waiting: counts.waiting,
-                attempted: counts.attempted,
-                recipients: counts.recipients,
-                connections: site.path.open(),
-                hold: site.hold.filter(|_| counts.ready > 0).map(|hold| hold.gate.to_string()),
-                hold_setting: site.hold.filter(|_| counts.ready > 0).map(|hold| hold.setting),
-                held_for: site.hold_since.map(|since| now.saturating_duration_since(since)),
-                held_until: site
-                    .hold
-                    .and_then(|hold| hold.until)
-                    .map(|until| until.saturating_duration_since(now.into_std())),
-                last_failure: site.last_failure.as_ref().map(|text| text.to_string()),
-            });
-        }
-        destinations.sort_by(|a, b| b.recipients.cmp(&a.recipients).then_with(|| a.target.cmp(&b.target)));
-        QueueStatus {
-            recipients: self.queue.recipients(),
-            entries: self.queue.len() as u64,
-            connections: self.owners.len() as u64,
-            hot_bytes: self.hot.bytes(),
-            destinations,
-        }
+    /// New settings, or orders that limit: the rules are made of both.
+    fn reconfigure(&mut self) {
+        let rules = self.settings.rules_with(self.dispatch.orders().list());
+        self.dispatch.reconfigure(
+            now(),
+            self.settings.dispatch_config(),
+            self.settings.sources.egress.clone(),
+            rules.clone(),
+        );
+        self.shared.set_rules(rules);
     }
 
-    fn entries(&self, target: Option<&str>, max: usize) -> Vec<EntryStatus> {
-        let now = Instant::now().into_std();
-        let names: HashMap<DestinationKey, String> = self
-            .keys
-            .iter()
-            .map(|(t, key)| (*key, t.to_string()))
-            .filter(|(_, name)| target.is_none_or(|wanted| name == wanted))
-            .collect();
-        self.queue
-            .views()
-            .filter_map(|view| names.get(&view.entry.destination).map(|name| (view, name)))
-            .take(max)
-            .map(|(view, name)| EntryStatus {
-                handle: Handle(view.entry.handle),
-                target: name.clone(),
-                first: view.entry.first,
-                count: view.entry.count,
-                attempts: view.entry.attempts,
-                attempted: view.attempted,
-                ambiguous: view.entry.ambiguous,
-                due_in: view.due.saturating_duration_since(now),
-                expires_in: view.expires.saturating_duration_since(now),
-                last_reply: self.replies.get(view.entry.last_reply).map(|text| text.to_string()),
-            })
-            .collect()
+    fn orders_changed(&mut self) {
+        self.keeper.orders(self.dispatch.orders());
+        self.reconfigure();
     }
 }
 
-/// The limits towards a target: everybody's, but for what its route says.
-fn limits_of(settings: &Settings, target: &Target) -> Limits {
-    let mut limits = settings.delivery.limits();
-    if let Target::Route(name) = target
-        && let Some(max) = settings.routes.get(name).and_then(|route| route.connections_max)
-    {
-        limits.connections = max;
+/// What every entry of a message has in common.
+fn new_mail<'a>(handle: Handle, message: &'a Message, target: &'a Target) -> NewMail<'a> {
+    let tags = &message.tags;
+    NewMail {
+        tenant: tags.tenant.as_deref(),
+        campaign: tags.campaign.as_deref(),
+        pool: tags.pool.as_deref(),
+        class: tags.priority.as_u8(),
+        size: message.size,
+        ..NewMail::new(handle.0, target)
     }
-    limits
+}
+
+fn now() -> std::time::Instant {
+    Instant::now().into_std()
+}
+
+fn wall() -> UnixMillis {
+    UnixMillis::from(SystemTime::now())
 }
 
 async fn sleep_until(at: Option<Instant>) {

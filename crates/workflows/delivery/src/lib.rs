@@ -1,8 +1,8 @@
 //! From due to settled: takes what the spool has accepted to where it belongs, and writes down what became of it.
 //!
-//! The dispatcher owns the queue; connections carry messages; the settler writes records, settlements and
-//! notifications. Nothing here decides by itself what is due (`queue`), what a destination tolerates
-//! (`shaping`) or what a reply means (`smtp`).
+//! The dispatcher drives `dispatch`, which decides what leaves when and by which source; connections carry messages;
+//! the settler writes records, settlements and notifications. Nothing here decides by itself what is due (`queue`),
+//! what a site tolerates (`shaping`) or what a reply means (`smtp`).
 //!
 //! Read first: [`Delivery`], then `dispatcher.rs`, then `connection.rs`.
 
@@ -10,19 +10,29 @@ mod candidates;
 mod config;
 mod connection;
 mod dispatcher;
+mod exchangers;
 mod hot;
 mod job;
-mod replies;
 mod route;
 mod session;
 mod settle;
 mod shared;
+mod sources;
+mod state;
 mod status;
 
-pub use config::{Config, DsnConfig, RetryConfig, Returned, RouteConfig, TlsUse};
-pub use route::{NextHop, Route, Routes, Target};
-pub use shared::{Count, Figures, Parts, Queued, Settings};
-pub use status::{DestinationStatus, EntryStatus, Order, QueueStatus};
+pub use config::{
+    Config, DsnConfig, PoolConfig, RetryConfig, Returned, RouteConfig, SourceConfig, TlsUse,
+};
+pub use dispatch::{Explained, GateReport, Preview, Question, Release, Target};
+pub use queue::orders;
+pub use route::{NextHop, Route, Routes};
+pub use shared::{Count, Figures, MakeRules, Parts, Queued, Settings};
+pub use sources::{SourceError, Sources, egress};
+pub use state::{Keeper, StateError};
+pub use status::{
+    EntryStatus, NewOrder, Order, PathStatus, QueueCounts, QueueStatus, SiteStatus, Status,
+};
 
 use dispatcher::{Dispatcher, Inputs};
 use net::Destinations;
@@ -47,13 +57,14 @@ impl Delivery {
     /// Begins. What was accepted comes by `accepted`, what the spool held from before by `loaded`.
     pub fn start(
         parts: Parts,
+        keeper: Keeper,
         accepted: mpsc::Receiver<Accepted>,
         loaded: mpsc::Receiver<Vec<Loaded>>,
     ) -> Self {
         let shared = Arc::new(Shared::new(parts));
         let (orders, orders_in) = mpsc::channel(64);
         let (events_in, events) = mpsc::channel(EVENTS_MAX);
-        let dispatcher = Dispatcher::new(shared.clone(), events_in);
+        let dispatcher = Dispatcher::new(shared.clone(), events_in, keeper);
         let inputs = Inputs { accepted, loaded, events, orders: orders_in };
         let task = tokio::spawn(dispatcher.run(inputs));
         Self { shared, orders, dispatcher: tokio::sync::Mutex::new(Some(task)) }

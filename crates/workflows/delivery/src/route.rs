@@ -1,6 +1,8 @@
 //! Which destination a recipient belongs to: a static route, its domain, or an address literal.
 
 use crate::config::{RouteConfig, TlsUse};
+
+use dispatch::Target;
 use mail::{Domain, Host};
 use smtp::client::Credentials;
 use std::collections::{BTreeMap, HashMap};
@@ -83,29 +85,6 @@ pub struct Route {
     pub auth: Option<Credentials>,
     /// AUTH also without TLS.
     pub auth_without_tls: bool,
-    /// Connections at once; `None` is as for everybody.
-    pub connections_max: Option<u32>,
-}
-
-/// Who shares connections and limits: one static route, one domain, or one address.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Target {
-    /// A static route, by its key.
-    Route(Box<str>),
-    /// A domain, by its mail exchangers.
-    Domain(Domain),
-    /// An address literal.
-    Literal(IpAddr),
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Route(name) => write!(f, "route:{name}"),
-            Self::Domain(domain) => domain.fmt(f),
-            Self::Literal(ip) => write!(f, "[{ip}]"),
-        }
-    }
 }
 
 /// All static routes.
@@ -146,7 +125,6 @@ impl Routes {
                 tls: config.tls,
                 auth,
                 auth_without_tls: config.auth_without_tls,
-                connections_max: config.connections_max,
             };
             routes.routes.insert(name, Arc::new(route));
         }
@@ -214,7 +192,6 @@ mod tests {
             user: None,
             password: None,
             auth_without_tls: false,
-            connections_max: None,
         };
         let keys = ["a.test", "*.a.test", "*.b.a.test"];
         let mut table: BTreeMap<String, RouteConfig> =

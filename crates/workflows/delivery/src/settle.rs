@@ -5,16 +5,19 @@
 //! can deliver twice is two messages a connection.
 
 use crate::config::Returned;
-use crate::job::{ConnectionId, Deferred, Event, Hot, Job, JobDone, JobEntry};
+use crate::job::{Errand, Event, Hot};
 use crate::shared::{Settings, Shared};
 use accounting::{Attempt, Connection as RecordConnection, Kind, Record, Via};
+use dispatch::{ConnectionId, Deferred, Done, Fate as JobFate, Job, JobEntry};
 use mail::{
     EnhancedStatusCode, Message, Notify, Origin, Outcome, Protocol, Reply, Ret, ReversePath, Tags, TlsInfo,
     UnixMillis,
 };
 use message::{Action, DsnRequest, ReceivedField, RecipientReport, ReportKind, wanted, write_dsn};
-use smtp::client::RecipientResult;
-use spool::{Change, Content, Draft, Fate, ReadError, Settlement};
+use shaping::{Fired, Stage, Treat};
+use smtp::client::{Answered, RecipientResult};
+use queue::{Backoff, Schedule};
+use spool::{Change, Content, Draft, Fate, Handle, ReadError, Settlement};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -68,11 +71,15 @@ pub(crate) struct Settler<'a> {
     pub(crate) hop: Option<Arc<Hop>>,
     /// The settlement before this one, until it is written.
     written: Option<oneshot::Receiver<()>>,
+    /// The connection's facts as records of other pools have them.
+    pools: Vec<(Arc<str>, Arc<RecordConnection>)>,
+    /// The rules at the path of the last job.
+    profile: Option<Arc<shaping::Profile>>,
 }
 
 impl<'a> Settler<'a> {
     pub(crate) fn new(shared: &'a Arc<Shared>, settings: &'a Settings, hop: Option<Arc<Hop>>) -> Self {
-        Self { shared, settings, hop, written: None }
+        Self { shared, settings, hop, written: None, pools: Vec::new(), profile: None }
     }
 }
 
@@ -90,7 +97,23 @@ impl Settler<'_> {
         hot: &Hot,
         results: Vec<RecipientResult>,
         began: Instant,
-    ) -> JobDone {
+    ) -> Done {
+        self.settle_at(job, hot, results, began, None).await
+    }
+
+    /// The same, for replies that came before any transaction, at `stage`.
+    pub(crate) async fn settle_at(
+        &mut self,
+        job: &Job,
+        hot: &Hot,
+        mut results: Vec<RecipientResult>,
+        began: Instant,
+        stage: Option<Stage>,
+    ) -> Done {
+        let fired = self.judge(job, &mut results, stage);
+        if self.profile.is_none() {
+            self.profile.clone_from(&job.profile);
+        }
         let now = Instant::now();
         let wall = UnixMillis::from(SystemTime::now());
         let any_delivered = results.iter().any(|r| matches!(r.outcome, Outcome::Delivered(_)));
@@ -102,13 +125,27 @@ impl Settler<'_> {
                 continue;
             };
             if let Outcome::Deferred(reply) = &result.outcome
-                && entry.expires <= now
+                && entry.expires <= now.into_std()
             {
                 result.outcome = Outcome::Expired(reply.clone());
             }
             decided.push(Decided { entry: *entry, result });
         }
-        let mut done = JobDone { entries: job.entries.iter().map(|e| e.key).collect(), deferred: Vec::new() };
+        let mut done = Done {
+            entries: job.entries.iter().map(|e| e.key).collect(),
+            fired,
+            host: self.hop.as_ref().map(|hop| (&*hop.record.host).into()),
+            octets: hot.message.size,
+            ..Done::default()
+        };
+        for Decided { result, .. } in &decided {
+            match result.outcome {
+                Outcome::Delivered(_) => done.delivered += 1,
+                Outcome::Bounced(_) => done.bounced += 1,
+                _ => {}
+            }
+        }
+        let connection = self.connection_for(job);
         let mut settlements = Vec::with_capacity(decided.len());
         let unreported = self.report(hot, &decided, now, wall).await;
         let mut records = Vec::with_capacity(decided.len());
@@ -127,7 +164,7 @@ impl Settler<'_> {
                 _ => None,
             };
             let settled =
-                Settlement { handle: job.handle, recipient: index, change: Change::Final(Fate::Delivered) };
+                Settlement { handle: Handle(job.handle), recipient: index, change: Change::Final(Fate::Delivered) };
             match waits {
                 Some((reply, wait)) => {
                     let late = self.is_late(&hot.message, wall);
@@ -138,7 +175,7 @@ impl Settler<'_> {
                         ambiguous: result.ambiguous,
                         delay_reported: entry.delay_reported || late,
                         reply: reply.to_string().into(),
-                        due: now + wait,
+                        due: (now + wait).into_std(),
                     });
                     let due = UnixMillis(wall.0.saturating_add(wait.as_millis() as u64));
                     let attempts = u32::from(attempts);
@@ -152,7 +189,7 @@ impl Settler<'_> {
                 }
             }
             if !unreported.contains(&n) {
-                records.push(self.record(hot, result, entry, wall, now - began));
+                records.push(self.record(hot, result, entry, wall, now - began, &connection));
             }
         }
         // Waiting for the write of the settlement before, not of this one, costs no wake-up on a busy connection,
@@ -180,6 +217,7 @@ impl Settler<'_> {
         entry: &JobEntry,
         wall: UnixMillis,
         took: Duration,
+        connection: &Option<Arc<RecordConnection>>,
     ) -> Record {
         let kind = Kind::from(&result.outcome);
         let mut record = Record::new(kind, wall, &hot.message, result.index);
@@ -190,7 +228,7 @@ impl Settler<'_> {
             duration: took,
             ambiguous: result.ambiguous,
         };
-        record.connection = self.hop.as_ref().map(|hop| hop.record.clone());
+        record.connection = connection.clone();
         record
     }
 
@@ -204,8 +242,14 @@ impl Settler<'_> {
         {
             return Duration::ZERO;
         }
-        let seed = self.shared.random() ^ job.handle.0;
-        let wait = self.settings.schedule.wait(attempts, seed);
+        let seed = self.shared.random() ^ job.handle;
+        let wait = match &job.retry_waits {
+            Some(waits) => {
+                let backoff = Backoff::List(waits.to_vec());
+                Schedule { backoff, jitter: self.settings.retry.jitter }.wait(attempts, seed)
+            }
+            None => self.settings.schedule.wait(attempts, seed),
+        };
         if result.ambiguous { wait.max(self.settings.retry.ambiguous_wait) } else { wait }
     }
 
@@ -240,7 +284,7 @@ impl Settler<'_> {
             report.last_attempt = Some(wall);
             report.remote_mta = self.hop.as_ref().map(|hop| hop.record.host.as_ref());
             if kind == ReportKind::Delay {
-                let left = entry.expires.saturating_duration_since(now);
+                let left = entry.expires.saturating_duration_since(now.into_std());
                 report.will_retry_until = Some(UnixMillis(wall.0.saturating_add(left.as_millis() as u64)));
             }
             // A report that tells of a failure must come through; the others are a courtesy.
@@ -329,29 +373,109 @@ impl Settler<'_> {
         }
     }
 
-    /// Settles a job whose time is over.
-    pub(crate) async fn expire(&mut self, job: Job, last: Option<Arc<str>>) -> JobDone {
+    /// What the rules for replies make of the results: some are taken for more or less final than the peer put
+    /// them. Gives what fired.
+    fn judge(
+        &self,
+        job: &Job,
+        results: &mut [RecipientResult],
+        stage: Option<Stage>,
+    ) -> Vec<(Fired, Arc<str>)> {
+        let Some(profile) = &job.profile else { return Vec::new() };
+        let mut fired: Vec<(Fired, Arc<str>)> = Vec::new();
+        let mut last: Option<(Stage, Reply, Option<Fired>)> = None;
+        for result in results {
+            let (Outcome::Deferred(reply) | Outcome::Bounced(reply)) = &result.outcome else { continue };
+            let Some(stage) = stage.or(result.answered.map(stage_of)) else { continue };
+            // One reply that decides for a hundred recipients is looked at once.
+            let known = last.as_ref().filter(|(at, text, _)| *at == stage && text == reply);
+            let verdict = match known {
+                Some((_, _, verdict)) => verdict.clone(),
+                None => {
+                    let verdict = self.shared.rules().verdict(profile, stage, reply);
+                    if let Some(verdict) = &verdict {
+                        fired.push((verdict.clone(), reply.to_string().into()));
+                    }
+                    last = Some((stage, reply.clone(), verdict.clone()));
+                    verdict
+                }
+            };
+            match (verdict.and_then(|verdict| verdict.treat), &result.outcome) {
+                (Some(Treat::Temporary), Outcome::Bounced(reply)) => {
+                    result.outcome = Outcome::Deferred(reply.clone());
+                }
+                (Some(Treat::Permanent), Outcome::Deferred(reply)) => {
+                    result.outcome = Outcome::Bounced(reply.clone());
+                }
+                _ => {}
+            }
+        }
+        fired
+    }
+
+    /// Tells the dispatcher of a reply outside of any transaction that a rule knows.
+    pub(crate) async fn tell_rules(
+        &self,
+        events: &mpsc::Sender<Event>,
+        id: ConnectionId,
+        stage: Stage,
+        reply: &Reply,
+    ) {
+        let Some(profile) = self.profile.as_ref() else { return };
+        let Some(fired) = self.shared.rules().verdict(profile, stage, reply) else { return };
+        let host = self.hop.as_ref().map(|hop| (&*hop.record.host).into());
+        let _ = events.send(Event::Fired(id, fired, reply.to_string().into(), host)).await;
+    }
+
+    /// The connection's facts for a job's records: its pool is the job's.
+    fn connection_for(&mut self, job: &Job) -> Option<Arc<RecordConnection>> {
+        let hop = self.hop.as_ref()?;
+        if let Some((_, known)) = self.pools.iter().find(|(pool, _)| *pool == job.queue.pool) {
+            return Some(known.clone());
+        }
+        let connection =
+            Arc::new(RecordConnection { pool: (&*job.queue.pool).into(), ..RecordConnection::clone(&hop.record) });
+        self.pools.push((job.queue.pool.clone(), connection.clone()));
+        Some(connection)
+    }
+
+    /// Settles a job without a connection.
+    pub(crate) async fn alone(&mut self, errand: Errand, fate: JobFate) -> Done {
         let began = Instant::now();
-        let hot = match &job.hot {
-            Some(hot) => hot.clone(),
-            None => match self.shared.read(job.handle).await {
+        let handle = errand.handle();
+        let Errand { job, hot } = errand;
+        let hot = match hot {
+            Some(hot) => hot,
+            None => match self.shared.read(handle).await {
                 Ok(hot) => hot,
                 Err(error) => return self.unreadable(&job, error).await,
             },
         };
-        let text = match last {
-            Some(reply) => format!("not delivered in time; the last reply was: {reply}"),
-            None => "not delivered in time".into(),
+        let (outcome, wait) = match fate {
+            JobFate::Expired(last) => {
+                let text = match last {
+                    Some(reply) => format!("not delivered in time; the last reply was: {reply}"),
+                    None => "not delivered in time".into(),
+                };
+                (Outcome::Expired(Reply::new(451, (4, 4, 7), text)), None)
+            }
+            JobFate::Bounced(reply) => (Outcome::Bounced(reply), None),
+            JobFate::Deferred(reply, wait) => (Outcome::Deferred(reply), Some(wait)),
         };
-        let outcome = Outcome::Expired(Reply::new(451, (4, 4, 7), text));
-        let results = all_of(&job, &outcome);
-        self.settle(&job, &hot, results, began).await
+        let mut done = self.settle(&job, &hot, all_of(&job, &outcome), began).await;
+        if let Some(wait) = wait {
+            for deferred in &mut done.deferred {
+                deferred.due = deferred.due.max((began + wait).into_std());
+            }
+        }
+        done
     }
 
     /// Settles a job whose message cannot be read: later if the disk may yet give it, as lost with a record of
     /// why if it is damaged.
-    pub(crate) async fn unreadable(&self, job: &Job, failure: ReadError) -> JobDone {
-        let mut done = JobDone { entries: job.entries.iter().map(|e| e.key).collect(), deferred: Vec::new() };
+    pub(crate) async fn unreadable(&self, job: &Job, failure: ReadError) -> Done {
+        let mut done =
+            Done { entries: job.entries.iter().map(|e| e.key).collect(), ..Done::default() };
         match failure {
             ReadError::Io(failure) => {
                 warn!(handle = ?job.handle, error = %failure, "a message cannot be read, it is tried again");
@@ -364,7 +488,7 @@ impl Settler<'_> {
                             ambiguous: false,
                             delay_reported: entry.delay_reported,
                             reply: "451 4.3.0 the message could not be read from the spool".into(),
-                            due: Instant::now() + AGAIN_AFTER,
+                            due: (Instant::now() + AGAIN_AFTER).into_std(),
                         });
                     }
                 }
@@ -385,8 +509,7 @@ impl Settler<'_> {
     fn record_damage(&self, job: &Job, message: &Arc<Message>, failure: &ReadError) {
         let wall = UnixMillis::from(SystemTime::now());
         let reply = Arc::new(Reply::new(554, (5, 3, 0), format!("lost to damage in the spool: {failure}")));
-        let indices = job.entries.iter().flat_map(|entry| entry.first..entry.first + entry.count);
-        let records = indices.map(|index| {
+        let records = job.indices().map(|index| {
             let mut record = Record::new(Kind::Discarded, wall, message, index);
             record.reply = Some(reply.clone());
             record
@@ -407,12 +530,20 @@ impl Settler<'_> {
     }
 }
 
+/// The stage of a transaction as rules for replies name it.
+fn stage_of(answered: Answered) -> Stage {
+    match answered {
+        Answered::Mail => Stage::Mail,
+        Answered::Rcpt => Stage::Rcpt,
+        Answered::Data => Stage::Data,
+        Answered::End => Stage::End,
+    }
+}
+
 /// One outcome for every recipient of a job.
 pub(crate) fn all_of(job: &Job, outcome: &Outcome) -> Vec<RecipientResult> {
-    job.entries
-        .iter()
-        .flat_map(|entry| entry.first..entry.first + entry.count)
-        .map(|index| RecipientResult { index, outcome: outcome.clone(), ambiguous: false })
+    job.indices()
+        .map(|index| RecipientResult { index, outcome: outcome.clone(), ambiguous: false, answered: None })
         .collect()
 }
 

@@ -1,14 +1,18 @@
 //! What the dispatcher and its connections share: the rooms they use, and the settings of the moment.
 
 use crate::config::{Config, DsnConfig, RetryConfig};
+use crate::exchangers::Exchangers;
 use crate::job::Hot;
 use crate::route::Routes;
+use crate::sources::Sources;
 use accounting::Recorder;
 use arc_swap::ArcSwap;
 use mail::{Domain, Host};
 use net::tls::Connector;
-use net::{Destinations, Dialer, EgressSource};
+use net::{Destinations, Dialer};
 use queue::Schedule;
+use queue::orders::Order;
+use shaping::Rules;
 use spool::{Accepted, Handle, ReadError, Spool};
 use std::future::Future;
 use std::sync::Arc;
@@ -17,13 +21,45 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
+/// Makes rules of the configuration and of orders that limit.
+#[derive(Clone)]
+pub struct MakeRules(pub Arc<dyn Fn(&[Order]) -> Arc<Rules> + Send + Sync>);
+
+impl std::fmt::Debug for MakeRules {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("MakeRules")
+    }
+}
+
+impl Settings {
+    /// The rules, with what orders limit.
+    pub(crate) fn rules_with(&self, orders: &[Order]) -> Arc<Rules> {
+        if orders.iter().any(|order| matches!(order.action, queue::orders::Action::Limit(_))) {
+            (self.make_rules.0)(orders)
+        } else {
+            self.rules.clone()
+        }
+    }
+
+    /// What the rules of dispatching need to know.
+    pub(crate) fn dispatch_config(&self) -> dispatch::Config {
+        let delivery = &self.delivery;
+        dispatch::Config {
+            connections_total_max: delivery.connections_total_max as usize,
+            expire_after: self.retry.expire_after,
+            resolving_max: delivery.resolving_max as usize,
+            resolve_again: (delivery.resolve_again_min, delivery.resolve_again_max),
+            weights: delivery.tenant_weights.iter().map(|(name, n)| (name.as_str().into(), *n)).collect(),
+            ..dispatch::Config::default()
+        }
+    }
+}
+
 /// The settings of the moment. A reload swaps them whole.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// This server's name.
     pub hostname: Domain,
-    /// What we call ourselves.
-    pub ehlo_name: Box<str>,
     /// `delivery`.
     pub delivery: Config,
     /// `retry`.
@@ -35,7 +71,13 @@ pub struct Settings {
     /// `route`.
     pub routes: Routes,
     /// Where connections come from.
-    pub source: EgressSource,
+    pub sources: Sources,
+    /// What receivers tolerate.
+    pub rules: Arc<Rules>,
+    /// Makes those rules again together with limits that an operator has ordered.
+    pub make_rules: MakeRules,
+    /// Recipients of one message that make one entry of the queue, at most.
+    pub run_max: u32,
     /// Octets of messages kept in memory from acceptance to their first attempt.
     pub hot_bytes_max: u64,
 }
@@ -90,6 +132,8 @@ pub struct Shared {
     pub(crate) dialer: Arc<dyn Dialer>,
     pub(crate) connector: Connector,
     destinations: ArcSwap<Destinations>,
+    rules: ArcSwap<Rules>,
+    pub(crate) exchangers: Arc<Exchangers>,
     pub(crate) intake: mpsc::Sender<Accepted>,
     /// Recipients queued.
     pub queued: Arc<Queued>,
@@ -125,6 +169,8 @@ pub struct Parts {
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
         Self {
+            rules: ArcSwap::new(parts.settings.rules.clone()),
+            exchangers: Arc::default(),
             settings: ArcSwap::from_pointee(parts.settings),
             spool: parts.spool,
             recorder: parts.recorder,
@@ -147,6 +193,15 @@ impl Shared {
 
     pub(crate) fn set_settings(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));
+    }
+
+    /// The rules in force.
+    pub(crate) fn rules(&self) -> arc_swap::Guard<Arc<Rules>> {
+        self.rules.load()
+    }
+
+    pub(crate) fn set_rules(&self, rules: Arc<Rules>) {
+        self.rules.store(rules);
     }
 
     pub(crate) fn destinations(&self) -> arc_swap::Guard<Arc<Destinations>> {

@@ -1,98 +1,76 @@
 //! What may be asked of the dispatcher, and its answers.
 
-use spool::Handle;
-use std::time::Duration;
+use dispatch::{Explained, Preview, Question};
+use mail::UnixMillis;
+use queue::orders::{Action, Order as Ordered, OrderError, OrderId, Scope};
 use tokio::sync::oneshot;
+
+pub use dispatch::{EntryStatus, PathStatus, QueueStatus as QueueCounts, SiteStatus, Status};
+
+/// An order as an operator gives it.
+#[derive(Clone, Debug)]
+pub struct NewOrder {
+    /// What shall be done.
+    pub action: Action,
+    /// To which mail.
+    pub scope: Scope,
+    /// Why.
+    pub reason: String,
+    /// When it ends; `None` is when it is cancelled.
+    pub ends_at: Option<UnixMillis>,
+}
 
 /// A question or order from outside.
 #[derive(Debug)]
 pub enum Order {
-    /// Counts of all destinations.
+    /// Counts of all sites.
     Status(oneshot::Sender<QueueStatus>),
-    /// Some entries, of one destination or of all.
+    /// The queues with the most recipients.
+    Queues {
+        /// At most so many.
+        max: usize,
+        /// The answer.
+        reply: oneshot::Sender<Vec<QueueCounts>>,
+    },
+    /// Some entries, of one target, site or queue, or of all.
     Entries {
-        /// The destination's name.
-        target: Option<String>,
+        /// The target's, site's or queue's name.
+        place: Option<String>,
         /// At most so many.
         max: usize,
         /// The answer.
         reply: oneshot::Sender<Vec<EntryStatus>>,
     },
-    /// Everything that waits at a destination, or at all, is due now. Answers how many entries moved.
+    /// Everything that waits at a target, site or queue, or at all, is due now. Answers how many entries moved.
     Flush {
-        /// The destination's name.
-        target: Option<String>,
+        /// The target's, site's or queue's name.
+        place: Option<String>,
         /// The answer.
         reply: oneshot::Sender<u32>,
     },
-    /// The settings have changed. Answers for how many destinations in use the route is gone: their mail
-    /// goes on by the old name until it is settled.
-    Reload(oneshot::Sender<u32>),
+    /// The settings have changed.
+    Reload(oneshot::Sender<()>),
+    /// Why mail does not move, or what would become of mail to an address.
+    Explain(Question, oneshot::Sender<Explained>),
+    /// The operator's orders in force.
+    ListOrders(oneshot::Sender<Vec<Ordered>>),
+    /// What an order of this scope would touch.
+    Preview(Scope, oneshot::Sender<Preview>),
+    /// Handles and recipients of entries that an order of this scope may name, at most so many.
+    Candidates(Scope, usize, oneshot::Sender<Vec<(u64, u32)>>),
+    /// Takes an operator's order.
+    Give(NewOrder, oneshot::Sender<Result<Ordered, OrderError>>),
+    /// Ends an operator's order; answers with it.
+    Cancel(OrderId, oneshot::Sender<Option<Ordered>>),
+    /// Ends what rules have brought about; answers how many states ended.
+    Release(dispatch::Release, oneshot::Sender<u32>),
 }
 
 /// The queue at a glance.
 #[derive(Clone, Debug, Default)]
 pub struct QueueStatus {
-    /// Recipients queued.
-    pub recipients: u64,
-    /// Entries queued.
-    pub entries: u64,
-    /// Connections to other hosts.
-    pub connections: u64,
     /// Octets of messages kept in memory.
     pub hot_bytes: u64,
-    /// Destinations, those with the most recipients first.
-    pub destinations: Vec<DestinationStatus>,
-}
-
-/// One destination.
-#[derive(Clone, Debug)]
-pub struct DestinationStatus {
-    /// A domain, `route:name` or an address literal.
-    pub target: String,
-    /// Entries that may be attempted now.
-    pub ready: u32,
-    /// Entries that wait for their due time.
-    pub waiting: u32,
-    /// Entries in an attempt.
-    pub attempted: u32,
-    /// Recipients in all three.
-    pub recipients: u64,
-    /// Connections open.
-    pub connections: u32,
-    /// Why what is ready does not move.
-    pub hold: Option<String>,
-    /// The setting that says so.
-    pub hold_setting: Option<&'static str>,
-    /// Since when.
-    pub held_for: Option<Duration>,
-    /// For how long yet, if that is known.
-    pub held_until: Option<Duration>,
-    /// Why it could not be reached the last time it was tried.
-    pub last_failure: Option<String>,
-}
-
-/// One entry of the queue.
-#[derive(Clone, Debug)]
-pub struct EntryStatus {
-    /// Where the spool keeps the message.
-    pub handle: Handle,
-    /// Its destination.
-    pub target: String,
-    /// Index of its first recipient.
-    pub first: u32,
-    /// How many recipients.
-    pub count: u32,
-    /// Attempts made.
-    pub attempts: u16,
-    /// One is under way.
-    pub attempted: bool,
-    /// The last one ended in doubt.
-    pub ambiguous: bool,
-    /// When the next may be made.
-    pub due_in: Duration,
-    /// When it is given up.
-    pub expires_in: Duration,
-    /// The last reply.
-    pub last_reply: Option<String>,
+    /// The rest.
+    pub status: Status,
 }

@@ -1,0 +1,193 @@
+//! Limits and pauses of single exchangers, whichever site's mail goes there: they are known only when a connection
+//! is about to be made, so the connections themselves ask.
+
+use shaping::{Charge, Ledger, LedgerKey, MemoryLedger, Rate, Rules, SettingAt};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Exchangers remembered as skipped at most; beyond it the oldest pauses end early.
+const SKIPPED_MAX: usize = 10_000;
+
+/// The exchangers something is known of.
+#[derive(Default)]
+pub(crate) struct Exchangers(Mutex<State>);
+
+#[derive(Default)]
+struct State {
+    ledger: MemoryLedger,
+    counted: HashMap<Arc<str>, Counted>,
+    skipped: HashMap<Box<str>, Instant>,
+}
+
+#[derive(Default)]
+struct Counted {
+    open: u32,
+    connections: Vec<(Rate, LedgerKey)>,
+    messages: Vec<(Rate, LedgerKey)>,
+}
+
+/// Why an exchanger takes nothing now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Barred {
+    /// In words.
+    pub(crate) text: String,
+    /// When to ask again, if that is known.
+    pub(crate) until: Option<Instant>,
+}
+
+/// Leave to use an exchanger; given back when dropped.
+pub(crate) struct Lease {
+    exchangers: Arc<Exchangers>,
+    counted: Vec<Arc<str>>,
+    messages: Vec<(LedgerKey, Arc<SettingAt>)>,
+}
+
+fn keys(ledger: &mut MemoryLedger, known: &mut Vec<(Rate, LedgerKey)>, wanted: &[Rate]) -> Vec<LedgerKey> {
+    // A reload may have changed the rates: windows of those that stay keep what was spent.
+    known.retain(|(rate, key)| {
+        let stays = wanted.contains(rate);
+        if !stays {
+            ledger.close(*key);
+        }
+        stays
+    });
+    wanted
+        .iter()
+        .map(|rate| match known.iter().find(|(kept, _)| kept == rate) {
+            Some((_, key)) => *key,
+            None => {
+                let key = ledger.open(*rate);
+                known.push((*rate, key));
+                key
+            }
+        })
+        .collect()
+}
+
+impl Exchangers {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An exchanger is not used for a while.
+    pub(crate) fn skip(&self, now: Instant, host: &str, wait: Duration) {
+        let mut state = self.lock();
+        state.skipped.retain(|_, until| *until > now);
+        if state.skipped.len() < SKIPPED_MAX {
+            state.skipped.insert(host.to_ascii_lowercase().into(), now + wait);
+        }
+    }
+
+    /// Asks for a connection to an exchanger.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        now: Instant,
+        rules: &Rules,
+        host: &str,
+        ip: IpAddr,
+    ) -> Result<Lease, Barred> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if !state.skipped.is_empty()
+            && let Some(&until) = state.skipped.get(&*host.to_ascii_lowercase())
+            && until > now
+        {
+            let text = format!("{host} is skipped for now, as a rule for its replies says");
+            return Err(Barred { text, until: Some(until) });
+        }
+        let mut lease = Lease { exchangers: self.clone(), counted: Vec::new(), messages: Vec::new() };
+        let limits = rules.exchanger_limits(host, ip);
+        if limits.is_empty() {
+            return Ok(lease);
+        }
+        let mut charges = Vec::new();
+        let mut settings = Vec::new();
+        for limit in &limits {
+            let counted = state.counted.entry(limit.counted.clone()).or_default();
+            if let Some(most) = &limit.connections
+                && counted.open >= most.value
+            {
+                let text = format!("all connections allowed to {} are open ({})", limit.counted, most.at);
+                return Err(Barred { text, until: None });
+            }
+            if let Some(rates) = &limit.connection_rates {
+                for key in keys(&mut state.ledger, &mut counted.connections, &rates.value) {
+                    charges.push(Charge { key, amount: 1 });
+                    settings.push(rates.at.clone());
+                }
+            }
+            if let Some(rates) = &limit.message_rates {
+                for key in keys(&mut state.ledger, &mut counted.messages, &rates.value) {
+                    lease.messages.push((key, rates.at.clone()));
+                }
+            }
+        }
+        if let Err(full) = state.ledger.grant(now, &charges) {
+            let text = format!("the rate of new connections to {host} is used up ({})", settings[full]);
+            return Err(Barred { text, until: state.ledger.room_at(charges[full]) });
+        }
+        state.ledger.spend(now, Duration::ZERO, &charges);
+        for limit in limits {
+            if let Some(counted) = state.counted.get_mut(&limit.counted) {
+                counted.open += 1;
+                lease.counted.push(limit.counted);
+            }
+        }
+        drop(guard);
+        Ok(lease)
+    }
+}
+
+impl Lease {
+    /// Asks to send one message.
+    pub(crate) fn ask_message(&self, now: Instant) -> Result<(), Barred> {
+        if self.messages.is_empty() {
+            return Ok(());
+        }
+        let charges: Vec<Charge> =
+            self.messages.iter().map(|(key, _)| Charge { key: *key, amount: 1 }).collect();
+        let mut state = self.exchangers.lock();
+        match state.ledger.grant(now, &charges) {
+            Ok(()) => Ok(()),
+            Err(full) => {
+                let until = state.ledger.room_at(charges[full]);
+                let text = format!("the rate of messages to this exchanger is used up ({})", self.messages[full].1);
+                Err(Barred { text, until })
+            }
+        }
+    }
+
+    /// A message that was asked for was sent, or it is certain that it was not.
+    pub(crate) fn settle_message(&self, now: Instant, sent: bool) {
+        if self.messages.is_empty() {
+            return;
+        }
+        let charges: Vec<Charge> =
+            self.messages.iter().map(|(key, _)| Charge { key: *key, amount: 1 }).collect();
+        let mut state = self.exchangers.lock();
+        if sent {
+            state.ledger.spend(now, Duration::ZERO, &charges);
+        } else {
+            state.ledger.give_back(&charges);
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if self.counted.is_empty() {
+            return;
+        }
+        let mut state = self.exchangers.lock();
+        for counted in &self.counted {
+            if let Some(known) = state.counted.get_mut(counted) {
+                known.open = known.open.saturating_sub(1);
+                if known.open == 0 && known.connections.is_empty() && known.messages.is_empty() {
+                    state.counted.remove(counted);
+                }
+            }
+        }
+    }
+}
