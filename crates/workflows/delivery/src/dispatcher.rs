@@ -54,7 +54,7 @@ pub(crate) struct Dispatcher {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(shared: Arc<Shared>, events_in: mpsc::Sender<Event>, keeper: Keeper) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, events_in: mpsc::Sender<Event>, mut keeper: Keeper) -> Self {
         let settings = shared.settings();
         let (now, wall) = (now(), wall());
         let mut dispatch = Dispatch::new(
@@ -243,7 +243,7 @@ impl Dispatcher {
                 // Our mistake, which must cost nobody more than a wait. What it was given may or may not have
                 // been sent.
                 let due = now + self.settings.retry.ambiguous_wait;
-                let entries = self.dispatch.lost(now, id, due, "451 4.3.0 internal error");
+                let entries = self.dispatch.lost(now, wall(), id, due, "451 4.3.0 internal error");
                 error!(entries, "a connection ended in a panic; what it carried is tried again");
                 self.gone(id);
                 self.dispatch.closed(now, id, false, Some("internal error".into()));
@@ -398,22 +398,27 @@ impl Dispatcher {
                 let _ = reply.send(self.dispatch.candidates(&scope, max));
             }
             Order::Give(new, reply) => {
-                let given =
-                    self.dispatch.add_order(now, wall(), new.action, new.scope, &new.reason, new.ends_at);
-                if given.is_ok() {
-                    self.orders_changed();
+                match self.dispatch.add_order(now, wall(), new.action, new.scope, &new.reason, new.ends_at) {
+                    Ok(order) => self.orders_changed(move |kept| {
+                        let _ = reply.send(Ok((order, kept)));
+                    }),
+                    Err(error) => {
+                        let _ = reply.send(Err(error));
+                    }
                 }
-                let _ = reply.send(given);
             }
             Order::Cancel(id, reply) => {
-                let cancelled = self.dispatch.cancel_order(now, id);
-                if cancelled.is_some() {
-                    self.orders_changed();
+                match self.dispatch.cancel_order(now, id) {
+                    Some(order) => self.orders_changed(move |kept| {
+                        let _ = reply.send(Some((order, kept)));
+                    }),
+                    None => {
+                        let _ = reply.send(None);
+                    }
                 }
-                let _ = reply.send(cancelled);
             }
             Order::Release(what, reply) => {
-                let _ = reply.send(self.dispatch.release(now, wall(), &what));
+                let _ = reply.send(self.dispatch.release(now, &what));
             }
         }
     }
@@ -430,8 +435,9 @@ impl Dispatcher {
         self.shared.set_rules(rules);
     }
 
-    fn orders_changed(&mut self) {
-        self.keeper.orders(self.dispatch.orders());
+    /// The orders in force are others; `answer` is called when they are written down.
+    fn orders_changed(&mut self, answer: impl FnOnce(bool) + Send + 'static) {
+        self.keeper.orders(self.dispatch.orders(), Box::new(move |done| answer(done.is_ok())));
         self.reconfigure();
     }
 }

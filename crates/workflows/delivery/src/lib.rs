@@ -17,6 +17,7 @@ mod route;
 mod session;
 mod settle;
 mod shared;
+mod snapshot;
 mod sources;
 mod state;
 mod status;
@@ -29,7 +30,7 @@ pub use queue::orders;
 pub use route::{NextHop, Route, Routes};
 pub use shared::{Count, Figures, MakeRules, Parts, Queued, Settings};
 pub use sources::{SourceError, Sources, egress};
-pub use state::{Keeper, StateError};
+pub use state::{Keeper, StateError, action_of, order_to_json, scope_of};
 pub use status::{
     EntryStatus, NewOrder, Order, PathStatus, QueueCounts, QueueStatus, SiteStatus, Status,
 };

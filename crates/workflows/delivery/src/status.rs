@@ -58,10 +58,10 @@ pub enum Order {
     Preview(Scope, oneshot::Sender<Preview>),
     /// Handles and recipients of entries that an order of this scope may name, at most so many.
     Candidates(Scope, usize, oneshot::Sender<Vec<(u64, u32)>>),
-    /// Takes an operator's order.
-    Give(NewOrder, oneshot::Sender<Result<Ordered, OrderError>>),
-    /// Ends an operator's order; answers with it.
-    Cancel(OrderId, oneshot::Sender<Option<Ordered>>),
+    /// Takes an operator's order; answers with it, and whether it is on the disk.
+    Give(NewOrder, oneshot::Sender<Result<(Ordered, bool), OrderError>>),
+    /// Ends an operator's order; answers with it, and whether that is on the disk.
+    Cancel(OrderId, oneshot::Sender<Option<(Ordered, bool)>>),
     /// Ends what rules have brought about; answers how many states ended.
     Release(dispatch::Release, oneshot::Sender<u32>),
 }

@@ -1,0 +1,362 @@
+//! What must outlive the process beside the mail: operator orders, and what the rules for traffic remember.
+//!
+//! Files are replaced whole, and synced, by a thread of its own: the dispatcher never waits for the disk. The form is
+//! JSON with a version, so that an operator can read it and an older or newer server knows what it does not know.
+
+use dispatch::Dispatch;
+use mail::UnixMillis;
+use queue::orders::{Action, Order, OrderId, Orders, Scope};
+use serde_json::{Value, json};
+use shaping::Snapshot;
+use std::fmt;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+/// The version of the forms written here.
+const VERSION: u64 = 1;
+
+/// How often what the rules remember is written down while it changes.
+const KEEP_EVERY: Duration = Duration::from_secs(2);
+
+/// Octets of a file read at most.
+const FILE_MAX: u64 = 1 << 30;
+
+const ORDERS: &str = "orders.json";
+const SHAPING: &str = "shaping.json";
+
+/// What is wrong with the files.
+#[derive(Debug)]
+pub struct StateError {
+    /// Which file or folder.
+    pub path: PathBuf,
+    /// What is wrong, and what to do.
+    pub text: String,
+}
+
+impl fmt::Display for StateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.text)
+    }
+}
+
+impl std::error::Error for StateError {}
+
+type Answer = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+struct Job {
+    name: &'static str,
+    text: String,
+    answer: Option<Answer>,
+}
+
+/// Keeps it.
+pub struct Keeper {
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+    orders: Orders,
+    snapshot: Option<Snapshot>,
+    kept_at: Option<Instant>,
+    last: String,
+}
+
+impl fmt::Debug for Keeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keeper").field("keeps", &self.jobs.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Keeper {
+    /// Keeps nothing: for tests.
+    pub fn none() -> Self {
+        Self {
+            jobs: None,
+            thread: None,
+            orders: Orders::default(),
+            snapshot: None,
+            kept_at: None,
+            last: String::new(),
+        }
+    }
+
+    /// Reads what an earlier process kept in a folder, which is made if it is not there. What cannot be understood
+    /// is an error: an order that is silently forgotten sends mail that somebody had stopped.
+    pub fn open(folder: &Path) -> Result<Self, StateError> {
+        let fault = |path: &Path, text: String| StateError { path: path.to_owned(), text };
+        fs::create_dir_all(folder).map_err(|e| fault(folder, format!("cannot be made: {e}")))?;
+        let orders = match read(&folder.join(ORDERS))? {
+            Some(value) => orders_of(&value).ok_or_else(|| {
+                let text = "is not a list of orders this version knows; move it away to start without orders";
+                fault(&folder.join(ORDERS), text.into())
+            })?,
+            None => Orders::default(),
+        };
+        // What the rules remember is worth less than a start: it is said, and begun anew.
+        let snapshot = match read(&folder.join(SHAPING)) {
+            Ok(Some(value)) => {
+                let snapshot = crate::snapshot::read(&value);
+                if snapshot.is_none() {
+                    warn!(file = %folder.join(SHAPING).display(), "what was remembered of sites cannot be read, and is begun anew");
+                }
+                snapshot
+            }
+            Ok(None) => None,
+            Err(error) => {
+                warn!(%error, "what was remembered of sites cannot be read, and is begun anew");
+                None
+            }
+        };
+        let (jobs, inbox) = mpsc::channel::<Job>();
+        let folder = folder.to_owned();
+        let work = move || {
+            while let Ok(job) = inbox.recv() {
+                let done = write(&folder, job.name, &job.text);
+                if let Err(error) = &done {
+                    error!(file = %folder.join(job.name).display(), %error, "state could not be written down");
+                }
+                if let Some(answer) = job.answer {
+                    answer(done);
+                }
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("state".into())
+            .spawn(work)
+            .map_err(|e| fault(Path::new("state"), format!("no thread: {e}")))?;
+        Ok(Self {
+            jobs: Some(jobs),
+            thread: Some(thread),
+            orders,
+            snapshot,
+            kept_at: None,
+            last: String::new(),
+        })
+    }
+
+    /// Hands what was kept to the dispatcher's rules.
+    pub(crate) fn restore(&mut self, now: Instant, wall: UnixMillis, dispatch: &mut Dispatch) {
+        let orders = std::mem::take(&mut self.orders);
+        if !orders.list().is_empty() {
+            info!(orders = orders.list().len(), "orders of an earlier run are in force");
+        }
+        dispatch.restore_orders(now, orders);
+        if let Some(snapshot) = self.snapshot.take() {
+            dispatch.shaper().restore(now, wall, snapshot);
+        }
+    }
+
+    fn send(&self, name: &'static str, text: String, answer: Option<Answer>) {
+        let Some(jobs) = &self.jobs else {
+            if let Some(answer) = answer {
+                answer(Ok(()));
+            }
+            return;
+        };
+        // The thread lives as long as the sender.
+        let _ = jobs.send(Job { name, text, answer });
+    }
+
+    /// Writes the orders down; `answer` is called when they are on the disk, or cannot be.
+    pub(crate) fn orders(&self, orders: &Orders, answer: Answer) {
+        let list: Vec<Value> = orders.list().iter().map(order_json).collect();
+        let text = json!({ "version": VERSION, "last": orders.last(), "orders": list }).to_string();
+        self.send(ORDERS, text, Some(answer));
+    }
+
+    /// Writes down what the rules remember, if some time has passed and it has changed.
+    pub(crate) fn keep(&mut self, now: Instant, wall: UnixMillis, dispatch: &mut Dispatch) {
+        if self.jobs.is_none() || self.kept_at.is_some_and(|at| now < at + KEEP_EVERY) {
+            return;
+        }
+        self.kept_at = Some(now);
+        let snapshot = dispatch.shaper().snapshot(now, wall);
+        let text = crate::snapshot::write(&snapshot);
+        if text != self.last {
+            self.last.clone_from(&text);
+            self.send(SHAPING, text, None);
+        }
+    }
+
+    /// The same, at the end, and waits until it is written.
+    pub(crate) async fn keep_last(&mut self, now: Instant, wall: UnixMillis, dispatch: &mut Dispatch) {
+        if self.jobs.is_none() {
+            return;
+        }
+        let text = crate::snapshot::write(&dispatch.shaper().snapshot(now, wall));
+        let (done, written) = oneshot::channel();
+        let answer = move |result: io::Result<()>| {
+            let _ = done.send(result);
+        };
+        self.send(SHAPING, text, Some(Box::new(answer)));
+        let _ = written.await;
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // It ends with its sender, which is gone.
+            let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Value>, StateError> {
+    let fault = |text: String| StateError { path: path.to_owned(), text };
+    let text = match fs::metadata(path) {
+        Ok(about) if about.len() > FILE_MAX => return Err(fault("is too large".into())),
+        Ok(_) => fs::read(path).map_err(|e| fault(format!("cannot be read: {e}")))?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fault(format!("cannot be read: {error}"))),
+    };
+    let value: Value = serde_json::from_slice(&text).map_err(|e| fault(format!("is no JSON: {e}")))?;
+    match value["version"].as_u64() {
+        Some(VERSION) => Ok(Some(value)),
+        Some(other) => Err(fault(format!("has version {other}, this server knows {VERSION}"))),
+        None => Err(fault("has no version".into())),
+    }
+}
+
+/// Replaces a file whole: a power cut leaves the old one or the new one.
+fn write(folder: &Path, name: &str, text: &str) -> io::Result<()> {
+    let (path, fresh) = (folder.join(name), folder.join(format!("{name}.new")));
+    let mut file = fs::File::create(&fresh)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&fresh, &path)?;
+    fs::File::open(folder)?.sync_all()
+}
+
+fn order_json(order: &Order) -> Value {
+    let (rates, pool) = match &order.action {
+        Action::Limit(rates) => (Some(rates.iter().map(|rate| rate.to_string()).collect::<Vec<_>>()), None),
+        Action::Reroute(pool) => (None, Some(pool.to_string())),
+        Action::Suspend | Action::Hold | Action::Bounce => (None, None),
+    };
+    let scope: serde_json::Map<String, Value> = order
+        .scope
+        .conditions()
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), Value::from(value?))))
+        .collect();
+    json!({
+        "id": order.id.0,
+        "action": order.action.word(),
+        "rates": rates,
+        "to_pool": pool,
+        "scope": scope,
+        "reason": &*order.reason,
+        "given_at_ms": order.given_at.0,
+        "ends_at_ms": order.ends_at.map(|end| end.0),
+    })
+}
+
+/// The scope that JSON names; `None` if it names something else.
+pub fn scope_of(value: &Value) -> Option<Scope> {
+    let mut scope = Scope::default();
+    for (name, value) in value.as_object()? {
+        let text: Box<str> = value.as_str()?.into();
+        let place = match name.as_str() {
+            "tenant" => &mut scope.tenant,
+            "campaign" => &mut scope.campaign,
+            "domain" => &mut scope.domain,
+            "site" => &mut scope.site,
+            "source" => &mut scope.source,
+            "pool" => &mut scope.pool,
+            "sender" => &mut scope.sender,
+            "job" => &mut scope.job,
+            _ => return None,
+        };
+        *place = Some(text);
+    }
+    Some(scope)
+}
+
+/// The action that JSON names: `action`, with `rates` or `to_pool` where it needs them.
+pub fn action_of(value: &Value) -> Option<Action> {
+    Some(match value["action"].as_str()? {
+        "suspend" => Action::Suspend,
+        "hold" => Action::Hold,
+        "bounce" => Action::Bounce,
+        "limit" => {
+            let rates = value["rates"].as_array()?;
+            Action::Limit(rates.iter().map(|rate| rate.as_str().map(Box::from)).collect::<Option<_>>()?)
+        }
+        "reroute" => Action::Reroute(value["to_pool"].as_str()?.into()),
+        _ => return None,
+    })
+}
+
+fn orders_of(value: &Value) -> Option<Orders> {
+    let mut list = Vec::new();
+    for order in value["orders"].as_array()? {
+        list.push(Order {
+            id: OrderId(order["id"].as_u64()?),
+            action: action_of(order)?,
+            scope: scope_of(&order["scope"])?,
+            reason: order["reason"].as_str()?.into(),
+            given_at: UnixMillis(order["given_at_ms"].as_u64()?),
+            ends_at: match &order["ends_at_ms"] {
+                Value::Null => None,
+                end => Some(UnixMillis(end.as_u64()?)),
+            },
+        });
+    }
+    Some(Orders::restore(list, value["last"].as_u64()?))
+}
+
+/// An order as JSON, for answers to operators too.
+pub fn order_to_json(order: &Order) -> Value {
+    order_json(order)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_come_back_as_they_were() {
+        let mut orders = Orders::default();
+        let scope = Scope { tenant: Some("a\"b".into()), sender: Some("*@x.test".into()), ..Scope::default() };
+        let actions = [
+            Action::Suspend,
+            Action::Hold,
+            Action::Bounce,
+            Action::Limit(vec!["5/m".into(), "100/h".into()]),
+            Action::Reroute("warm".into()),
+        ];
+        for (n, action) in actions.into_iter().enumerate() {
+            let ends_at = (n % 2 == 0).then_some(UnixMillis(9_000));
+            orders.add(action, scope.clone(), "a reason, \\ and all", UnixMillis(n as u64), ends_at).unwrap();
+        }
+        let list: Vec<Value> = orders.list().iter().map(order_json).collect();
+        let text = json!({ "version": VERSION, "last": orders.last(), "orders": list }).to_string();
+        let back = orders_of(&serde_json::from_str(&text).unwrap()).unwrap();
+        assert_eq!((back.list(), back.last()), (orders.list(), orders.last()));
+    }
+
+    #[test]
+    fn a_file_that_is_not_understood_is_told_and_not_overwritten() {
+        let folder = tempfile::tempdir().unwrap();
+        for text in ["not json", "{}", "{\"version\":99}", "{\"version\":1,\"orders\":[{}],\"last\":1}"] {
+            fs::write(folder.path().join(ORDERS), text).unwrap();
+            let error = Keeper::open(folder.path()).unwrap_err().to_string();
+            assert!(error.contains(ORDERS), "{error}");
+            assert_eq!(fs::read_to_string(folder.path().join(ORDERS)).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn an_order_is_on_the_disk_when_it_is_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let keeper = Keeper::open(folder.path()).unwrap();
+        let mut orders = Orders::default();
+        let scope = Scope { domain: Some("a.test".into()), ..Scope::default() };
+        orders.add(Action::Hold, scope, "x", UnixMillis(1), None).unwrap();
+        let (done, written) = mpsc::channel();
+        keeper.orders(&orders, Box::new(move |result| done.send(result).unwrap()));
+        written.recv().unwrap().unwrap();
+        let again = Keeper::open(folder.path()).unwrap();
+        assert_eq!(again.orders.list(), orders.list());
+    }
+}
