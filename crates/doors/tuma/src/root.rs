@@ -2,7 +2,11 @@
 
 use delivery::{DsnConfig, RetryConfig, RouteConfig};
 use mail::Domain;
-use reception::{CertificateConfig, ListenerConfig, ListenerTls, ReceptionConfig, RelayConfig, UserConfig};
+use reception::{
+    CertificateConfig, ListenerConfig, ListenerTls, ReceptionConfig, RelayConfig, TagHeadersConfig,
+    UserConfig,
+};
+use routing::AssignRule;
 use settings::{Node, Problems, Size, Text};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -29,6 +33,10 @@ settings::table! {
         pub relay: RelayConfig = RelayConfig::default(),
         /// Who may authenticate; the key is the user's name.
         pub users: BTreeMap<String, UserConfig> = BTreeMap::new(),
+        /// Rules that give tags to messages, in the order in which they are tried.
+        pub assign: Vec<AssignRule> = Vec::new(),
+        /// Header fields that tag messages, for listeners with `tag_headers`.
+        pub tag_headers: TagHeadersConfig = TagHeadersConfig::default(),
         /// Certificates that listeners show; the key is a name of your choice.
         pub tls: BTreeMap<String, CertificateConfig> = BTreeMap::new(),
         /// What reception does besides.
@@ -143,8 +151,34 @@ impl Root {
                 );
             }
         }
+        self.check_assign(node, problems);
         if let Err((key, text)) = delivery::Routes::new(&self.route) {
             problems.error(node.at("route"), format!("route `{key}`: {text}"));
+        }
+    }
+
+    /// A rule about a listener or a user that is not there never holds.
+    fn check_assign(&self, node: &Node, problems: &mut Problems) {
+        let users: Vec<&str> =
+            self.users.iter().map(|(key, user)| user.name.as_deref().unwrap_or(key)).collect();
+        let listeners: Vec<&str> = self.listener.keys().map(String::as_str).collect();
+        for (n, rule) in self.assign.iter().enumerate() {
+            for (m, name) in rule.listeners.iter().enumerate() {
+                if !listeners.contains(&name.as_str()) {
+                    let place = node.at(&format!("assign.{n}.listeners.{m}"));
+                    problems
+                        .error(place, format!("no listener is called {}", settings::quote(name)))
+                        .hint(format!("there is {}", listeners.join(", ")));
+                }
+            }
+            for (m, name) in rule.users.iter().enumerate() {
+                if name != "*" && !users.contains(&name.as_str()) {
+                    // Others may come by XCLIENT.
+                    let place = node.at(&format!("assign.{n}.users.{m}"));
+                    let text = format!("no user is called {}", settings::quote(name));
+                    problems.warning(place, text).hint("a name that only XCLIENT gives is fine here");
+                }
+            }
         }
     }
 
