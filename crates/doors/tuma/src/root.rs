@@ -251,4 +251,54 @@ mod tests {
             loaded.unwrap_or_else(|report| panic!("{report}"));
         }
     }
+
+    /// What is printed of a configuration that is wrong.
+    fn printed(text: &str) -> String {
+        match config::load_text::<Root>("tuma.toml", text, &|_| None) {
+            Ok(loaded) => panic!("taken: {:?}", loaded.value.assign),
+            Err(report) => report.to_string(),
+        }
+    }
+
+    #[test]
+    fn mistakes_in_rules_about_tags_are_shown_where_they_stand() {
+        let printed = printed(
+            r#"[listener.smtp]
+listen = "127.0.0.1:25"
+pool = " "
+
+[[assign]]
+listeners = ["smtp", "stmp"]
+tenant = "t"
+
+[[assign]]
+senders = ["a b@c.test"]
+header = { name = "X Stream", match = "(" }
+
+[[assign]]
+senders = ["a@b.test"]
+
+[tag_headers]
+job = "x-job:"
+"#,
+        );
+        for expected in [
+            "tuma.toml:3:8: error: `listener.smtp.pool` must be a tag text, not the text ` `",
+            "help: it is empty",
+            "tuma.toml:10:12: error: `assign[1].senders[0]` must be an address pattern, not the text `a b@c.test`",
+            "help: before the `@` comes a local part, or `*` alone",
+            "tuma.toml:11:19: error: `assign[1].header.name` must be a field name, not the text `X Stream`",
+            "tuma.toml:11:39: error: `assign[1].header.match` must be a regex, not the text `(`",
+            "help: unclosed group",
+            "tuma.toml:13:1: error: this rule assigns nothing",
+            "tuma.toml:17:7: error: `tag_headers.job` must be a tag field, not the text `x-job:`",
+        ] {
+            assert!(printed.contains(expected), "{expected}\nis not in\n{printed}");
+        }
+        let printed = self::printed(
+            "[listener.smtp]\nlisten = \"127.0.0.1:25\"\n[[assign]]\nlisteners = [\"smtp\", \"stmp\"]\ntenant = \"t\"\n",
+        );
+        assert!(printed.contains("tuma.toml:4:22: error: no listener is called `stmp`"), "{printed}");
+        assert!(printed.contains("help: there is smtp"), "{printed}");
+    }
 }
