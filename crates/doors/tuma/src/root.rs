@@ -2,7 +2,11 @@
 
 use delivery::{DsnConfig, RetryConfig, RouteConfig};
 use mail::Domain;
-use reception::{CertificateConfig, ListenerConfig, ListenerTls, ReceptionConfig, RelayConfig, UserConfig};
+use reception::{
+    CertificateConfig, ListenerConfig, ListenerTls, ReceptionConfig, RelayConfig, TagHeadersConfig,
+    UserConfig,
+};
+use routing::AssignRule;
 use settings::{Node, Problems, Size, Text};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -29,6 +33,10 @@ settings::table! {
         pub relay: RelayConfig = RelayConfig::default(),
         /// Who may authenticate; the key is the user's name.
         pub users: BTreeMap<String, UserConfig> = BTreeMap::new(),
+        /// Rules that give tags to messages, in the order in which they are tried.
+        pub assign: Vec<AssignRule> = Vec::new(),
+        /// Header fields that tag messages, for listeners with `tag_headers`.
+        pub tag_headers: TagHeadersConfig = TagHeadersConfig::default(),
         /// Certificates that listeners show; the key is a name of your choice.
         pub tls: BTreeMap<String, CertificateConfig> = BTreeMap::new(),
         /// What reception does besides.
@@ -143,8 +151,34 @@ impl Root {
                 );
             }
         }
+        self.check_assign(node, problems);
         if let Err((key, text)) = delivery::Routes::new(&self.route) {
             problems.error(node.at("route"), format!("route `{key}`: {text}"));
+        }
+    }
+
+    /// A rule about a listener or a user that is not there never holds.
+    fn check_assign(&self, node: &Node, problems: &mut Problems) {
+        let users: Vec<&str> =
+            self.users.iter().map(|(key, user)| user.name.as_deref().unwrap_or(key)).collect();
+        let listeners: Vec<&str> = self.listener.keys().map(String::as_str).collect();
+        for (n, rule) in self.assign.iter().enumerate() {
+            for (m, name) in rule.listeners.iter().enumerate() {
+                if !listeners.contains(&name.as_str()) {
+                    let place = node.at(&format!("assign.{n}.listeners.{m}"));
+                    problems
+                        .error(place, format!("no listener is called {}", settings::quote(name)))
+                        .hint(format!("there is {}", listeners.join(", ")));
+                }
+            }
+            for (m, name) in rule.users.iter().enumerate() {
+                if name != "*" && !users.contains(&name.as_str()) {
+                    // Others may come by XCLIENT.
+                    let place = node.at(&format!("assign.{n}.users.{m}"));
+                    let text = format!("no user is called {}", settings::quote(name));
+                    problems.warning(place, text).hint("a name that only XCLIENT gives is fine here");
+                }
+            }
         }
     }
 
@@ -216,5 +250,55 @@ mod tests {
                 config::load_text::<Root>("docs/guide.md", block, &|name| Some(format!("{name}.test")));
             loaded.unwrap_or_else(|report| panic!("{report}"));
         }
+    }
+
+    /// What is printed of a configuration that is wrong.
+    fn printed(text: &str) -> String {
+        match config::load_text::<Root>("tuma.toml", text, &|_| None) {
+            Ok(loaded) => panic!("taken: {:?}", loaded.value.assign),
+            Err(report) => report.to_string(),
+        }
+    }
+
+    #[test]
+    fn mistakes_in_rules_about_tags_are_shown_where_they_stand() {
+        let printed = printed(
+            r#"[listener.smtp]
+listen = "127.0.0.1:25"
+pool = " "
+
+[[assign]]
+listeners = ["smtp", "stmp"]
+tenant = "t"
+
+[[assign]]
+senders = ["a b@c.test"]
+header = { name = "X Stream", match = "(" }
+
+[[assign]]
+senders = ["a@b.test"]
+
+[tag_headers]
+job = "x-job:"
+"#,
+        );
+        for expected in [
+            "tuma.toml:3:8: error: `listener.smtp.pool` must be a tag text, not the text ` `",
+            "help: it is empty",
+            "tuma.toml:10:12: error: `assign[1].senders[0]` must be an address pattern, not the text `a b@c.test`",
+            "help: before the `@` comes a local part, or `*` alone",
+            "tuma.toml:11:19: error: `assign[1].header.name` must be a field name, not the text `X Stream`",
+            "tuma.toml:11:39: error: `assign[1].header.match` must be a regex, not the text `(`",
+            "help: unclosed group",
+            "tuma.toml:13:1: error: this rule assigns nothing",
+            "tuma.toml:17:7: error: `tag_headers.job` must be a tag field, not the text `x-job:`",
+        ] {
+            assert!(printed.contains(expected), "{expected}\nis not in\n{printed}");
+        }
+        let printed = self::printed(
+            "[listener.smtp]\nlisten = \"127.0.0.1:25\"\n[[assign]]\nlisteners = [\"smtp\", \"stmp\"]\ntenant = \"t\"\n",
+        );
+        assert!(printed.contains("tuma.toml:4:22: error: no listener is called `stmp`"), "{printed}");
+        assert!(printed.contains("help: there is smtp"), "{printed}");
     }
 }

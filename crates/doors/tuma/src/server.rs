@@ -14,9 +14,12 @@ use net::{
     TcpDialer,
 };
 use reception::auth::{Users, Verifier};
-use reception::{Budget, Context, ListenerConfig, ListenerContext, ListenerTls, RelayRules, Rules};
+use reception::{
+    Budget, Context, ListenerConfig, ListenerContext, ListenerTls, RelayRules, Rules, TagRules, UserTags,
+};
+use routing::Assign;
 use spool::{LoadEvent, Loaded as LoadedMessage, Spool};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -151,8 +154,25 @@ fn rules(root: &Root) -> Rules {
         session_auth_in_clear: Arc::new(in_clear),
         relay: RelayRules::new(&root.relay),
         users: Arc::new(Users::new(known)),
+        tags: tag_rules(root),
         reception: root.reception.clone(),
         recipients_queued_max: root.delivery.recipients_queued_max,
+    }
+}
+
+fn tag_rules(root: &Root) -> TagRules {
+    let tagged = root.users.iter().filter(|(_, user)| user.tenant.is_some() || user.pool.is_some());
+    let users = tagged.map(|(key, user)| {
+        let tags = UserTags { tenant: user.tenant.as_deref().cloned(), pool: user.pool.as_deref().cloned() };
+        (user.name.as_ref().unwrap_or(key).as_str().into(), tags)
+    });
+    TagRules {
+        assign: Assign::compile(&root.assign),
+        headers: root.tag_headers.clone(),
+        users: users.collect(),
+        kept: root.accounting.kept_fields(),
+        // Empty: there is no table of pools yet to check names against.
+        pools: HashSet::new(),
     }
 }
 

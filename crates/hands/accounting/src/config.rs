@@ -3,7 +3,8 @@
 use crate::csv::CsvLayout;
 use crate::json::JsonLayout;
 use crate::record::Kind;
-use settings::{Key, Node, Place, Problems, Setting, Size, Value};
+use mail::{FieldName, KEPT_FIELDS_MAX};
+use settings::{Key, Node, Place, Problems, Setting, Size, Text, Value};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -68,6 +69,9 @@ settings::table! {
         pub fields: Vec<String> = Vec::new(),
         /// Fields of single kinds, in place of `fields`: `record_fields.bounced = ["time", "recipient"]`.
         pub record_fields: BTreeMap<String, Vec<String>> = BTreeMap::new(),
+        /// Header fields of the message to write as well, each as `header_NAME`, the first 256 octets of its text. They
+        /// are kept with the message from its acceptance; all files together may name 8.
+        pub headers: Vec<Text<FieldName>> = Vec::new(),
         /// CSV times as `2026-03-01 10:00:05+0000`; otherwise as seconds since 1970.
         pub iso_times: bool = true,
         /// The text of the CSV column `userString`.
@@ -146,10 +150,24 @@ impl AccountingConfig {
                 add(Some(name), "path", format!("{} is written to by `{other}` too", file.path.display()));
             }
         }
+        let fields = self.kept_fields().len();
+        if fields > KEPT_FIELDS_MAX {
+            // At the file that names most, since that is where some can go.
+            let file =
+                self.file.iter().max_by_key(|(_, file)| file.headers.len()).map(|(name, _)| name.clone());
+            let problem =
+                format!("all files together name {fields} header fields; at most {KEPT_FIELDS_MAX}");
+            errors.push(ConfigError { file, setting: "headers", problem });
+        }
         errors
     }
 
-    /// The same where the settings stand.
+    /// The header fields that the files name: what must be kept of a message when it is accepted.
+    pub fn kept_fields(&self) -> Vec<FieldName> {
+        distinct(self.file.values().flat_map(|file| &file.headers))
+    }
+
+    /// Adds every mistake where the settings stand.
     fn check_at(&self, node: &Node, problems: &mut Problems) {
         for error in self.check() {
             // Step by step, since the name of a file may hold a dot, which `at` would split.
@@ -160,6 +178,17 @@ impl AccountingConfig {
             problems.error(table.at(error.setting), error.to_string());
         }
     }
+}
+
+/// The names, each once, in order.
+fn distinct<'a>(names: impl Iterator<Item = &'a Text<FieldName>>) -> Vec<FieldName> {
+    let mut distinct: Vec<FieldName> = Vec::new();
+    for name in names {
+        if !distinct.contains(name) {
+            distinct.push(name.0.clone());
+        }
+    }
+    distinct
 }
 
 impl FileConfig {
@@ -210,6 +239,11 @@ impl FileConfig {
                 Kind::ALL.iter().copied().filter(|kind| crate::csv::type_letter(*kind).is_some()).collect()
             }
         }
+    }
+
+    /// The header fields to write, each once.
+    pub(crate) fn header_names(&self) -> Vec<FieldName> {
+        distinct(self.headers.iter())
     }
 
     /// The fields chosen for a kind, empty for the format's own choice.

@@ -1,14 +1,14 @@
 //! CSV as PowerMTA writes it, so that what reads its accounting files reads ours: RFC 4180, CRLF, a header line
 //! first, `type` in column 1, files of several types with the union of their columns.
 //!
-//! What differs: times are UTC always, `Discarded` is a `b` with `dlvType` discard, and `header_X` columns do not
-//! exist, since header fields are not kept after acceptance.
+//! What differs: times are UTC always, `Discarded` is a `b` with `dlvType` discard, and `header_X` columns stand
+//! behind all others.
 
 use crate::config::FileConfig;
 use crate::record::{Connection, Kind, Record, Via};
 use crate::status::{bounce_category, status_of, status_text};
 use crate::time::{TimeWriter, push_number};
-use mail::{Protocol, UnixMillis};
+use mail::{FieldName, Protocol, UnixMillis};
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
@@ -25,7 +25,7 @@ pub(crate) fn type_letter(kind: Kind) -> Option<u8> {
 
 macro_rules! columns {
     ($($variant:ident $name:literal,)*) => {
-        /// A column, named as PowerMTA names it.
+        /// A column, named as PowerMTA names it; the last three are ours.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         enum Column { $($variant,)* }
 
@@ -67,6 +67,9 @@ columns! {
     Queue "queue",
     VmtaPool "vmtaPool",
     UserString "userString",
+    Tenant "tenant",
+    Campaign "campaign",
+    Priority "priority",
 }
 
 impl Column {
@@ -126,6 +129,8 @@ pub(crate) struct CsvLayout {
     columns: Vec<Column>,
     /// For each kind one flag a column.
     filled: [Vec<bool>; Kind::ALL.len()],
+    /// Header fields, each a column behind these.
+    headers: Vec<FieldName>,
     iso_times: bool,
     user_string: String,
 }
@@ -156,7 +161,9 @@ impl CsvLayout {
             chosen[kind as usize] = list;
         }
         let filled = chosen.map(|list| columns.iter().map(|column| list.contains(column)).collect());
-        Ok(Self { columns, filled, iso_times: config.iso_times, user_string: config.user_string.clone() })
+        let headers = config.header_names();
+        let (iso_times, user_string) = (config.iso_times, config.user_string.clone());
+        Ok(Self { columns, filled, headers, iso_times, user_string })
     }
 }
 
@@ -180,6 +187,10 @@ impl CsvWriter {
             out.push(b',');
             out.extend_from_slice(column.name().as_bytes());
         }
+        for name in &self.layout.headers {
+            out.push(b',');
+            push_value(out, format!("header_{name}").as_bytes());
+        }
         out.extend_from_slice(b"\r\n");
     }
 
@@ -196,6 +207,10 @@ impl CsvWriter {
                 push_value(out, &self.scratch);
             }
         }
+        for name in &self.layout.headers {
+            out.push(b',');
+            push_value(out, record.header(name).unwrap_or("").as_bytes());
+        }
         out.extend_from_slice(b"\r\n");
     }
 }
@@ -210,6 +225,7 @@ impl Format<'_> {
         let message = record.message();
         let connection = record.connection.as_deref();
         let origin = record.origin();
+        let tags = record.tags();
         let mut time = |out: &mut Vec<u8>, at: Option<UnixMillis>| match at {
             Some(at) if self.iso => times.iso_zone(out, at),
             Some(at) => push_number(out, at.0 / 1_000),
@@ -270,12 +286,17 @@ impl Format<'_> {
             Column::DlvSize => push_number(out, message.map_or(0, |message| message.size)),
             Column::DlvTlsProtocol => text(out, tls(connection).map(|tls| &*tls.protocol)),
             Column::DlvTlsCipher => text(out, tls(connection).map(|tls| &*tls.cipher)),
+            // Of a receipt nothing is known but what was asked for, which PowerMTA writes here.
+            Column::Vmta if record.kind == Kind::Received => text(out, record.pool()),
             Column::Vmta => text(out, connection.map(|connection| &*connection.source)),
-            Column::JobId => text(out, record.job.as_deref()),
-            Column::EnvId => text(out, message.and_then(|message| message.envelope.envid.as_deref())),
+            Column::JobId => text(out, tags.and_then(|tags| tags.job.as_deref())),
+            Column::EnvId => text(out, record.envid()),
             Column::Queue => text(out, record.queue.as_deref()),
-            Column::VmtaPool => text(out, connection.map(|connection| &*connection.pool)),
+            Column::VmtaPool => text(out, record.pool()),
             Column::UserString => text(out, Some(self.user_string)),
+            Column::Tenant => text(out, tags.and_then(|tags| tags.tenant.as_deref())),
+            Column::Campaign => text(out, tags.and_then(|tags| tags.campaign.as_deref())),
+            Column::Priority => text(out, tags.map(|tags| tags.priority.as_str())),
         }
     }
 }

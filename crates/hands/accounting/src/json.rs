@@ -5,12 +5,12 @@ use crate::config::FileConfig;
 use crate::record::{Kind, Record};
 use crate::status::{bounce_category, status_of};
 use crate::time::{TimeWriter, push_number};
-use mail::Protocol;
+use mail::{FieldName, Priority, Protocol};
 use std::fmt::{Display, Write};
 use std::net::SocketAddr;
 
 /// The fields in the order in which they are written. `v`, `kind` and `time` are in every record.
-const FIELDS: [&str; 38] = [
+const FIELDS: [&str; 41] = [
     "v",
     "kind",
     "time",
@@ -49,6 +49,9 @@ const FIELDS: [&str; 38] = [
     "listener",
     "protocol",
     "user",
+    "tenant",
+    "campaign",
+    "priority",
 ];
 
 const ALWAYS: u64 = 0b111;
@@ -57,6 +60,7 @@ const ALWAYS: u64 = 0b111;
 #[derive(Clone, Debug)]
 pub(crate) struct JsonLayout {
     masks: [u64; Kind::ALL.len()],
+    headers: Vec<FieldName>,
 }
 
 impl JsonLayout {
@@ -75,7 +79,7 @@ impl JsonLayout {
                 masks[kind as usize] |= 1 << bit;
             }
         }
-        Ok(Self { masks })
+        Ok(Self { masks, headers: config.header_names() })
     }
 }
 
@@ -147,6 +151,7 @@ impl JsonWriter {
         let attempt = &record.attempt;
         let tried = attempt.number > 0;
         let origin = record.origin();
+        let tags = record.tags();
         let status = status_of(record);
         let failed = matches!(record.kind, Kind::Deferred | Kind::Bounced | Kind::Expired);
 
@@ -177,7 +182,7 @@ impl JsonWriter {
             },
         );
         line.text("orcpt", recipient.and_then(|recipient| recipient.orcpt.as_deref()));
-        line.text("envid", message.and_then(|message| message.envelope.envid.as_deref()));
+        line.text("envid", record.envid());
         line.number("size", message.map(|message| message.size));
         line.number("code", reply.map(|reply| u64::from(reply.code.get())));
         line.display("status", scratch, status.filter(|_| record.kind != Kind::Received));
@@ -196,14 +201,14 @@ impl JsonWriter {
             line.out.extend_from_slice(b"true");
         }
         line.text("queue", record.queue.as_deref());
-        line.text("job", record.job.as_deref());
+        line.text("job", tags.and_then(|tags| tags.job.as_deref()));
         line.text("via", connection.map(|connection| connection.via.as_str()));
         line.text("site", connection.map(|connection| &*connection.site));
         line.text("host", connection.map(|connection| &*connection.host));
         line.display("remote", scratch, connection.and_then(|connection| connection.remote).map(plain));
         line.display("local", scratch, connection.and_then(|connection| connection.local).map(plain));
         line.text("source", connection.map(|connection| &*connection.source));
-        line.text("pool", connection.map(|connection| &*connection.pool));
+        line.text("pool", record.pool());
         // An outcome tells of its own connection's TLS, a receipt or refusal of the client's.
         let inbound = matches!(record.kind, Kind::Received | Kind::Rejected);
         let tls = if inbound { origin.tls.as_ref() } else { connection.and_then(|c| c.tls.as_ref()) };
@@ -223,7 +228,22 @@ impl JsonWriter {
             }),
         );
         line.text("user", origin.user.as_deref());
+        line.text("tenant", tags.and_then(|tags| tags.tenant.as_deref()));
+        line.text("campaign", tags.and_then(|tags| tags.campaign.as_deref()));
+        let priority = tags.map(|tags| tags.priority).filter(|priority| *priority != Priority::default());
+        line.text("priority", priority.map(Priority::as_str));
         debug_assert_eq!(line.field, FIELDS.len());
+        for name in &layout.headers {
+            if let Some(text) = record.header(name) {
+                out.push(b',');
+                scratch.clear();
+                scratch.push_str("header_");
+                scratch.push_str(name.as_str());
+                push_string(out, scratch);
+                out.push(b':');
+                push_string(out, text);
+            }
+        }
         out.extend_from_slice(b"}\n");
     }
 }

@@ -1,6 +1,8 @@
 //! What is known of one outcome of one recipient.
 
-use mail::{Message, Origin, Outcome, Recipient, Reply, ReversePath, SpoolId, TlsInfo, UnixMillis};
+use mail::{
+    FieldName, Message, Origin, Outcome, Recipient, Reply, ReversePath, SpoolId, Tags, TlsInfo, UnixMillis,
+};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -148,8 +150,6 @@ pub struct Record {
     pub connection: Option<Arc<Connection>>,
     /// The queue's name.
     pub queue: Option<Arc<str>>,
-    /// The job or campaign.
-    pub job: Option<Arc<str>>,
 }
 
 impl Record {
@@ -163,7 +163,6 @@ impl Record {
             attempt: Attempt::default(),
             connection: None,
             queue: None,
-            job: None,
         }
     }
 
@@ -177,7 +176,6 @@ impl Record {
             attempt: Attempt::default(),
             connection: None,
             queue: None,
-            job: None,
         }
     }
 
@@ -224,6 +222,30 @@ impl Record {
             Subject::Recipient(message, _) => Some(message.envelope.reverse_path.as_str()),
             Subject::Refused(refused) => refused.reverse_path.as_ref().map(ReversePath::as_str),
         }
+    }
+
+    /// What the message is filed under.
+    pub(crate) fn tags(&self) -> Option<&Tags> {
+        self.message().map(|message| &message.tags)
+    }
+
+    /// The sender's own name for the message: the one that tagged it, else ENVID as it was given.
+    pub(crate) fn envid(&self) -> Option<&str> {
+        let message = self.message()?;
+        message.tags.envid.as_deref().or(message.envelope.envid.as_deref())
+    }
+
+    /// The egress pool: the connection's, and before there is one the one that was chosen for the message.
+    pub(crate) fn pool(&self) -> Option<&str> {
+        let connection = self.connection.as_deref().map(|connection| &*connection.pool);
+        connection.filter(|pool| !pool.is_empty()).or_else(|| self.tags()?.pool.as_deref())
+    }
+
+    /// The text of a header field that was kept of the message.
+    pub(crate) fn header(&self, name: &FieldName) -> Option<&str> {
+        let kept = &self.message()?.headers;
+        let field = kept.iter().find(|field| field.name.eq_ignore_ascii_case(name.as_str()))?;
+        Some(&field.value)
     }
 
     /// Milliseconds from acceptance to this record; 0 if the clock went back.

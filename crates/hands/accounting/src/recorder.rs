@@ -5,7 +5,7 @@ use crate::files::{DiskFiles, Files};
 use crate::metrics::Metrics;
 use crate::record::Record;
 use crate::writer::{FileStats, Shared, start};
-use mail::SpoolId;
+use mail::{KeptField, SpoolId, Tags};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -62,13 +62,21 @@ struct Recent {
     max_octets: usize,
 }
 
-/// What a record may hold on to: itself, its reply, and its message with all recipients as if it were shared with
-/// nobody.
+/// What a record may hold on to: itself, its reply, and its message with all recipients and kept fields as if it were
+/// shared with nobody.
 fn weight(record: &Record) -> usize {
     const RECORD: usize = size_of::<Record>() + size_of::<mail::Message>() + 512;
     const RECIPIENT: usize = size_of::<mail::Recipient>() + 64;
     let reply = record.reply.as_ref().map_or(0, |reply| reply.text.len());
-    RECORD + reply + record.message().map_or(0, |message| message.envelope.recipients.len() * RECIPIENT)
+    let of_message = |message: &mail::Message| {
+        let Tags { tenant, campaign, job, envid, pool, priority: _ } = &message.tags;
+        let tags =
+            [tenant, campaign, job, envid, pool].into_iter().flatten().map(|text| text.len()).sum::<usize>();
+        let kept =
+            message.headers.iter().map(|field| size_of::<KeptField>() + field.name.len() + field.value.len());
+        message.envelope.recipients.len() * RECIPIENT + tags + kept.sum::<usize>()
+    };
+    RECORD + reply + record.message().map_or(0, |message| of_message(message))
 }
 
 impl Recent {

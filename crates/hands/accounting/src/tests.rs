@@ -12,6 +12,8 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
+mod tags;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn message(recipients: usize) -> Arc<Message> {
@@ -38,7 +40,7 @@ fn message(recipients: usize) -> Arc<Message> {
             protocol: Protocol::Esmtp,
             tls: None,
         },
-        tags: Tags::default(),
+        tags: Tags { job: Some("job7".into()), ..Tags::default() },
         headers: Vec::new(),
     })
 }
@@ -63,7 +65,6 @@ fn record(kind: Kind, message: &Arc<Message>, index: u32, reply: Reply) -> Recor
         attempt: Attempt { number: 1, duration: Duration::from_millis(12), ..Attempt::default() },
         connection: Some(connection()),
         queue: Some("x.test/v1".into()),
-        job: Some("job7".into()),
         ..Record::new(kind, UnixMillis(1_772_359_205_123), message, index)
     }
 }
@@ -127,7 +128,7 @@ fn csv_as_powermta_writes_it() {
         "type,timeLogged,orig,rcpt,orcpt,srcType,srcMta,rcvSourceIp,rcvDestinationIp,vmta,jobId,envId,timeQueued,\
          dsnAction,dsnStatus,dsnDiag,dsnMta,bounceCat,dlvType,dlvSourceIp,dlvDestinationIp,dlvEsmtpAvailable,dlvSize,\
          queue,vmtaPool",
-        "r,2026-03-01 10:00:04+0000,b@s.test,u@x.test,,smtp,app (192.0.2.1),192.0.2.1,192.0.2.2,,,,,,,,,,,,,,,,",
+        "r,2026-03-01 10:00:04+0000,b@s.test,u@x.test,,smtp,app (192.0.2.1),192.0.2.1,192.0.2.2,,job7,,,,,,,,,,,,,,",
     ];
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.starts_with(&(expected.join("\r\n") + "\r\nd,")), "{text}");

@@ -5,12 +5,12 @@
 #![expect(clippy::disallowed_methods, reason = "a measurement reads the clock; the rules do not")]
 
 use mail::{
-    Domain, Envelope, Host, Mailbox, Message, Origin, Outcome, Recipient, Reply, ReversePath, SpoolId, Tags,
-    TlsInfo, UnixMillis,
+    Domain, Envelope, FieldName, Host, Mailbox, Message, Origin, Outcome, Recipient, Reply, ReversePath,
+    SpoolId, Tags, TlsInfo, UnixMillis,
 };
 use message::{
-    DsnConfig, DsnRequest, ReceivedField, RecipientReport, has_bare_newline, is_seven_bit, read_dsn, scan,
-    write_dsn,
+    DsnConfig, DsnRequest, ReceivedField, RecipientReport, first_values, has_bare_newline, is_seven_bit,
+    read_dsn, scan, take_out_fields, write_dsn,
 };
 use std::hint::black_box;
 use std::time::Instant;
@@ -39,6 +39,20 @@ fn main() {
     time("scan", || _ = black_box(scan(black_box(bytes))));
     time("is_seven_bit", || _ = black_box(is_seven_bit(black_box(bytes))));
     time("has_bare_newline", || _ = black_box(has_bare_newline(black_box(bytes))));
+
+    let names =
+        ["x-virtual-mta", "x-job", "x-envid", "x-tenant", "x-campaign", "x-priority-class", "subject", "x-s"];
+    let names = names.map(|name| name.parse::<FieldName>().expect("a name"));
+    let names = names.each_ref();
+    time("first_values of 8 names", || _ = black_box(first_values(black_box(bytes), &names)));
+    let mut octets = bytes.to_vec();
+    time("take_out_fields, none there", || {
+        _ = black_box(take_out_fields(black_box(&mut octets), |field| field.is("x-envid")));
+    });
+    time("copy and take_out_fields of one", || {
+        octets.copy_from_slice(black_box(bytes));
+        _ = black_box(take_out_fields(black_box(&mut octets), |field| field.is("x-job")));
+    });
 
     let mailbox = |text: &str| Mailbox::parse(text).expect("a mailbox");
     let by = Host::Domain(Domain::parse("mx.test").expect("a domain"));

@@ -209,6 +209,7 @@ pub fn fuzz_header(content: &[u8]) {
     }
     assert_eq!((end, count), (scan.header_len, scan.fields));
     assert!(scan.header_len <= scan.body_start && scan.body_start <= content.len());
+    crate::pick::fuzz_pick(content);
     // A field put in front is always the first field seen, and changes no other.
     let mut framed = b"X-First: 1\r\n".to_vec();
     if scan.needs_separator() {

@@ -1,11 +1,12 @@
 //! What stands in a message: header fields, the Received field, and mail about mail (RFC 3464).
 //!
 //! Rules only: bytes in, bytes out. Time and randomness are arguments, nothing here opens a file or a socket,
-//! and nothing here changes what a client handed in; fields are put in front, never edited.
+//! and nothing here edits a field: fields are put in front, and those meant for this server alone are taken out whole.
 //!
 //! On the way in, reception calls [`scan`] once over the content, asks [`Scan::refusal`] whether the header is
 //! within its [`HeaderLimits`] (size, count, hops), and writes [`ReceivedField`] and, for submissions,
-//! [`add_missing`] in front. On the way out, delivery asks [`Needs`] whether the next hop can carry the message.
+//! [`add_missing`] in front; [`first_values`] reads the fields that tag a message, [`take_out_fields`] removes them.
+//! On the way out, delivery asks [`Needs`] whether the next hop can carry the message.
 //! When a recipient's fate is to be told, [`wanted`] says whether, [`write_dsn`] says how, and [`read_dsn`]
 //! understands what others wrote.
 //!
@@ -16,6 +17,7 @@ mod date;
 mod dsn;
 mod encoding;
 mod header;
+mod pick;
 mod received;
 
 pub use content::{has_bare_newline, is_seven_bit, lines_within, longest_line};
@@ -26,6 +28,7 @@ pub use dsn::{
 };
 pub use encoding::{decode_xtext, one_line};
 pub use header::{Field, Fields, HeaderLimits, Scan, scan};
+pub use pick::{first_values, take_out_fields};
 pub use received::{ReceivedField, add_missing, with_protocol};
 
 /// Entry points for the fuzz targets: total functions that must neither panic nor loop.

@@ -1,8 +1,12 @@
 //! What an operator may set about reception.
 
+use mail::{FieldName, FieldNameError};
+use routing::{DomainPattern, PriorityClass, TagText};
 use settings::{Cidr, Node, Problems, Size, Text};
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// This machine itself, both families.
@@ -71,6 +75,15 @@ settings::table! {
         pub proxy_from: Vec<Cidr> = Vec::new(),
         /// Peers that may use XCLIENT.
         pub xclient_from: Vec<Cidr> = Vec::new(),
+        /// Whose mail comes in here, unless the user says so.
+        pub tenant: Option<Text<TagText>> = None,
+        /// The pool of egress sources that mail leaves by unless a header field, a rule or the user says otherwise.
+        pub pool: Option<Text<TagText>> = None,
+        /// What goes first, unless a header field or a rule says otherwise.
+        pub priority: Option<PriorityClass> = None,
+        /// Header fields may tag a message, as `tag_headers` names them; only of clients that may send to any
+        /// domain, by `relay.networks` or as users.
+        pub tag_headers: bool = false,
     }
 }
 
@@ -105,39 +118,6 @@ settings::table! {
     }
 }
 
-/// A domain, or all domains below one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DomainPattern {
-    /// The domain.
-    pub domain: mail::Domain,
-    /// Those below it, not itself.
-    pub below: bool,
-}
-
-impl std::str::FromStr for DomainPattern {
-    type Err = mail::DomainError;
-    fn from_str(text: &str) -> Result<Self, mail::DomainError> {
-        let (domain, below) = match text.strip_prefix("*.") {
-            Some(domain) => (domain, true),
-            None => (text, false),
-        };
-        Ok(Self { domain: mail::Domain::parse(domain)?, below })
-    }
-}
-
-impl std::fmt::Display for DomainPattern {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}{}", if self.below { "*." } else { "" }, self.domain)
-    }
-}
-
-impl DomainPattern {
-    /// True if the pattern covers the domain.
-    pub fn covers(&self, domain: &mail::Domain) -> bool {
-        domain.is_within(&self.domain) && (*domain == self.domain) != self.below
-    }
-}
-
 settings::table! {
     /// A user who may authenticate. The key is the user's name, unless `name` says otherwise.
     #[check(UserConfig::check)]
@@ -150,6 +130,10 @@ settings::table! {
         /// What `tuma password` printed, in place of the password: `SCRAM-SHA-256$rounds:salt$keys`.
         #[secret]
         pub password_hash: Option<String> = None,
+        /// Whose mail the user's is. Neither listener, header field nor rule has a say then.
+        pub tenant: Option<Text<TagText>> = None,
+        /// The pool of egress sources it leaves by unless a header field or a rule says otherwise.
+        pub pool: Option<Text<TagText>> = None,
     }
 }
 
@@ -166,6 +150,69 @@ impl UserConfig {
         {
             problems.error(node.at("password_hash"), "`password_hash` is not what `tuma password` prints");
         }
+    }
+}
+
+/// A header field that tags messages, or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TagField(Option<FieldName>);
+
+impl TagField {
+    /// Its name; nothing if no field is asked for.
+    pub fn name(&self) -> Option<&FieldName> {
+        self.0.as_ref()
+    }
+
+    fn named(name: &str) -> Text<Self> {
+        Text(Self(name.parse().ok()))
+    }
+}
+
+impl FromStr for TagField {
+    type Err = FieldNameError;
+
+    fn from_str(text: &str) -> Result<Self, FieldNameError> {
+        if text.is_empty() { Ok(Self(None)) } else { text.parse().map(|name| Self(Some(name))) }
+    }
+}
+
+impl fmt::Display for TagField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.as_ref().map_or("", FieldName::as_str))
+    }
+}
+
+settings::words! {
+    /// What to do with a message whose header names a pool that is not configured.
+    pub enum UnknownPool {
+        /// Refuse it with 550.
+        Reject,
+        /// Take it as if the field were not there.
+        Default,
+    }
+}
+
+settings::table! {
+    /// Header fields that tag a message, where a listener has `tag_headers`. The first field of a name counts, one
+    /// without text says nothing, and an empty name here asks for none. A field that cannot be understood gets 550.
+    #[derive(Eq)]
+    pub struct TagHeadersConfig {
+        /// The pool of egress sources.
+        pub pool: Text<TagField> = TagField::named("x-virtual-mta"),
+        /// The run of a mailing: what can be paused or cancelled as one.
+        pub job: Text<TagField> = TagField::named("x-job"),
+        /// The sender's own name for the message.
+        pub envid: Text<TagField> = TagField::named("x-envid"),
+        /// Whose mail it is, unless the user or the listener says so.
+        pub tenant: Text<TagField> = TagField::named("x-tenant"),
+        /// The mailing.
+        pub campaign: Text<TagField> = TagField::named("x-campaign"),
+        /// What goes first: high, normal, low or bulk.
+        pub priority: Text<TagField> = TagField::named("x-priority-class"),
+        /// Leave the fields in the message. Otherwise all of these names are taken out before it is stored.
+        pub keep: bool = false,
+        /// What to do when the pool is not configured.
+        pub unknown_pool: UnknownPool = UnknownPool::Reject,
     }
 }
 
@@ -230,6 +277,10 @@ mod tests {
             settings::mistakes(&<ListenerConfig as settings::Setting>::schema()),
             Vec::<String>::new()
         );
+        assert_eq!(
+            settings::mistakes(&<TagHeadersConfig as settings::Setting>::schema()),
+            Vec::<String>::new()
+        );
         assert_eq!(settings::mistakes(&<RelayConfig as settings::Setting>::schema()), Vec::<String>::new());
         assert_eq!(settings::mistakes(&<UserConfig as settings::Setting>::schema()), Vec::<String>::new());
         assert_eq!(
@@ -239,17 +290,6 @@ mod tests {
         assert_eq!(
             settings::mistakes(&<CertificateConfig as settings::Setting>::schema()),
             Vec::<String>::new()
-        );
-    }
-
-    #[test]
-    fn patterns_cover_whole_labels() {
-        let covers = |pattern: &str, domain: &str| {
-            pattern.parse::<DomainPattern>().unwrap().covers(&mail::Domain::parse(domain).unwrap())
-        };
-        assert!(covers("a.test", "A.test") && !covers("a.test", "b.a.test") && !covers("a.test", "xa.test"));
-        assert!(
-            covers("*.a.test", "b.a.test") && !covers("*.a.test", "a.test") && !covers("*.a.test", "xa.test")
         );
     }
 }

@@ -4,6 +4,7 @@ use crate::auth::{Brake, Users};
 use crate::budget::{Budget, Taken};
 use crate::config::{ListenerConfig, ListenerTls, ReceptionConfig, Speaks};
 use crate::policy::RelayRules;
+use crate::tagging::TagRules;
 use accounting::Recorder;
 use arc_swap::ArcSwap;
 use mail::{Domain, Reply};
@@ -31,6 +32,8 @@ pub struct Rules {
     pub relay: RelayRules,
     /// Who may authenticate.
     pub users: Arc<Users>,
+    /// What messages are filed under.
+    pub tags: TagRules,
     /// The rest.
     pub reception: ReceptionConfig,
     /// Recipients queued at which intake stops.

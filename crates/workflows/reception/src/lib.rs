@@ -12,14 +12,16 @@ mod config;
 mod context;
 mod policy;
 mod session;
+mod tagging;
 
 pub use budget::Budget;
 pub use config::{
-    CertificateConfig, DomainPattern, ListenerConfig, ListenerTls, Mechanism, ReceptionConfig, RelayConfig,
-    Speaks, UserConfig,
+    CertificateConfig, ListenerConfig, ListenerTls, Mechanism, ReceptionConfig, RelayConfig, Speaks,
+    TagField, TagHeadersConfig, UnknownPool, UserConfig,
 };
 pub use context::{Context, ListenerContext, QueuedNow, Rules};
 pub use policy::RelayRules;
+pub use tagging::{TagRules, UserTags};
 
 use mail::{Reply, SessionId};
 use net::{Accepted, Listener, Stream, proxy};

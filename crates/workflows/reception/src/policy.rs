@@ -1,7 +1,8 @@
 //! Who may send to whom: the static policy.
 
-use crate::config::{DomainPattern, RelayConfig};
+use crate::config::RelayConfig;
 use mail::{Host, Recipient, Reply};
+use routing::DomainPattern;
 use std::net::IpAddr;
 
 /// The rules of `relay`, ready to be asked. With nothing configured every recipient is refused: no open relay
@@ -26,6 +27,12 @@ impl RelayRules {
         }
     }
 
+    /// True if the client may send to strangers: it is ours, by its address or as a user.
+    pub fn trusts(&self, peer: Option<IpAddr>, user: Option<&str>) -> bool {
+        (self.authenticated && user.is_some())
+            || peer.is_some_and(|ip| self.networks.iter().any(|network| network.contains(ip)))
+    }
+
     /// The refusal, unless the client may send to this recipient. Nothing that stands in the local part, in
     /// MAIL or in HELO has a say.
     pub fn refusal(&self, peer: Option<IpAddr>, user: Option<&str>, recipient: &Recipient) -> Option<Reply> {
@@ -35,9 +42,7 @@ impl RelayRules {
         {
             return None;
         }
-        let trusted = (self.authenticated && user.is_some())
-            || peer.is_some_and(|ip| self.networks.iter().any(|network| network.contains(ip)));
-        if !trusted {
+        if !self.trusts(peer, user) {
             return Some(Reply::new(550, (5, 7, 1), "relaying denied"));
         }
         let listed = |domain| self.to_domains.iter().any(|pattern: &DomainPattern| pattern.covers(domain));

@@ -6,10 +6,11 @@
 use crate::auth::{Exchange, Step};
 use crate::budget::Taken;
 use crate::context::{Context, ListenerContext};
+use crate::tagging::{Tagged, tag};
 use accounting::{Kind, Record, Refused};
 use bytes::Bytes;
-use mail::{BodyType, Envelope, Host, Message, Origin, Reply, SessionId, Tags, UnixMillis};
-use message::{HeaderLimits, ReceivedField, add_missing, is_seven_bit, scan};
+use mail::{BodyType, Envelope, Host, Message, Origin, Reply, SessionId, UnixMillis};
+use message::{HeaderLimits, ReceivedField, add_missing, is_seven_bit};
 use net::Stream;
 use smtp::server::transitions::State;
 use smtp::server::{Answer, Connection, Event, Server};
@@ -325,7 +326,7 @@ impl Session {
     }
 
     /// Takes a whole message: the 250 is made of the proof that it is durable.
-    async fn message(&mut self, mut envelope: Envelope, content: Vec<u8>) -> Reply {
+    async fn message(&mut self, mut envelope: Envelope, mut content: Vec<u8>) -> Reply {
         let permit = match self.permit.take() {
             Some(permit) => permit,
             // BDAT without a Data question before it, or a second message on one reservation.
@@ -335,7 +336,7 @@ impl Session {
             },
         };
         let rules = self.context.rules.load_full();
-        let scan = scan(&content);
+        let mut scan = message::scan(&content);
         let limits = HeaderLimits {
             hops_max: rules.reception.hops_max,
             header_max_octets: rules.session.session.header_size_max.len(),
@@ -345,13 +346,22 @@ impl Session {
         if let Some(reply) = scan.refusal(&limits) {
             return self.refused(&envelope, reply);
         }
+        let origin = self.origin();
+        let tagged = tag(&rules, &self.listener.config, &origin, &envelope, &mut content);
+        let Tagged { tags, headers, begins } = match tagged {
+            Ok(tagged) => tagged,
+            Err(reply) => return self.refused(&envelope, reply),
+        };
+        let content = Bytes::from(content).slice(begins..);
+        if begins > 0 {
+            scan = message::scan(&content);
+        }
         if envelope.body == BodyType::SevenBit && !is_seven_bit(&content) {
             // Many clients send eight bits without a word; the next hop shall be told what it gets.
             envelope.body = BodyType::EightBitMime;
         }
         let (id, at) = (self.context.spool.next_id(), wall());
         let host = Host::Domain(rules.hostname.clone());
-        let origin = self.origin();
         let for_recipient = match &envelope.recipients[..] {
             [one] => Some(&one.path),
             _ => None,
@@ -365,16 +375,8 @@ impl Session {
         if scan.needs_separator() {
             prefix.extend_from_slice(b"\r\n");
         }
-        let content = Content { prefix: Bytes::from(prefix), body: Bytes::from(content) };
-        let message = Message {
-            id,
-            received_at: at,
-            size: content.len(),
-            envelope,
-            origin,
-            tags: Tags::default(),
-            headers: Vec::new(),
-        };
+        let content = Content { prefix: Bytes::from(prefix), body: content };
+        let message = Message { id, received_at: at, size: content.len(), envelope, origin, tags, headers };
         match self.context.spool.accept(Draft { message, content }).await {
             Ok(accepted) => {
                 let message = accepted.message();

@@ -16,3 +16,4 @@ mod shutdown;
 mod smuggling;
 mod spool;
 mod submission;
+mod tags;
