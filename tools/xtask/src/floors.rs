@@ -78,6 +78,8 @@ pub const HOUSE: &[Room] = &[
     room("routing", Rules, Rooms(&["mail"])),
     room("shaping", Rules, Rooms(&["mail"])),
     room("queue", Rules, Rooms(&["mail"])),
+    // The one room of rules that knows others: it asks queue and shaping together, for delivery and simulator.
+    room("dispatch", Rules, Rooms(&["mail", "queue", "shaping"])),
     room("spool", Hands, Rooms(&["mail"])),
     room("net", Hands, Rooms(&["mail"])),
     room("resolve", Hands, Rooms(&["mail"])),
@@ -90,8 +92,9 @@ pub const HOUSE: &[Room] = &[
     room(
         "delivery",
         Workflows,
-        Rooms(&["mail", "smtp", "message", "queue", "shaping", "spool", "net", "resolve", "accounting"]),
+        Rooms(&["mail", "smtp", "message", "queue", "shaping", "dispatch", "spool", "net", "resolve", "accounting"]),
     ),
+    room("simulator", Workflows, Rooms(&["mail", "queue", "shaping", "dispatch"])),
     // It shares nothing with what it measures, so that each checks the other.
     room("bench", Workflows, Nothing),
     room("tuma", Doors, UpTo(Workflows)),

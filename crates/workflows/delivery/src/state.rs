@@ -12,6 +12,8 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -48,9 +50,13 @@ impl std::error::Error for StateError {}
 
 type Answer = Box<dyn FnOnce(io::Result<()>) + Send>;
 
+enum What {
+    Orders(String),
+    Shaping(Box<Snapshot>),
+}
+
 struct Job {
-    name: &'static str,
-    text: String,
+    what: What,
     answer: Option<Answer>,
 }
 
@@ -60,8 +66,10 @@ pub struct Keeper {
     thread: Option<std::thread::JoinHandle<()>>,
     orders: Orders,
     snapshot: Option<Snapshot>,
-    kept_at: Option<Instant>,
-    last: String,
+    /// When to write down the rules' memory again.
+    next: Option<Instant>,
+    /// The last one is written.
+    idle: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Keeper {
@@ -78,8 +86,8 @@ impl Keeper {
             thread: None,
             orders: Orders::default(),
             snapshot: None,
-            kept_at: None,
-            last: String::new(),
+            next: None,
+            idle: Arc::new(AtomicBool::new(true)),
         }
     }
 
@@ -114,9 +122,13 @@ impl Keeper {
         let folder = folder.to_owned();
         let work = move || {
             while let Ok(job) = inbox.recv() {
-                let done = write(&folder, job.name, &job.text);
+                let (name, text) = match job.what {
+                    What::Orders(text) => (ORDERS, text),
+                    What::Shaping(snapshot) => (SHAPING, crate::snapshot::write(&snapshot)),
+                };
+                let done = write(&folder, name, &text);
                 if let Err(error) = &done {
-                    error!(file = %folder.join(job.name).display(), %error, "state could not be written down");
+                    error!(file = %folder.join(name).display(), %error, "state could not be written down");
                 }
                 if let Some(answer) = job.answer {
                     answer(done);
@@ -132,8 +144,8 @@ impl Keeper {
             thread: Some(thread),
             orders,
             snapshot,
-            kept_at: None,
-            last: String::new(),
+            next: None,
+            idle: Arc::new(AtomicBool::new(true)),
         })
     }
 
@@ -149,36 +161,36 @@ impl Keeper {
         }
     }
 
-    fn send(&self, name: &'static str, text: String, answer: Option<Answer>) {
-        let Some(jobs) = &self.jobs else {
-            if let Some(answer) = answer {
-                answer(Ok(()));
+    fn send(&self, what: What, answer: Option<Answer>) {
+        match &self.jobs {
+            // The thread lives as long as the sender.
+            Some(jobs) => drop(jobs.send(Job { what, answer })),
+            None => {
+                if let Some(answer) = answer {
+                    answer(Ok(()));
+                }
             }
-            return;
-        };
-        // The thread lives as long as the sender.
-        let _ = jobs.send(Job { name, text, answer });
+        }
     }
 
     /// Writes the orders down; `answer` is called when they are on the disk, or cannot be.
     pub(crate) fn orders(&self, orders: &Orders, answer: Answer) {
         let list: Vec<Value> = orders.list().iter().map(order_json).collect();
         let text = json!({ "version": VERSION, "last": orders.last(), "orders": list }).to_string();
-        self.send(ORDERS, text, Some(answer));
+        self.send(What::Orders(text), Some(answer));
     }
 
-    /// Writes down what the rules remember, if some time has passed and it has changed.
+    /// Writes down what the rules remember, once in a while: the more there is, the more seldom.
     pub(crate) fn keep(&mut self, now: Instant, wall: UnixMillis, dispatch: &mut Dispatch) {
-        if self.jobs.is_none() || self.kept_at.is_some_and(|at| now < at + KEEP_EVERY) {
+        if self.jobs.is_none() || self.next.is_some_and(|at| now < at) || !self.idle.swap(false, Relaxed) {
             return;
         }
-        self.kept_at = Some(now);
+        let began = Instant::now();
         let snapshot = dispatch.shaper().snapshot(now, wall);
-        let text = crate::snapshot::write(&snapshot);
-        if text != self.last {
-            self.last.clone_from(&text);
-            self.send(SHAPING, text, None);
-        }
+        // The dispatcher stands still meanwhile: at most one part in fifty of its time goes into this.
+        self.next = Some(now + KEEP_EVERY.max(began.elapsed() * 50));
+        let idle = self.idle.clone();
+        self.send(What::Shaping(Box::new(snapshot)), Some(Box::new(move |_| idle.store(true, Relaxed))));
     }
 
     /// The same, at the end, and waits until it is written.
@@ -186,12 +198,12 @@ impl Keeper {
         if self.jobs.is_none() {
             return;
         }
-        let text = crate::snapshot::write(&dispatch.shaper().snapshot(now, wall));
+        let snapshot = dispatch.shaper().snapshot(now, wall);
         let (done, written) = oneshot::channel();
         let answer = move |result: io::Result<()>| {
             let _ = done.send(result);
         };
-        self.send(SHAPING, text, Some(Box::new(answer)));
+        self.send(What::Shaping(Box::new(snapshot)), Some(Box::new(answer)));
         let _ = written.await;
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
