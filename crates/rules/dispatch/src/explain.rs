@@ -6,7 +6,7 @@ use crate::target::Target;
 use mail::UnixMillis;
 use queue::orders::{Fact, Facts, Match, Scope};
 use queue::{LineKey, View};
-use shaping::{GateState, MessageFacts, PathFacts};
+use shaping::{GateState, MessageFacts, PathFacts, Profile, SettingAt};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -280,7 +280,7 @@ impl Dispatch {
                             pool: self.egress.home(*source),
                             source: &name,
                         });
-                        told.limits = profile.settings().iter().map(ToString::to_string).collect();
+                        told.limits = limits_of(&profile);
                     }
                 }
                 told.gates.push(GateReport::open("limits", "nothing was sent to this site lately"));
@@ -399,7 +399,7 @@ impl Dispatch {
             let (since, failure) =
                 (path.hold.as_ref().map(|hold| hold.1), path.last_failure.clone());
             if n == 0 {
-                told.limits = self.shaper.profile(key).settings().iter().map(ToString::to_string).collect();
+                told.limits = limits_of(self.shaper.profile(key));
             }
             let facts = MessageFacts {
                 tenant: tenant.as_deref(),
@@ -466,6 +466,21 @@ impl Dispatch {
             .map(|(key, _)| self.queue_name(key).to_string())
             .collect()
     }
+}
+
+/// The settings that hold on a path, each with its value and where it was written.
+fn limits_of(profile: &Profile) -> Vec<String> {
+    let rates = [&profile.message_rates, &profile.connection_rates, &profile.byte_rates];
+    let mut all: Vec<&SettingAt> = vec![&profile.connections.at];
+    all.extend(rates.iter().filter(|rates| !rates.value.is_empty()).map(|rates| &*rates.at));
+    all.push(&profile.messages_per_connection.at);
+    all.push(&profile.recipients_per_transaction.at);
+    all.extend(profile.connection_ramp.iter().map(|set| &*set.at));
+    all.extend(profile.retry_waits.iter().map(|set| &*set.at));
+    all.extend(profile.expire_after.iter().map(|set| &*set.at));
+    all.extend(profile.adaptive.iter().map(|adaptive| &*adaptive.max.at));
+    all.extend(profile.warmup.iter().map(|warmup| &*warmup.caps.at));
+    all.iter().map(ToString::to_string).collect()
 }
 
 fn gate_of(now: Instant, state: &GateState, since: Option<Instant>) -> GateReport {

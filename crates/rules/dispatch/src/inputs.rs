@@ -468,7 +468,7 @@ impl Dispatch {
         path.connections.retain(|line| line.id != id);
         let (key, site) = (path.key, path.site);
         if connected || was_ready {
-            self.shaper.closed(now, key);
+            self.shaper.closed(key);
         } else {
             path.last_failure = reason;
             let until = self.shaper.connect_failed(now, key);
@@ -700,7 +700,7 @@ impl Dispatch {
     }
 
     /// A job was not begun; it goes back to the head of its line.
-    pub fn returned(&mut self, now: Instant, id: ConnectionId, job: &Job) {
+    pub fn returned(&mut self, id: ConnectionId, job: &Job) {
         let first = job.entries.first().map(|entry| entry.key);
         let assigned = self.connection_mut(id).and_then(|line| {
             let at = line.jobs.iter().position(|held| held.keys.first().copied() == first)?;

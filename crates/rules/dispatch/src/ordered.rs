@@ -250,7 +250,7 @@ impl Dispatch {
 
     /// A connection found that an order names its message: the job waits, without an attempt.
     pub fn ordered(&mut self, now: Instant, wall: UnixMillis, id: ConnectionId, job: &Job, order: OrderId) {
-        self.returned(now, id, job);
+        self.returned(id, job);
         let Some(found) = self.order(order).cloned() else { return };
         let again = found.ends_at.map_or(LOOK_AGAIN, |end| {
             Duration::from_millis(end.0.saturating_sub(wall.0)).clamp(Duration::from_secs(1), LOOK_AGAIN)

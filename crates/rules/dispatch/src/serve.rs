@@ -336,12 +336,12 @@ impl Dispatch {
         let permit = match self.ask_message(now, wall, key, line) {
             Ok(permit) => permit,
             Err(hold) => {
-                self.shaper.unopened(now, key);
+                self.shaper.unopened(key);
                 return Tried::Held(hold.into());
             }
         };
         let Some((job, keys)) = self.take_job(now, line, at) else {
-            self.shaper.unopened(now, key);
+            self.shaper.unopened(key);
             self.shaper.give_back(permit);
             return Tried::Busy;
         };
@@ -392,7 +392,7 @@ impl Dispatch {
 
     /// The path of a source and a site; made when it is first wanted.
     pub(crate) fn path_for(&mut self, now: Instant, key: SiteKey, source: SourceAt) -> Option<PathAt> {
-        let site = self.site(key)?;
+        let site = self.sites.get(key.0 as usize)?.as_ref()?;
         let place = match site.paths.binary_search_by_key(&source, |(source, _)| *source) {
             Ok(found) => return Some(site.paths[found].1),
             Err(place) => place,

@@ -315,8 +315,7 @@ impl Dispatch {
     }
 
     pub(crate) fn lines(&self) -> impl Iterator<Item = (LineKey, &LineState)> {
-        let place = |(at, line): (usize, &Option<LineState>)| Some((LineKey(at as u32), line.as_ref()?)); 
-        self.lines.iter().enumerate().filter_map(place)
+        self.lines.iter().enumerate().filter_map(|(at, line)| Some((LineKey(at as u32), line.as_ref()?)))
     }
 
     // ---- keys ---------------------------------------------------------------------------------------------

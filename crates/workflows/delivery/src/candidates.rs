@@ -1,7 +1,8 @@
 //! The addresses of a destination, in the order they are tried.
 
-use crate::route::{HopHost, Route, Target};
+use crate::route::{HopHost, Route};
 use crate::shared::{Settings, Shared};
+use dispatch::Target;
 use mail::{Host, Reply};
 use net::Judgement;
 use std::net::SocketAddr;

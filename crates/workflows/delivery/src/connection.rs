@@ -14,7 +14,6 @@ use mail::{Host, Outcome, Reply};
 use net::tls::Policy;
 use queue::orders::{Action, Fact, Facts, Match, Order};
 use smtp::client::{self, Client, Event as SmtpEvent, RecipientResult, Stage, Transaction};
-use spool::ReadError;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Poll;

@@ -227,7 +227,7 @@ impl Dispatcher {
                 if let Some(hot) = errand.hot {
                     self.hot.insert(Handle(errand.job.handle), hot, 1);
                 }
-                self.dispatch.returned(now, id, &errand.job);
+                self.dispatch.returned(id, &errand.job);
             }
             Event::Ordered(id, job, order) => self.dispatch.ordered(now, wall(), id, &job, order),
             Event::Fired(id, fired, reply, host) => {
