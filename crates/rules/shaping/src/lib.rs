@@ -15,6 +15,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "only the clock makes an Instant"))]
 
 mod config;
+mod ledger;
 mod path;
 mod rate;
 mod rules;
@@ -25,6 +26,7 @@ pub use config::{
     ExchangerScope, HolderScope, NamePattern, NamePatternError, PlaceScope, ProviderScope, ReplyRule, Scope,
     SelectedScope, ShapingConfig, SharedScope, Stage, Suspended, Trigger, TriggerError, WarmupLimits,
 };
+pub use ledger::{Charge, Ledger, LedgerKey, MemoryLedger};
 pub use path::{Gate, Hold, Limits, Path};
 pub use rate::{ByteRate, ByteRateError, Rate, RateError};
 pub use rules::{
