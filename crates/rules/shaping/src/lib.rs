@@ -19,6 +19,7 @@ mod ledger;
 mod path;
 mod rate;
 mod rules;
+pub mod shaper;
 mod window;
 
 pub use config::{
@@ -33,4 +34,5 @@ pub use rules::{
     AdaptiveProfile, BackoffProfile, Caps, ExchangerLimit, Fired, Layer, Origin, PathFacts, Profile, Rule,
     RuleId, RuleKey, Rules, SettingAt, SiteOf, Traced, Treat, WarmupProfile,
 };
+pub use shaper::{PathKey, Permit, Shaper};
 pub use window::Window;
