@@ -16,10 +16,9 @@
 
 mod config;
 mod ledger;
-mod path;
 mod rate;
 mod rules;
-pub mod shaper;
+mod shaper;
 mod window;
 
 pub use config::{
@@ -28,11 +27,14 @@ pub use config::{
     SelectedScope, ShapingConfig, SharedScope, Stage, Suspended, Trigger, TriggerError, WarmupLimits,
 };
 pub use ledger::{Charge, Ledger, LedgerKey, MemoryLedger};
-pub use path::{Gate, Hold, Limits, Path};
 pub use rate::{ByteRate, ByteRateError, Rate, RateError};
 pub use rules::{
     AdaptiveProfile, BackoffProfile, Caps, ExchangerLimit, Fired, Layer, Origin, PathFacts, Profile, Rule,
     RuleId, RuleKey, Rules, SettingAt, SiteOf, Traced, Treat, WarmupProfile,
 };
-pub use shaper::{PathKey, Permit, Shaper};
+pub use shaper::{
+    Attempted, Cause, Effect, Gate, GateState, Hold, HoldScope, Left, Listed, MessageFacts, Mode, PathKey, Permit,
+    QueueName, Release, SavedCause, SavedCount, SavedPath, SavedQueue, SavedSender, SavedSlow, SavedSource,
+    SavedState, SavedWarm, SavedWindow, Shaper, Snapshot, WindowKind, Woken,
+};
 pub use window::Window;
