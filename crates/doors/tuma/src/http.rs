@@ -22,8 +22,8 @@ use tracing_subscriber::filter::Targets;
 
 /// Entries of the queue in one answer at most.
 const ENTRIES_MAX: usize = 1_000;
-/// Destinations in one answer at most.
-const DESTINATIONS_MAX: usize = 1_000;
+/// Sites or queues in one answer at most.
+const SITES_MAX: usize = 1_000;
 
 type Shared = State<Arc<Server>>;
 
@@ -37,6 +37,7 @@ pub fn start(server: Arc<Server>, socket: std::net::TcpListener) -> Result<()> {
         .route("/v1/status", get(status))
         .route("/v1/queue", get(queue))
         .route("/v1/queue/flush", post(flush))
+        .route("/v1/queues", get(queues))
         .route("/v1/messages/{id}", get(message))
         .route("/v1/reload", post(reload))
         .route("/v1/log-level", post(log_level))
@@ -83,8 +84,8 @@ async fn status(State(server): Shared) -> Response {
     let stats = server.spool.stats();
     let total = |kind| server.metrics.total(kind);
     use accounting::Kind;
-    let destinations: Vec<Value> =
-        queue.destinations.iter().take(DESTINATIONS_MAX).map(destination).collect();
+    let delivery::QueueStatus { status: queue, hot_bytes } = queue;
+    let sites: Vec<Value> = queue.sites.iter().take(SITES_MAX).map(site).collect();
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_seconds": server.since.elapsed().as_secs(),
@@ -101,7 +102,7 @@ async fn status(State(server): Shared) -> Response {
             "rejected": total(Kind::Rejected),
             "unaccounted": server.metrics.unaccounted(),
         },
-        "memory": { "hot_bytes": queue.hot_bytes, "receiving_bytes": server.reception.budget.used() },
+        "memory": { "hot_bytes": hot_bytes, "receiving_bytes": server.reception.budget.used() },
         "spool": {
             "messages": stats.live_messages,
             "segments": stats.segments,
@@ -111,7 +112,9 @@ async fn status(State(server): Shared) -> Response {
             "accepts": server.spool.may_accept().is_ok(),
         },
         "accounting": server.recorder.stats().iter().map(|file| format!("{file:?}")).collect::<Vec<_>>(),
-        "destinations": destinations,
+        "queues": queue.queues,
+        "paths": queue.paths,
+        "sites": sites,
     }))
     .into_response()
 }
@@ -120,20 +123,70 @@ fn seconds(duration: Option<Duration>) -> Option<f64> {
     duration.map(|d| (d.as_secs_f64() * 10.0).round() / 10.0)
 }
 
-fn destination(d: &delivery::DestinationStatus) -> Value {
+fn site(site: &delivery::SiteStatus) -> Value {
+    let paths: Vec<Value> = site
+        .paths
+        .iter()
+        .map(|path| {
+            json!({
+                "source": &*path.source,
+                "connections": path.connections,
+                "mode": path.mode,
+                "hold": path.hold.as_ref().map(ToString::to_string),
+            })
+        })
+        .collect();
+    let hold = site.hold.as_ref();
     json!({
-        "destination": d.target,
-        "recipients": d.recipients,
-        "ready": d.ready,
-        "waiting": d.waiting,
-        "attempted": d.attempted,
-        "connections": d.connections,
-        "hold": d.hold,
-        "setting": d.hold_setting,
-        "held_for_seconds": seconds(d.held_for),
-        "held_until_seconds": seconds(d.held_until),
-        "last_failure": d.last_failure,
+        "site": site.site,
+        "provider": site.provider.as_deref(),
+        "recipients": site.recipients,
+        "ready": site.ready,
+        "waiting": site.waiting,
+        "attempted": site.attempted,
+        "connections": site.connections,
+        "hold": hold.map(|hold| hold.reason.to_string()),
+        "setting": hold.and_then(|hold| hold.setting()).map(ToString::to_string),
+        "held_for_seconds": seconds(site.held_for),
+        "held_until_seconds":
+            seconds(hold.and_then(|hold| hold.until).map(|at| at.saturating_duration_since(now()))),
+        "last_failure": site.last_failure,
+        "paths": paths,
     })
+}
+
+fn now() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+#[derive(Deserialize)]
+struct QueuesQuery {
+    max: Option<usize>,
+}
+
+/// The queues, those with the most recipients first.
+async fn queues(State(server): Shared, Query(query): Query<QueuesQuery>) -> Response {
+    let (reply, answer) = oneshot::channel();
+    let max = query.max.unwrap_or(100).min(SITES_MAX);
+    server.delivery.order(Order::Queues { max, reply }).await;
+    let Ok(queues) = answer.await else { return stopping() };
+    let list: Vec<Value> = queues
+        .iter()
+        .map(|queue| {
+            json!({
+                "queue": queue.queue,
+                "site": queue.site.as_deref(),
+                "priority": queue.class,
+                "ready": queue.ready,
+                "waiting": queue.waiting,
+                "attempted": queue.attempted,
+                "recipients": queue.recipients,
+                "set_aside": queue.aside,
+                "set_aside_for_seconds": seconds(queue.aside_for),
+            })
+        })
+        .collect();
+    Json(Value::Array(list)).into_response()
 }
 
 #[derive(Deserialize)]
@@ -145,11 +198,11 @@ struct QueueQuery {
 async fn queue(State(server): Shared, Query(query): Query<QueueQuery>) -> Response {
     let (reply, answer) = oneshot::channel();
     let max = query.max.unwrap_or(100).min(ENTRIES_MAX);
-    server.delivery.order(Order::Entries { target: query.destination, max, reply }).await;
+    server.delivery.order(Order::Entries { place: query.destination, max, reply }).await;
     let Ok(entries) = answer.await else { return stopping() };
     let mut list = Vec::with_capacity(entries.len());
     for entry in entries {
-        let message = server.delivery.read(entry.handle).await;
+        let message = server.delivery.read(spool::Handle(entry.handle)).await;
         let recipients: Vec<String> = message
             .iter()
             .flat_map(|m| m.envelope.recipients.iter().skip(entry.first as usize).take(entry.count as usize))
@@ -161,13 +214,14 @@ async fn queue(State(server): Shared, Query(query): Query<QueueQuery>) -> Respon
             "recipients": recipients,
             "size": message.as_ref().map(|m| m.size),
             "received_at_ms": message.as_ref().map(|m| m.received_at.0),
-            "destination": entry.target,
+            "destination": &*entry.target,
+            "queue": entry.queue,
             "attempts": entry.attempts,
             "in_attempt": entry.attempted,
             "ambiguous": entry.ambiguous,
             "due_in_seconds": seconds(Some(entry.due_in)),
             "expires_in_seconds": seconds(Some(entry.expires_in)),
-            "last_reply": entry.last_reply,
+            "last_reply": entry.last_reply.as_deref(),
         }));
     }
     Json(Value::Array(list)).into_response()
@@ -180,7 +234,7 @@ struct FlushQuery {
 
 async fn flush(State(server): Shared, Query(query): Query<FlushQuery>) -> Response {
     let (reply, answer) = oneshot::channel();
-    server.delivery.order(Order::Flush { target: query.destination, reply }).await;
+    server.delivery.order(Order::Flush { place: query.destination, reply }).await;
     match answer.await {
         Ok(moved) => Json(json!({ "moved": moved })).into_response(),
         Err(_) => stopping(),

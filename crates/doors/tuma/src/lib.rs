@@ -11,4 +11,6 @@ mod logging;
 mod memory;
 pub mod root;
 pub mod server;
+pub mod shipped;
 mod signals;
+mod traffic;

@@ -1,6 +1,6 @@
 //! The whole configuration: every room's tables under one roof.
 
-use delivery::{DsnConfig, RetryConfig, RouteConfig};
+use delivery::{DsnConfig, PoolConfig, RetryConfig, RouteConfig, SourceConfig};
 use mail::Domain;
 use reception::{
     CertificateConfig, ListenerConfig, ListenerTls, ReceptionConfig, RelayConfig, TagHeadersConfig,
@@ -49,6 +49,12 @@ settings::table! {
         pub retry: RetryConfig = RetryConfig::default(),
         /// Mail about mail.
         pub dsn: DsnConfig = DsnConfig::default(),
+        /// Egress sources: addresses that mail leaves from; the key is a name of your choice.
+        pub source: BTreeMap<String, SourceConfig> = BTreeMap::new(),
+        /// Egress pools: weighted sources; the key is a name of your choice.
+        pub pool: BTreeMap<String, PoolConfig> = BTreeMap::new(),
+        /// What receivers tolerate.
+        pub shaping: shaping::ShapingConfig = shaping::ShapingConfig::default(),
         /// Static routes; the key is a domain, `*.domain`, or `*`.
         pub route: BTreeMap<String, RouteConfig> = BTreeMap::new(),
         /// Names to addresses.
@@ -76,6 +82,9 @@ settings::table! {
         /// File descriptors kept free for files and deliveries: with fewer, accepting pauses.
         #[in(16..=100_000)]
         pub descriptors_reserve: u64 = 64,
+        /// Folder for what must outlive the process beside the mail: operator orders, and what is remembered of sites.
+        /// Left out, the folder `state` beside the spool's.
+        pub state_directory: Option<PathBuf> = None,
         /// How long a stop waits for what is in flight, both ways.
         #[in(0s..=10m)]
         pub stop_timeout: Duration = Duration::from_secs(30),
@@ -152,6 +161,12 @@ impl Root {
             }
         }
         self.check_assign(node, problems);
+        match delivery::egress(&self.source, &self.pool, self.delivery.default_pool.as_deref()) {
+            Ok(egress) => self.check_pools(&egress, node, problems),
+            Err(error) => {
+                problems.error(node.at(&error.at), error.text);
+            }
+        }
         if let Err((key, text)) = delivery::Routes::new(&self.route) {
             problems.error(node.at("route"), format!("route `{key}`: {text}"));
         }
@@ -180,6 +195,36 @@ impl Root {
                 }
             }
         }
+    }
+
+    /// Every pool that is named must be there.
+    fn check_pools(&self, egress: &dispatch::Egress, node: &Node, problems: &mut Problems) {
+        let mut named: Vec<(String, &str)> = Vec::new();
+        for (name, listener) in &self.listener {
+            named.extend(listener.pool.as_deref().map(|pool| (format!("listener.{name}.pool"), pool.as_str())));
+        }
+        for (name, user) in &self.users {
+            named.extend(user.pool.as_deref().map(|pool| (format!("users.{name}.pool"), pool.as_str())));
+        }
+        for (n, rule) in self.assign.iter().enumerate() {
+            named.extend(rule.pool.as_deref().map(|pool| (format!("assign.{n}.pool"), pool.as_str())));
+        }
+        for (at, name) in named {
+            if egress.pool(name).is_some() {
+                continue;
+            }
+            let near = settings::nearest(name, egress.pools.iter().map(|pool| &*pool.name));
+            let hint = near.map_or_else(
+                || "add it as a table under `pool`, or a source of that name".to_owned(),
+                |near| format!("did you mean `{near}`?"),
+            );
+            problems.error(node.at(&at), format!("there is no pool `{name}`")).hint(hint);
+        }
+    }
+
+    /// Where the process keeps what must outlive it.
+    pub fn state_directory(&self) -> PathBuf {
+        self.server.state_directory.clone().unwrap_or_else(|| self.spool.directory.with_file_name("state"))
     }
 
     /// This server's name.

@@ -6,11 +6,11 @@ use crate::memory;
 use crate::root::{Root, ServerConfig};
 use accounting::{Metrics, Recorder};
 use anyhow::{Context as _, Result, bail};
-use delivery::{Delivery, Parts};
+use delivery::{Delivery, Keeper, Parts, Sources};
 use mail::Domain;
 use net::tls::{Acceptor, AcceptorConfig, CertificateFiles, Certificates, Connector, ConnectorConfig};
 use net::{
-    Bound, Descriptors, Destinations, DestinationsConfig, EgressSource, Judgement, Limits, OwnAddresses,
+    Bound, Descriptors, Destinations, DestinationsConfig, Judgement, Limits, OwnAddresses,
     TcpDialer,
 };
 use reception::auth::{Users, Verifier};
@@ -19,7 +19,7 @@ use reception::{
 };
 use routing::Assign;
 use spool::{LoadEvent, Loaded as LoadedMessage, Spool};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -161,6 +161,8 @@ fn rules(root: &Root) -> Rules {
 }
 
 fn tag_rules(root: &Root) -> TagRules {
+    // A configuration whose pools are wrong was refused before.
+    let egress = egress(root).unwrap_or_default();
     let tagged = root.users.iter().filter(|(_, user)| user.tenant.is_some() || user.pool.is_some());
     let users = tagged.map(|(key, user)| {
         let tags = UserTags { tenant: user.tenant.as_deref().cloned(), pool: user.pool.as_deref().cloned() };
@@ -171,27 +173,31 @@ fn tag_rules(root: &Root) -> TagRules {
         headers: root.tag_headers.clone(),
         users: users.collect(),
         kept: root.accounting.kept_fields(),
-        // Empty: there is no table of pools yet to check names against.
-        pools: HashSet::new(),
+        pools: egress.pools.iter().map(|pool| (&*pool.name).into()).collect(),
     }
 }
 
-fn delivery_settings(root: &Root) -> Result<delivery::Settings> {
+fn egress(root: &Root) -> Result<dispatch::Egress> {
+    Ok(delivery::egress(&root.source, &root.pool, root.delivery.default_pool.as_deref())?)
+}
+
+fn delivery_settings(loaded: &Loaded<Root>) -> Result<delivery::Settings> {
+    let root = &loaded.value;
+    let (rules, make_rules) = crate::traffic::rules(loaded)?;
+    let ehlo_name = root.delivery.ehlo_name.clone().unwrap_or_else(|| root.hostname().to_string());
     let hostname = root.hostname();
     let routes =
         delivery::Routes::new(&root.route).map_err(|(key, text)| anyhow::anyhow!("route `{key}`: {text}"))?;
     Ok(delivery::Settings {
-        ehlo_name: root.delivery.ehlo_name.clone().unwrap_or_else(|| hostname.to_string()).into(),
         hostname,
         schedule: root.retry.schedule(),
         retry: root.retry.clone(),
         dsn: root.dsn.clone(),
         routes,
-        source: EgressSource {
-            name: "default".into(),
-            v4: root.delivery.source_v4,
-            v6: root.delivery.source_v6,
-        },
+        sources: Sources::new(&root.source, egress(root)?, &ehlo_name).context("source")?,
+        rules,
+        make_rules,
+        run_max: 100,
         hot_bytes_max: memory::budget(root.server.memory_max.bytes()) / 16,
         delivery: root.delivery.clone(),
     })
@@ -221,6 +227,7 @@ impl Server {
         let root = loaded.value.clone();
         let certificates = certificates(&root)?;
         let (spool, loader) = spool::open_directory(&root.spool.directory, &root.spool)?;
+        let keeper = Keeper::open(&root.state_directory())?;
         let metrics = Arc::new(Metrics::new());
         let recorder = Arc::new(Recorder::open(&root.accounting, metrics.clone())?);
         let listening: Vec<SocketAddr> =
@@ -232,7 +239,7 @@ impl Server {
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(7, |d| d.as_nanos() as u64);
         let delivery = Delivery::start(
             Parts {
-                settings: delivery_settings(&root)?,
+                settings: delivery_settings(loaded)?,
                 spool: spool.clone(),
                 recorder: recorder.clone(),
                 routes: routes(&root, destinations.clone())?,
@@ -243,6 +250,7 @@ impl Server {
                 intake: intake.clone(),
                 seed,
             },
+            keeper,
             accepted,
             loaded_messages,
         );
@@ -313,7 +321,7 @@ impl Server {
         let loaded =
             tokio::task::block_in_place(|| self.source.load()).map_err(|report| report.to_string())?;
         let root = loaded.value.clone();
-        let settings = delivery_settings(&root).map_err(|e| format!("{e:#}"))?;
+        let settings = tokio::task::block_in_place(|| delivery_settings(&loaded)).map_err(|e| format!("{e:#}"))?;
         let destinations = destinations(&root, &self.listening).map_err(|e| format!("{e:#}"))?;
         // Everything that can fail comes first, so that a bad configuration changes nothing.
         let level: Targets = root.log.level.parse().map_err(|_| "log.level is not a level".to_owned())?;
@@ -350,7 +358,14 @@ impl Server {
             new.listener.iter().map(|(name, config)| (name.clone(), config.clone())).collect();
         let (was, will) = (&old.reception, &new.reception);
         let process = |s: &ServerConfig| {
-            (s.user.clone(), s.group.clone(), s.threads, s.self_signed, s.descriptors_reserve)
+            (
+                s.user.clone(),
+                s.group.clone(),
+                s.threads,
+                s.self_signed,
+                s.descriptors_reserve,
+                s.state_directory.clone(),
+            )
         };
         let parts = [
             ("listener", listeners != self.listener_configs),

@@ -459,6 +459,7 @@ impl Dispatch {
 
     fn take_keys(&mut self, line: LineKey, recipients_max: u32) -> Option<Vec<EntryKey>> {
         let first = self.queue.take(line)?;
+        self.queue.split(first, recipients_max.max(1));
         let handle = self.queue.entry(first).handle;
         let mut keys = vec![first];
         let mut recipients = self.queue.entry(first).count;

@@ -345,6 +345,21 @@ impl Queue {
         self.lines[line.0 as usize].ready_list.first().map(|key| &self.slab[key])
     }
 
+    /// Leaves the first `count` recipients in a taken entry; the others go back to the head of the line as an entry
+    /// of their own.
+    pub fn split(&mut self, key: EntryKey, count: u32) {
+        let whole = self.slab[key];
+        assert!(whole.place == Place::Attempted && count > 0, "only an entry in an attempt can be split");
+        if whole.count <= count {
+            return;
+        }
+        self.slab[key].count = count;
+        let rest = Entry { first: whole.first + count, count: whole.count - count, ..whole };
+        let rest = self.slab.insert(rest);
+        self.lines[whole.line.0 as usize].attempted += 1;
+        self.untake(rest);
+    }
+
     /// Gives a taken entry back to the head of its line: its attempt never began.
     pub fn untake(&mut self, key: EntryKey) {
         assert!(self.slab[key].place == Place::Attempted, "only an entry in an attempt can go back");

@@ -125,6 +125,24 @@ fn a_part_that_is_deferred_keeps_its_age_and_its_recipients() {
     assert_eq!(queue.advance(t + 10 * TICK).lines, [line]);
 }
 
+#[test]
+fn a_large_entry_is_split_and_the_rest_goes_next() {
+    let t = Instant::now();
+    let mut queue = Queue::new(t);
+    let (line, _) = alone(&mut queue);
+    queue.push(t, NewEntry { count: 5, ..new(1, line, None) });
+    queue.push(t, new(2, line, None));
+    let mut taken = Vec::new();
+    while let Some(key) = queue.take(line) {
+        queue.split(key, 2);
+        let entry = *queue.entry(key);
+        taken.push((entry.handle, entry.first, entry.count));
+        queue.settle(key);
+    }
+    assert_eq!(taken, [(1, 0, 2), (1, 2, 2), (1, 4, 1), (2, 0, 1)]);
+    assert_eq!((queue.recipients(), queue.len()), (0, 0));
+}
+
 /// Splitmix64: a seed replays.
 struct Random(u64);
 impl Random {

@@ -78,31 +78,40 @@ impl Status {
             n("/spool/free_bytes") >> 20,
             if status["spool"]["accepts"] == Value::Bool(true) { "" } else { " — INTAKE STOPPED" }
         );
-        destinations(&status);
+        sites(&status);
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn destinations(status: &Value) {
-    let Some(list) = status["destinations"].as_array().filter(|list| !list.is_empty()) else { return };
-    say!("{:>10} {:>8} {:>8} {:>8} {:>5}  destination", "recipients", "ready", "waiting", "attempt", "conns");
-    for d in list.iter().take(50) {
-        let n = |name: &str| d[name].as_i64().unwrap_or(0);
+fn sites(status: &Value) {
+    let Some(list) = status["sites"].as_array().filter(|list| !list.is_empty()) else { return };
+    say!("{:>10} {:>8} {:>8} {:>8} {:>5}  site", "recipients", "ready", "waiting", "attempt", "conns");
+    for site in list.iter().take(50) {
+        let n = |name: &str| site[name].as_i64().unwrap_or(0);
+        let provider = site["provider"].as_str().map(|name| format!(" [{name}]")).unwrap_or_default();
         say!(
-            "{:>10} {:>8} {:>8} {:>8} {:>5}  {}",
+            "{:>10} {:>8} {:>8} {:>8} {:>5}  {}{provider}",
             n("recipients"),
             n("ready"),
             n("waiting"),
             n("attempted"),
             n("connections"),
-            d["destination"].as_str().unwrap_or("?")
+            site["site"].as_str().unwrap_or("?")
         );
-        if let Some(hold) = d["hold"].as_str() {
+        if let Some(hold) = site["hold"].as_str() {
             let until =
-                d["held_until_seconds"].as_f64().map(|s| format!(", again in {s} s")).unwrap_or_default();
-            say!("{:>46}held: {hold} ({}){until}", "", d["setting"].as_str().unwrap_or("?"));
+                site["held_until_seconds"].as_f64().map(|s| format!(", again in {s} s")).unwrap_or_default();
+            let setting = site["setting"].as_str().map(|text| format!(" ({text})")).unwrap_or_default();
+            say!("{:>46}held: {hold}{setting}{until}", "");
         }
-        if let Some(failure) = d["last_failure"].as_str() {
+        for path in site["paths"].as_array().into_iter().flatten() {
+            if let (Some(source), Some(mode)) = (path["source"].as_str(), path["mode"].as_str())
+                && mode != "normal"
+            {
+                say!("{:>46}{source}: {mode}", "");
+            }
+        }
+        if let Some(failure) = site["last_failure"].as_str() {
             say!("{:>46}last failure: {failure}", "");
         }
     }
