@@ -2,13 +2,16 @@
 
 use accounting::{Kind, Metrics, Recorder};
 use bench::sink::{Keep, Options, Sink, SinkHandle};
-use delivery::{Config, Delivery, DsnConfig, Parts, RetryConfig, Routes, Settings};
+use delivery::{Config, Delivery, DsnConfig, Keeper, MakeRules, Parts, RetryConfig, Routes, Settings, Sources};
 use mail::{Domain, Envelope, Mailbox, Message, Origin, Recipient, ReversePath, Tags, UnixMillis};
 use net::tls::{Connector, ConnectorConfig};
-use net::{Destinations, DestinationsConfig, EgressSource, OwnAddresses, TcpDialer};
+use net::{Destinations, DestinationsConfig, OwnAddresses, TcpDialer};
 use resolve::AddressVerdict;
 use resolve::zone::Zone;
+use settings::{Place, Placed};
+use shaping::{Layer, Rules, ShapingConfig};
 use spool::{Accepted, Content, Draft, Spool};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -44,13 +47,19 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
     let routes = resolve::Routes::new(zone.clone(), &config, [hostname.clone()], rule);
     let second = Duration::from_millis(200);
     let retry = RetryConfig { waits: vec![second], jitter: 0.0, ..RetryConfig::default() };
+    let mut shaping = ShapingConfig::default();
+    let wait = |span| Some(Placed { value: span, place: Place::whole(0) });
+    shaping.default.reconnect_min = wait(second);
+    shaping.default.reconnect_max = wait(second);
+    let origin = |_: Place| shaping::Origin::built_in();
+    let rules = Arc::new(Rules::compile(&[Layer { config: &shaping, origin: &origin }]).unwrap());
+    let egress = delivery::egress(&BTreeMap::new(), &BTreeMap::new(), None).unwrap();
     let mut settings = Settings {
-        ehlo_name: "tuma.test".into(),
         hostname,
         delivery: Config {
             port,
-            reconnect_min: second,
-            reconnect_max: second,
+            resolve_again_min: second,
+            resolve_again_max: second,
             connect_timeout: Duration::from_secs(2),
             connect_next_after: Duration::from_secs(1),
             ..Config::default()
@@ -59,7 +68,10 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
         retry,
         dsn: DsnConfig::default(),
         routes: Routes::default(),
-        source: EgressSource::default(),
+        sources: Sources::new(&BTreeMap::new(), egress, "tuma.test").unwrap(),
+        rules: rules.clone(),
+        make_rules: MakeRules(Arc::new(move |_| rules.clone())),
+        run_max: 100,
         hot_bytes_max: 1 << 20,
     };
     change(&mut settings);
@@ -84,7 +96,7 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
     World {
         spool,
         recorder,
-        delivery: Delivery::start(parts, accepted, loaded),
+        delivery: Delivery::start(parts, Keeper::none(), accepted, loaded),
         intake,
         zone,
         _folder: folder,
@@ -125,7 +137,7 @@ impl World {
 
     async fn until_empty(&self) {
         let began = Instant::now();
-        while self.delivery.status().await.unwrap().recipients > 0 {
+        while self.delivery.status().await.unwrap().status.recipients > 0 {
             assert!(began.elapsed() < PATIENCE, "still queued");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -251,6 +263,6 @@ async fn a_destination_that_stalls_slows_nobody_else() {
         world.reply(id, Kind::Delivered).await;
     }
     let status = world.delivery.status().await.unwrap();
-    let stalled = status.destinations.iter().find(|d| d.target == "stalled.test").unwrap();
+    let stalled = status.status.sites.iter().find(|site| site.site == "stalled.test").unwrap();
     assert_eq!((stalled.recipients, stalled.connections), (20, 2), "a stalling destination gets two probes");
 }

@@ -83,7 +83,7 @@ directory = "./tuma-data/spool"
 [retry]
 first = "5s"
 max = "1m"
-[delivery]
+[shaping.default]
 reconnect_min = "1s"
 [route."*"]
 next_hop = "{sink}"

@@ -17,7 +17,7 @@ fn tuma(arguments: &[&str]) -> Output {
 fn check_prints_every_mistake_with_its_place_and_the_nearest_name() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("bad.toml");
-    let text = "[listner.smtp]\nlisten = \"127.0.0.1:25\"\n\n[smtp]\nrecipients_max = 0\nbanner = 5\n\n[delivery]\nconections_max = 3\n";
+    let text = "[listner.smtp]\nlisten = \"127.0.0.1:25\"\n\n[smtp]\nrecipients_max = 0\nbanner = 5\n\n[shaping.default]\nconections = 3\n";
     std::fs::write(&file, text).unwrap();
     let output = tuma(&["config", "check", file.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
@@ -28,7 +28,7 @@ fn check_prints_every_mistake_with_its_place_and_the_nearest_name() {
         "bad.toml:5:",
         "bad.toml:6:",
         "bad.toml:9:",
-        "`connections_max`",
+        "`connections`",
         "^",
         "4 errors",
     ] {
@@ -57,7 +57,7 @@ fn the_examples_are_right_and_show_says_where_values_come_from() {
 fn the_schema_is_json() {
     let output = tuma(&["config", "schema"]);
     let schema: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
-    assert!(schema.pointer("/properties/delivery/properties/connections_max").is_some(), "{schema}");
+    assert!(schema.pointer("/properties/delivery/properties/connections_total_max").is_some(), "{schema}");
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn reloads_under_load_disturb_nobody() {
         wait_until("mail is taken", || loader.accepted() > before + 10);
         setup.rewrite(
             "relay.toml",
-            &format!("[delivery]\nconnections_max = {}\n[smtp]\nrecipients_max = {}\n", 5 + n % 3, 100 + n),
+            &format!("[shaping.default]\nconnections = {}\n[smtp]\nrecipients_max = {}\n", 5 + n % 3, 100 + n),
         );
         assert!(server.ask(&["reload"]).status.success());
     }

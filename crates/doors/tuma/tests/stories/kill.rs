@@ -6,7 +6,7 @@ use bench::sequence::SequenceSet;
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// `delivery.connections_max` of the server under test.
+/// `shaping.default.connections` of the server under test.
 const CONNECTIONS_OUT: u64 = 20;
 
 #[test]
@@ -20,7 +20,7 @@ fn killed_again_and_again_under_load_nothing_acknowledged_is_lost() {
         folder.path(),
         sink.addr(),
         // Small segments: each process leaves one that was not sealed, and the last one reads them all to their ends.
-        "[delivery]\nconnections_max = 20\n[log]\nlevel = \"warn,tuma=info\"\n\
+        "[shaping.default]\nconnections = 20\n[log]\nlevel = \"warn,tuma=info\"\n\
          [spool]\ndirectory = \"${TUMA_DATA}/spool\"\nsegment_bytes = \"4MiB\"\n",
     )
     .env("TUMA_LISTEN", &address.to_string())

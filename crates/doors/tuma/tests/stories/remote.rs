@@ -8,7 +8,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 /// Waits short enough for a test, and connections to one next hop one at a time.
 const IMPATIENT: &str = r#"
 [delivery]
-connections_max = 1
 connect_timeout = "500ms"
 greeting_timeout = "500ms"
 ehlo_timeout = "500ms"
@@ -17,6 +16,8 @@ rcpt_timeout = "500ms"
 data_timeout = "500ms"
 block_timeout = "500ms"
 end_timeout = "500ms"
+[shaping.default]
+connections = 1
 reconnect_min = "200ms"
 reconnect_max = "200ms"
 [retry]

@@ -82,13 +82,13 @@ fn a_limit_holds_mail_back_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let sink = sink(keeping());
     let tuma =
-        Setup::relay_with(folder.path(), sink.addr(), "[delivery]\nmessage_rates = [\"2/h\"]\n").start();
+        Setup::relay_with(folder.path(), sink.addr(), "[shaping.default]\nmessage_rates = [\"2/h\"]\n").start();
     for _ in 0..5 {
         send(&tuma);
     }
     wait_until("two are through", || tuma.figure("/recipients/delivered") == 2);
     wait_until("the status tells the setting", || {
-        String::from_utf8_lossy(&tuma.ask(&["status"]).stdout).contains("delivery.message_rates")
+        String::from_utf8_lossy(&tuma.ask(&["status"]).stdout).contains("shaping.default.message_rates")
     });
     assert_eq!((tuma.figure("/recipients/queued"), sink.stats().messages), (3, 2));
 }
@@ -97,7 +97,7 @@ fn a_limit_holds_mail_back_and_says_so() {
 fn connections_to_a_next_hop_are_bounded_and_used_again() {
     let folder = tempfile::tempdir().unwrap();
     let sink = sink(Options::default());
-    let more = "[delivery]\nconnections_max = 3\nmessages_per_connection = 50\n";
+    let more = "[shaping.default]\nconnections = 3\nmessages_per_connection = 50\n";
     let tuma = Setup::relay_with(folder.path(), sink.addr(), more).start();
     let report = crate::harness::run(crate::harness::load(tuma.smtp(), 600));
     assert_eq!(report.accepted, 600);

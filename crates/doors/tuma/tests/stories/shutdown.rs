@@ -11,7 +11,7 @@ fn a_stop_under_load_loses_and_repeats_nothing() {
     let folder = tempfile::tempdir().unwrap();
     // A next hop slower than the load, so that some is left.
     let sink = sink(Options { rules: rules(&["dot:slow=2ms"]), ..Options::default() });
-    let setup = Setup::relay_with(folder.path(), sink.addr(), "[delivery]\nconnections_max = 4\n");
+    let setup = Setup::relay_with(folder.path(), sink.addr(), "[shaping.default]\nconnections = 4\n");
     let tuma = setup.start();
     let loader = Loader::start(bench::loader::Options {
         amount: Amount::Time(Duration::from_secs(3600)),
