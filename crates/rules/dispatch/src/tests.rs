@@ -1,0 +1,1 @@
+//! The machine against a world written in the test.
