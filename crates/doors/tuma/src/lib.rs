@@ -11,4 +11,5 @@ mod logging;
 mod memory;
 pub mod root;
 pub mod server;
+pub mod shipped;
 mod signals;
