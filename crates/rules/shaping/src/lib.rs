@@ -15,9 +15,11 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "only the clock makes an Instant"))]
 
 mod config;
+mod ledger;
 mod path;
 mod rate;
 mod rules;
+pub mod shaper;
 mod window;
 
 pub use config::{
@@ -25,10 +27,12 @@ pub use config::{
     ExchangerScope, HolderScope, NamePattern, NamePatternError, PlaceScope, ProviderScope, ReplyRule, Scope,
     SelectedScope, ShapingConfig, SharedScope, Stage, Suspended, Trigger, TriggerError, WarmupLimits,
 };
+pub use ledger::{Charge, Ledger, LedgerKey, MemoryLedger};
 pub use path::{Gate, Hold, Limits, Path};
 pub use rate::{ByteRate, ByteRateError, Rate, RateError};
 pub use rules::{
     AdaptiveProfile, BackoffProfile, Caps, ExchangerLimit, Fired, Layer, Origin, PathFacts, Profile, Rule,
     RuleId, RuleKey, Rules, SettingAt, SiteOf, Traced, Treat, WarmupProfile,
 };
+pub use shaper::{PathKey, Permit, Shaper};
 pub use window::Window;

@@ -124,7 +124,7 @@ impl Path {
         for window in &mut self.connections {
             if window.room(now) == 0 {
                 let gate = Gate::ConnectionRate(window.rate());
-                return Err(Hold { gate, until: window.room_at(), setting: "delivery.connection_rates" });
+                return Err(Hold { gate, until: window.room_at(1), setting: "delivery.connection_rates" });
             }
         }
         self.connections.iter_mut().for_each(|window| window.grant(1));
@@ -138,7 +138,7 @@ impl Path {
         self.connecting = self.connecting.saturating_sub(1);
         self.failures = 0;
         self.unreachable_until = None;
-        self.connections.iter_mut().for_each(|window| window.spend(now));
+        self.connections.iter_mut().for_each(|window| window.spend(now, Duration::ZERO, 1));
     }
 
     /// A connection that never became ready is over; whoever was reached, a wait begins, or a destination
@@ -146,7 +146,7 @@ impl Path {
     pub fn connect_failed(&mut self, now: Instant) -> Instant {
         self.connecting = self.connecting.saturating_sub(1);
         self.open = self.open.saturating_sub(1);
-        self.connections.iter_mut().for_each(|window| window.spend(now));
+        self.connections.iter_mut().for_each(|window| window.spend(now, Duration::ZERO, 1));
         self.failures = self.failures.saturating_add(1);
         let doubled = self.limits.reconnect_min.saturating_mul(1 << (self.failures - 1).min(20));
         let until = now + doubled.min(self.limits.reconnect_max);
@@ -163,7 +163,7 @@ impl Path {
     pub fn unopened(&mut self) {
         self.connecting = self.connecting.saturating_sub(1);
         self.open = self.open.saturating_sub(1);
-        self.connections.iter_mut().for_each(Window::give_back);
+        self.connections.iter_mut().for_each(|window| window.give_back(1));
     }
 
     /// How many of `wanted` messages may be sent now; each is then spent or given back.
@@ -173,7 +173,7 @@ impl Path {
             let room = window.room(now);
             if room == 0 {
                 let gate = Gate::MessageRate(window.rate());
-                return Err(Hold { gate, until: window.room_at(), setting: "delivery.message_rates" });
+                return Err(Hold { gate, until: window.room_at(1), setting: "delivery.message_rates" });
             }
             granted = granted.min(room);
         }
@@ -183,12 +183,12 @@ impl Path {
 
     /// A granted message was sent; `now` is when its outcome came.
     pub fn spent(&mut self, now: Instant) {
-        self.messages.iter_mut().for_each(|window| window.spend(now));
+        self.messages.iter_mut().for_each(|window| window.spend(now, Duration::ZERO, 1));
     }
 
     /// A granted message was not sent.
     pub fn give_back(&mut self) {
-        self.messages.iter_mut().for_each(Window::give_back);
+        self.messages.iter_mut().for_each(|window| window.give_back(1));
     }
 
     /// Connections open, those being opened included.

@@ -17,6 +17,7 @@ pub use compile::Layer;
 pub use exchanger::ExchangerLimit;
 pub use matcher::{Rule, RuleKey};
 pub use profile::{AdaptiveProfile, BackoffProfile, Caps, Profile, WarmupProfile};
+pub(crate) use shared::Shared;
 pub use site::SiteOf;
 pub use traced::{Origin, SettingAt, Traced};
 

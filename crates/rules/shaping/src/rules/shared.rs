@@ -1,8 +1,6 @@
 //! Limits that several paths are charged to: shared ones, and those of tenants and campaigns, which are shared
 //! ones that only look at who sends.
 
-#![allow(dead_code, reason = "what charges them comes with the shaper")]
-
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -11,6 +9,7 @@ use settings::{Place, Placed, Setting, Text, show_key};
 use super::profile::{byte_rates, rates};
 use super::traced::{Origin, SettingAt, Traced};
 use super::{PathFacts, Rules};
+use crate::shaper::{HoldScope, WindowKind};
 use crate::{ByteRate, Dimension, HolderScope, NamePattern, PlaceScope, Rate, ShapingConfig, SharedScope};
 
 /// Whose limit it is, which tells who must wait when it is used up.
@@ -84,6 +83,30 @@ impl Shared {
         !self.tenants.is_empty() || !self.campaigns.is_empty() || self.each.iter().any(each)
     }
 
+    /// Who waits when it is used up.
+    pub fn scope(&self) -> HoldScope {
+        let by = |dimension, names: &[NamePattern]| !names.is_empty() || self.each.contains(&dimension);
+        let (tenant, campaign) =
+            (by(Dimension::Tenant, &self.tenants), by(Dimension::Campaign, &self.campaigns));
+        match (self.holder, tenant, campaign) {
+            (Holder::Tenant, ..) => HoldScope::Tenant,
+            (Holder::Campaign, ..) => HoldScope::Campaign,
+            (Holder::Shared, true, true) => HoldScope::Queue,
+            (Holder::Shared, true, false) => HoldScope::Tenant,
+            (Holder::Shared, false, true) => HoldScope::Campaign,
+            (Holder::Shared, false, false) => HoldScope::Shared,
+        }
+    }
+
+    /// The rates of a kind of window.
+    pub fn rates(&self, kind: WindowKind) -> Option<&Traced<Vec<Rate>>> {
+        match kind {
+            WindowKind::Bytes => self.byte_rates.as_ref(),
+            WindowKind::Connections => self.connection_rates.as_ref(),
+            _ => self.message_rates.as_ref(),
+        }
+    }
+
     /// Writes what tells its count from others.
     pub fn write_key(
         &self,
@@ -105,6 +128,8 @@ impl Shared {
                 Dimension::Campaign => campaign.unwrap_or_default(),
             });
         }
+        // Names are matched without case, so they are counted without it.
+        key.make_ascii_lowercase();
     }
 }
 
