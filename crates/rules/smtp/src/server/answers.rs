@@ -21,13 +21,14 @@ impl Server {
                     self.say_or(&reply, replies::BAD_HELLO);
                 }
             }
-            Question::Mail { .. } => {
+            Question::Mail { size, .. } => {
                 self.say_or(&reply, replies::MAIL_OK);
                 if accepted {
                     self.go(Move::Mail);
                     self.transactions += 1;
                     self.excused = 0;
                     self.declined = false;
+                    self.content.expect(size.unwrap_or(0));
                 } else if let Some(reply) = reply {
                     let reverse_path = self.envelope.reverse_path.clone();
                     self.decline(&reply);

@@ -353,6 +353,9 @@ impl Server {
         if size == 0 {
             return self.chunk_ended(last);
         }
+        if last {
+            self.content.expect(self.content.arrived().saturating_add(size));
+        }
         self.content_begins(now, Reading::Chunk { left: size, last });
     }
 

@@ -35,10 +35,15 @@ enum At {
     Cr,
 }
 
+/// Times what has come that room is made for on the word of the client.
+const ROOM_MAX: usize = 4;
+
 /// Content under way. Costs one pass over the octets, of which most go in blocks, and grows only with what has come.
 #[derive(Debug, Default)]
 pub(super) struct Content {
     kept: Vec<u8>,
+    /// Octets the client says there will be; 0 if it does not say.
+    expected: u64,
     /// Octets that came, kept or not.
     arrived: u64,
     /// Octets in the current line so far.
@@ -53,6 +58,12 @@ pub(super) struct Content {
 impl Content {
     pub(super) fn fault(&self) -> Option<Fault> {
         self.fault
+    }
+
+    /// The client says how many octets there will be. A claim: it says how large to make room once octets come, up to
+    /// [`ROOM_MAX`] times what has come.
+    pub(super) fn expect(&mut self, octets: u64) {
+        self.expected = octets;
     }
 
     pub(super) fn arrived(&self) -> u64 {
@@ -291,7 +302,21 @@ impl Content {
         if (self.kept.len() + octets.len()) as u64 > limits.message_size_max.bytes() {
             return self.fail(Fault::TooBig);
         }
+        self.make_room(octets.len());
         self.kept.extend_from_slice(octets);
+    }
+
+    /// Makes room for all of the content at once if the claim is believable: growing by and by copies it twice, and
+    /// leaves a message with up to double its size.
+    fn make_room(&mut self, more: usize) {
+        let needed = self.kept.len() + more;
+        if needed > self.kept.capacity() {
+            let expected = usize::try_from(self.expected).unwrap_or(usize::MAX);
+            let room = expected.min(needed.saturating_mul(ROOM_MAX));
+            if room > needed {
+                self.kept.reserve_exact(room - self.kept.len());
+            }
+        }
     }
 
     fn fail(&mut self, fault: Fault) {
@@ -407,6 +432,29 @@ mod tests {
         let junk = [0x80u8; 200];
         let (found, _, ended) = run(&limits, &[&junk[..], b"\r\n.\r\n"].concat(), 7);
         assert!(ended && found.unwrap().split(|&b| b == b'\n').all(|line| line.len() <= 65));
+    }
+
+    #[test]
+    fn room_is_made_once_for_what_was_announced_and_never_for_much_more_than_came() {
+        let limits = SessionConfig::default();
+        let body = [b"A: b\r\n\r\n".as_slice(), &b"0123456789abcd\r\n".repeat(3_199)].concat();
+        let mut content = Content::default();
+        content.expect(body.len() as u64);
+        for piece in body.chunks(16 * 1024) {
+            content.data(&limits, piece);
+            assert!(content.kept.capacity() <= content.kept.len() * ROOM_MAX);
+        }
+        let kept = content.take();
+        assert!(kept == body && kept.capacity() == body.len());
+        // A claim that is a lie.
+        let mut content = Content::default();
+        content.expect(u64::MAX);
+        assert_eq!(content.kept.capacity(), 0);
+        for piece in body.chunks(1000) {
+            content.data(&limits, piece);
+            assert!(content.kept.capacity() <= content.kept.len() * ROOM_MAX);
+        }
+        assert!(content.take() == body);
     }
 
     #[test]
