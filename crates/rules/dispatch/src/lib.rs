@@ -36,8 +36,8 @@ pub use explain::{Explained, GateReport, Question};
 pub use hold::{Hold, Reason};
 pub use inputs::{NewMail, SiteFound};
 pub use ordered::Preview;
-pub use status::Release;
 pub use state::{Config, Dispatch};
+pub use status::Release;
 pub use status::{EntryStatus, PathStatus, QueueStatus, SiteStatus, Status};
 pub use target::Target;
 

@@ -365,10 +365,14 @@ impl Tuma {
         loop {
             let status = self.status();
             // Right after a start the spool may not have been read yet.
-            let settled =
-                ["/spool/segments_to_load", "/spool/messages", "/recipients/queued", "/recipients/unaccounted"]
-                    .iter()
-                    .all(|figure| status.pointer(figure) == Some(&0.into()));
+            let settled = [
+                "/spool/segments_to_load",
+                "/spool/messages",
+                "/recipients/queued",
+                "/recipients/unaccounted",
+            ]
+            .iter()
+            .all(|figure| status.pointer(figure) == Some(&0.into()));
             if settled {
                 return;
             }
