@@ -9,10 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use delivery::{Delivery, Keeper, Parts, Sources};
 use mail::Domain;
 use net::tls::{Acceptor, AcceptorConfig, CertificateFiles, Certificates, Connector, ConnectorConfig};
-use net::{
-    Bound, Descriptors, Destinations, DestinationsConfig, Judgement, Limits, OwnAddresses,
-    TcpDialer,
-};
+use net::{Bound, Descriptors, Destinations, DestinationsConfig, Judgement, Limits, OwnAddresses, TcpDialer};
 use reception::auth::{Users, Verifier};
 use reception::{
     Budget, Context, ListenerConfig, ListenerContext, ListenerTls, RelayRules, Rules, TagRules, UserTags,
@@ -321,7 +318,8 @@ impl Server {
         let loaded =
             tokio::task::block_in_place(|| self.source.load()).map_err(|report| report.to_string())?;
         let root = loaded.value.clone();
-        let settings = tokio::task::block_in_place(|| delivery_settings(&loaded)).map_err(|e| format!("{e:#}"))?;
+        let settings =
+            tokio::task::block_in_place(|| delivery_settings(&loaded)).map_err(|e| format!("{e:#}"))?;
         let destinations = destinations(&root, &self.listening).map_err(|e| format!("{e:#}"))?;
         // Everything that can fail comes first, so that a bad configuration changes nothing.
         let level: Targets = root.log.level.parse().map_err(|_| "log.level is not a level".to_owned())?;
@@ -393,6 +391,11 @@ impl Server {
     /// The memory budget as configured; 0 is by default.
     pub fn memory_max(&self) -> u64 {
         self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner).server.memory_max.bytes()
+    }
+
+    /// The egress sources as configured.
+    pub fn source_configs(&self) -> std::collections::BTreeMap<String, delivery::SourceConfig> {
+        self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner).source.clone()
     }
 
     /// How long a stop waits.

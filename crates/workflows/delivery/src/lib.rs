@@ -13,6 +13,7 @@ mod dispatcher;
 mod exchangers;
 mod hot;
 mod job;
+mod named;
 mod route;
 mod session;
 mod settle;
@@ -22,18 +23,17 @@ mod sources;
 mod state;
 mod status;
 
-pub use config::{
-    Config, DsnConfig, PoolConfig, RetryConfig, Returned, RouteConfig, SourceConfig, TlsUse,
+pub use config::{Config, DsnConfig, PoolConfig, RetryConfig, Returned, RouteConfig, SourceConfig, TlsUse};
+pub use dispatch::{
+    Candidate, Explained, GateReport, LimitStatus, Preview, Question, Release, SourceStatus, Target,
 };
-pub use dispatch::{Explained, GateReport, Preview, Question, Release, Target};
-pub use queue::orders;
+pub use named::{Found, Named, SearchLimits};
+pub use queue::{EntryKey, orders};
 pub use route::{NextHop, Route, Routes};
 pub use shared::{Count, Figures, MakeRules, Parts, Queued, Settings};
 pub use sources::{SourceError, Sources, egress};
 pub use state::{Keeper, StateError, action_of, order_to_json, scope_of};
-pub use status::{
-    EntryStatus, NewOrder, Order, PathStatus, QueueCounts, QueueStatus, SiteStatus, Status,
-};
+pub use status::{EntryStatus, NewOrder, Order, PathStatus, QueueCounts, QueueStatus, SiteStatus, Status};
 
 use dispatcher::{Dispatcher, Inputs};
 use net::Destinations;
