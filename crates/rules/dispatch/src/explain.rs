@@ -10,6 +10,9 @@ use shaping::{GateState, MessageFacts, PathFacts, Profile, SettingAt};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Orders that are listed at most where none of them holds.
+const NAMED_MAX: usize = 10;
+
 /// What is asked about.
 #[derive(Clone, Debug)]
 pub struct Question {
@@ -285,10 +288,12 @@ impl Dispatch {
             site: Fact::Is(&of.name),
             pool: Fact::Is(&pool_name),
             source: Fact::Unknown,
-            sender: question.sender.as_deref().into(),
-            job: question.job.as_deref().into(),
+            // What was not asked about may be anything.
+            sender: question.sender.as_deref().map_or(Fact::Unknown, Fact::Is),
+            job: question.job.as_deref().map_or(Fact::Unknown, Fact::Is),
         };
         told.gates.push(self.order_gate(now, None, &facts));
+        let pool = self.rerouted(&facts).unwrap_or(pool);
         told.gates.push(GateReport::open("retry", "nothing of it was attempted yet"));
         told.gates.push(GateReport::open("site", "its exchangers were found"));
         match self.site_keys.get(&of.name).copied() {
@@ -367,6 +372,15 @@ impl Dispatch {
         stopped.collect()
     }
 
+    /// The pool that an order sends such mail to.
+    fn rerouted(&self, facts: &Facts<'_>) -> Option<crate::egress::PoolAt> {
+        let mut orders = self.orders.matching(facts).filter(|(_, found)| *found == Match::Yes);
+        orders.find_map(|(order, _)| match &order.action {
+            queue::orders::Action::Reroute(pool) => self.egress.pool(pool),
+            _ => None,
+        })
+    }
+
     fn order_gate(&self, now: Instant, line: Option<LineKey>, facts: &Facts<'_>) -> GateReport {
         let holding = self
             .orders
@@ -376,14 +390,19 @@ impl Dispatch {
             })
             .map(|(order, _)| order);
         let Some(order) = holding else {
-            let some = self.orders.matching(facts).count();
-            return GateReport::open(
-                "order",
-                match some {
-                    0 => "no order names it".to_owned(),
-                    n => format!("{n} orders name it or may, none holds it"),
-                },
-            );
+            let found: Vec<String> = self
+                .orders
+                .matching(facts)
+                .take(NAMED_MAX)
+                .map(|(order, found)| {
+                    let may = if found == Match::Depends { "may name it" } else { "names it" };
+                    format!("order {} ({}) {may}", order.id, order.action.word())
+                })
+                .collect();
+            return match found.is_empty() {
+                true => GateReport::open("order", "no order names it"),
+                false => GateReport::open("order", format!("{}; none holds it", found.join(", "))),
+            };
         };
         let since = line
             .and_then(|line| self.line(line))
@@ -510,7 +529,7 @@ impl Dispatch {
                     format!("no connection is open; the last could not be made: {failure}")
                 }
                 (0, 0, None) => "no connection is open".into(),
-                (ready, all, _) => format!("{all} connections are open, {ready} of them ready"),
+                (ready, all, _) => format!("{all} open, {ready} of them ready"),
             };
             told.gates.push(of_source(GateReport::open("connection", text)));
         }

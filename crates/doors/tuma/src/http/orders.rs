@@ -29,7 +29,7 @@ fn wall() -> UnixMillis {
 
 fn shown(order: &Ordered, now: UnixMillis) -> Value {
     let mut value = order_to_json(order);
-    let left = order.ends_at.map(|end| end.0.saturating_sub(now.0) / 1_000);
+    let left = order.ends_at.map(|end| end.0.saturating_sub(now.0).div_ceil(1_000));
     value["ends_in_seconds"] = json!(left);
     value["age_seconds"] = json!(now.0.saturating_sub(order.given_at.0) / 1_000);
     value["names"] = json!(order.scope.to_string());

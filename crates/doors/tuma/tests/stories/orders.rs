@@ -1,6 +1,6 @@
 //! Operator orders: by command, checked before every attempt, kept over a kill, and ended.
 
-use crate::harness::{Session, Setup, Tuma, keeping, rules, sink, wait_until};
+use crate::harness::{Setup, Tuma, keeping, rules, sink, wait_until};
 use bench::sink::{Options, SinkHandle};
 use serde_json::Value;
 use std::time::{Duration, SystemTime};
@@ -14,40 +14,6 @@ fn settings(routes: &[(&str, &SinkHandle)]) -> String {
     text
 }
 
-fn session(tuma: &Tuma) -> Session {
-    let mut session = tuma.session();
-    session.say("EHLO client.test", "250");
-    session
-}
-
-/// Sends a message with header fields; gives its id.
-fn send(session: &mut Session, from: &str, to: &str, header: &str) -> String {
-    let reply = session.message(from, &[to], &format!("{header}Subject: x\r\n\r\nx"));
-    assert!(reply.starts_with("250"), "{reply}");
-    reply.trim_end().rsplit(' ').next().unwrap().to_owned()
-}
-
-/// What a command printed; it must end well.
-fn says(tuma: &Tuma, arguments: &[&str]) -> String {
-    let output = tuma.ask(arguments);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
-    text
-}
-
-/// What a command said against it; it must fail.
-fn refuses(tuma: &Tuma, arguments: &[&str]) -> String {
-    let output = tuma.ask(arguments);
-    assert!(!output.status.success(), "{arguments:?} was taken: {output:?}");
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn json(tuma: &Tuma, arguments: &[&str]) -> Value {
-    let mut arguments = arguments.to_vec();
-    arguments.push("--json");
-    serde_json::from_str(&says(tuma, &arguments)).expect("JSON")
-}
-
 fn kinds(tuma: &Tuma, id: &str) -> Vec<String> {
     tuma.events(id).iter().map(|event| event["kind"].as_str().unwrap().to_owned()).collect()
 }
@@ -59,16 +25,16 @@ fn suspended_mail_waits_says_why_over_a_kill_and_goes_when_the_order_ends() {
     let more = settings(&[("a.test", &slow), ("b.test", &quick)]);
     let setup = Setup::relay_with(folder.path(), quick.addr(), &more);
     let tuma = setup.start();
-    let given = says(&tuma, &["order", "suspend", "--domain", "route:a.test", "--reason", "they move house"]);
+    let given = tuma.says(&["order", "suspend", "--domain", "route:a.test", "--reason", "they move house"]);
     assert!(
         given.starts_with("order 1 (suspend domain=route:a.test) is in force, until it is cancelled"),
         "{given}"
     );
-    let mut client = session(&tuma);
-    let id = send(&mut client, "x@x.test", "c@a.test", "");
-    send(&mut client, "x@x.test", "c@b.test", "");
+    let mut client = tuma.greeted();
+    let id = client.taken("x@x.test", "c@a.test", "");
+    client.taken("x@x.test", "c@b.test", "");
     wait_until("others' mail has arrived", || quick.stats().messages == 1);
-    let explained = |tuma: &Tuma, about: &str| says(tuma, &["explain", about]);
+    let explained = |tuma: &Tuma, about: &str| tuma.says(&["explain", about]);
     for about in [id.as_str(), "c@a.test", "C@A.TEST", "route:a.test/default", "route:a.test", "a.test"] {
         if about == "a.test" {
             // A domain that has a route is no place in the queue: the dry run names the same order.
@@ -84,16 +50,16 @@ fn suspended_mail_waits_says_why_over_a_kill_and_goes_when_the_order_ends() {
     wait_until("the spool is read", || tuma.figure("/recipients/queued") == 1);
     let text = explained(&tuma, &id);
     assert!(text.contains("held: order 1 (suspend): they move house"), "{text}");
-    let list = json(&tuma, &["order", "ls"]);
+    let list = tuma.says_json(&["order", "ls"]);
     assert_eq!((&list[0]["id"], &list[0]["scope"]["domain"]), (&1.into(), &"route:a.test".into()));
-    let preview = says(&tuma, &["order", "hold", "--domain", "route:a.test", "--dry-run"]);
+    let preview = tuma.says(&["order", "hold", "--domain", "route:a.test", "--dry-run"]);
     assert_eq!(preview, "this order would name 1 recipients in 1 queues\n");
     assert_eq!(slow.stats().connections, 0, "an order is looked at before anything is tried");
-    says(&tuma, &["order", "cancel", "1"]);
+    tuma.says(&["order", "cancel", "1"]);
     wait_until("it has arrived", || slow.stats().messages == 1);
     tuma.wait_until_settled();
-    assert_eq!(says(&tuma, &["order", "ls"]), "no orders are in force\n");
-    let second = json(&tuma, &["order", "hold", "--tenant", "acme"]);
+    assert_eq!(tuma.says(&["order", "ls"]), "no orders are in force\n");
+    let second = tuma.says_json(&["order", "hold", "--tenant", "acme"]);
     assert_eq!(second["id"], 2, "a number is never given twice");
 }
 
@@ -103,21 +69,21 @@ fn what_is_suspended_expires_and_what_is_held_does_not() {
     let sink = sink(keeping());
     let more = settings(&[]) + "[retry]\nwaits = [\"200ms\"]\nexpire_after = \"1s\"\n";
     let tuma = Setup::relay_with(folder.path(), sink.addr(), &more).start();
-    says(&tuma, &["order", "suspend", "--tenant", "waits"]);
-    says(&tuma, &["order", "hold", "--tenant", "kept", "--for", "1h"]);
-    let mut client = session(&tuma);
+    tuma.says(&["order", "suspend", "--tenant", "waits"]);
+    tuma.says(&["order", "hold", "--tenant", "kept", "--for", "1h"]);
+    let mut client = tuma.greeted();
     // The held one is the older: when the other has expired, it would have.
-    let held = send(&mut client, "x@x.test", "held@d.test", "X-Tenant: kept\r\n");
-    let waits = send(&mut client, "x@x.test", "waits@d.test", "X-Tenant: waits\r\n");
+    let held = client.taken("x@x.test", "held@d.test", "X-Tenant: kept\r\n");
+    let waits = client.taken("x@x.test", "waits@d.test", "X-Tenant: waits\r\n");
     wait_until("the suspended one expires", || kinds(&tuma, &waits).last().unwrap() == "expired");
-    let told = &json(&tuma, &["explain", &held])["answers"][0];
+    let told = &tuma.says_json(&["explain", &held])["answers"][0];
     assert_eq!(
         (&told["gates"][0]["gate"], &told["gates"][0]["holds"]),
         (&"order".into(), &true.into()),
         "{told}"
     );
     assert!(told["gates"][0]["held_until_seconds"].as_f64().unwrap() > 3_000.0, "{told}");
-    says(&tuma, &["order", "cancel", "2"]);
+    tuma.says(&["order", "cancel", "2"]);
     wait_until("the held one is tried or given up", || kinds(&tuma, &held).len() > 1);
     assert_eq!(kinds(&tuma, &held), ["received", "delivered"]);
     assert_eq!(sink.stats().messages, 1);
@@ -131,11 +97,11 @@ fn bounced_by_tenant_job_and_sender_with_the_reason_to_records_and_senders() {
     let more = settings(&[("d.test", &later), ("from.test", &reports)])
         + "[retry]\nwaits = [\"1h\"]\n[dsn]\nenabled = true\n";
     let tuma = Setup::relay_with(folder.path(), reports.addr(), &more).start();
-    let mut client = session(&tuma);
-    let by_tenant = send(&mut client, "one@from.test", "t@d.test", "X-Tenant: acme\r\n");
-    let by_job = send(&mut client, "two@from.test", "j@d.test", "X-Job: run-42\r\n");
-    let by_sender = send(&mut client, "three@from.test", "s@d.test", "");
-    let stays = send(&mut client, "four@from.test", "r@d.test", "X-Tenant: other\r\nX-Job: run-43\r\n");
+    let mut client = tuma.greeted();
+    let by_tenant = client.taken("one@from.test", "t@d.test", "X-Tenant: acme\r\n");
+    let by_job = client.taken("two@from.test", "j@d.test", "X-Job: run-42\r\n");
+    let by_sender = client.taken("three@from.test", "s@d.test", "");
+    let stays = client.taken("four@from.test", "r@d.test", "X-Tenant: other\r\nX-Job: run-43\r\n");
     wait_until("all wait for their next attempt", || tuma.figure("/recipients/deferred") == 4);
     let cases = [
         (&by_tenant, ["--tenant", "acme"], "no longer a customer"),
@@ -146,12 +112,12 @@ fn bounced_by_tenant_job_and_sender_with_the_reason_to_records_and_senders() {
         let order = |more: &[&'static str]| {
             [&["order", "bounce", scope[0], scope[1], "--reason", reason], more].concat()
         };
-        let count = json(&tuma, &order(&["--dry-run"]));
+        let count = tuma.says_json(&order(&["--dry-run"]));
         assert_eq!((&count["recipients"], &count["cut"]), (&1.into(), &false.into()), "{scope:?}: {count}");
-        let said = refuses(&tuma, &order(&[]));
+        let said = tuma.refuses(&order(&[]));
         assert!(said.contains("would bounce 1 recipients") && said.contains("--yes"), "{said}");
         assert_eq!(kinds(&tuma, id).last().unwrap(), "deferred", "nothing happens without --yes");
-        says(&tuma, &order(&["--yes"]));
+        tuma.says(&order(&["--yes"]));
         wait_until("it is given up", || kinds(&tuma, id).last().unwrap() == "bounced");
         let events = tuma.events(id);
         let reply = events.last().unwrap()["reply"].as_str().unwrap();
@@ -164,8 +130,8 @@ fn bounced_by_tenant_job_and_sender_with_the_reason_to_records_and_senders() {
     }
     // What comes later is named as well: by tenant at once, by job when a connection has the message.
     let late = [
-        send(&mut client, "five@from.test", "t@d.test", "X-Tenant: acme\r\n"),
-        send(&mut client, "six@from.test", "t@d.test", "X-Job: run-42\r\n"),
+        client.taken("five@from.test", "t@d.test", "X-Tenant: acme\r\n"),
+        client.taken("six@from.test", "t@d.test", "X-Job: run-42\r\n"),
     ];
     for id in &late {
         wait_until("it is given up", || kinds(&tuma, id).last().unwrap() == "bounced");
@@ -180,14 +146,14 @@ fn a_limit_holds_in_every_window_as_the_receiver_sees_it() {
     let folder = tempfile::tempdir().unwrap();
     let sink = sink(keeping());
     let tuma = Setup::relay_with(folder.path(), sink.addr(), &settings(&[])).start();
-    says(&tuma, &["order", "limit", "3/s", "--tenant", "acme", "--reason", "they fell behind"]);
-    let mut client = session(&tuma);
+    tuma.says(&["order", "limit", "3/s", "--tenant", "acme", "--reason", "they fell behind"]);
+    let mut client = tuma.greeted();
     for n in 0..10 {
-        send(&mut client, "x@x.test", &format!("acme{n}@d.test"), "X-Tenant: acme\r\n");
-        send(&mut client, "x@x.test", &format!("other{n}@d.test"), "X-Tenant: other\r\n");
+        client.taken("x@x.test", &format!("acme{n}@d.test"), "X-Tenant: acme\r\n");
+        client.taken("x@x.test", &format!("other{n}@d.test"), "X-Tenant: other\r\n");
     }
     // Ten take three seconds and more, and an answer takes less.
-    let why = says(&tuma, &["explain", "acme@route:*/default"]);
+    let why = tuma.says(&["explain", "acme@route:*/default"]);
     assert!(why.contains("shaping.limit.order-1.message_rates = [\"3/s\"] (order 1)"), "{why}");
     assert!(why.contains("to change it: tuma order cancel 1"), "{why}");
     tuma.wait_until_settled();
@@ -228,7 +194,7 @@ fn an_order_that_cannot_be_is_refused_with_what_to_write() {
         (&["limit", "release"], "name what is to go on"),
         (&["limit", "release", "--site", "nowhere"], "no site in memory called `nowhere`"),
     ] {
-        let text = refuses(&tuma, arguments);
+        let text = tuma.refuses(arguments);
         assert!(text.contains(said), "{arguments:?}: {text}");
     }
     let long = format!("{{\"action\":\"hold\",\"scope\":{{\"tenant\":\"{}\"}}}}", "x".repeat(600));
@@ -255,14 +221,14 @@ fn an_order_that_cannot_be_is_refused_with_what_to_write() {
     ] {
         assert_eq!(tuma.http(method, path, body).0, code, "{method} {path} {}", &body[..body.len().min(80)]);
     }
-    assert_eq!(says(&tuma, &["order", "ls"]), "no orders are in force\n");
+    assert_eq!(tuma.says(&["order", "ls"]), "no orders are in force\n");
     // All mail must be said.
-    let all = says(&tuma, &["order", "hold", "--all", "--for", "30m"]);
+    let all = tuma.says(&["order", "hold", "--all", "--for", "30m"]);
     assert!(all.contains("domain=*") && all.contains("for 30m"), "{all}");
-    send(&mut session(&tuma), "x@x.test", "c@a.test", "");
-    let text = says(&tuma, &["explain", "c@a.test"]);
+    tuma.greeted().taken("x@x.test", "c@a.test", "");
+    let text = tuma.says(&["explain", "c@a.test"]);
     assert!(text.contains("held: order 1 (hold)"), "{text}");
-    says(&tuma, &["order", "cancel", "1"]);
+    tuma.says(&["order", "cancel", "1"]);
     tuma.wait_until_settled();
     assert_eq!(sink.stats().messages, 1);
 }
@@ -272,12 +238,12 @@ fn an_order_ends_by_itself() {
     let folder = tempfile::tempdir().unwrap();
     let sink = sink(keeping());
     let tuma = Setup::relay_with(folder.path(), sink.addr(), &settings(&[])).start();
-    says(&tuma, &["order", "suspend", "--job", "run-1", "--for", "2s"]);
-    let mut client = session(&tuma);
-    let id = send(&mut client, "x@x.test", "c@d.test", "X-Job: run-1\r\n");
-    let other = send(&mut client, "x@x.test", "c@d.test", "X-Job: run-2\r\n");
+    tuma.says(&["order", "suspend", "--job", "run-1", "--for", "2s"]);
+    let mut client = tuma.greeted();
+    let id = client.taken("x@x.test", "c@d.test", "X-Job: run-1\r\n");
+    let other = client.taken("x@x.test", "c@d.test", "X-Job: run-2\r\n");
     wait_until("the other has arrived", || kinds(&tuma, &other).last().unwrap() == "delivered");
     wait_until("the order ends and its mail goes", || kinds(&tuma, &id).last().unwrap() == "delivered");
-    assert_eq!(says(&tuma, &["order", "ls"]), "no orders are in force\n");
+    assert_eq!(tuma.says(&["order", "ls"]), "no orders are in force\n");
     assert_eq!(sink.stats().messages, 2);
 }

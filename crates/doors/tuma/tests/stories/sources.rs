@@ -1,6 +1,6 @@
 //! Egress sources and pools: the address a next hop sees, weights, rerouting, and sources taken out of use.
 
-use crate::harness::{Session, Setup, Tuma, keeping, rules, sink, wait_until};
+use crate::harness::{Setup, Tuma, keeping, rules, sink, wait_until};
 use bench::sink::{Options, SinkHandle};
 use serde_json::Value;
 use std::net::IpAddr;
@@ -12,29 +12,7 @@ const MORE: &str = "[listener.smtp]\ntag_headers = true\n[delivery]\ndefault_poo
     [source.three]\nv4 = \"127.0.0.13\"\n\
     [pool.both]\nsources = { one = 3, two = 1 }\n";
 
-fn session(tuma: &Tuma) -> Session {
-    let mut session = tuma.session();
-    session.say("EHLO client.test", "250");
-    session
-}
-
-fn send(session: &mut Session, to: &str, header: &str) {
-    let reply = session.message("x@x.test", &[to], &format!("{header}Subject: x\r\n\r\nx"));
-    assert!(reply.starts_with("250"), "{reply}");
-}
-
-fn says(tuma: &Tuma, arguments: &[&str]) -> String {
-    let output = tuma.ask(arguments);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(output.status.success(), "{arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
-    text
-}
-
-fn sources(tuma: &Tuma) -> Value {
-    serde_json::from_str(&says(tuma, &["source", "ls", "--json"])).expect("JSON")
-}
-
-/// How many came from an address, and called themselves so.
+/// How many came from an address.
 fn from(sink: &SinkHandle, address: &str) -> usize {
     let address: IpAddr = address.parse().unwrap();
     sink.messages().iter().filter(|message| message.peer.ip() == address).count()
@@ -45,25 +23,25 @@ fn mail_leaves_by_the_pool_it_names_and_by_another_when_rerouted() {
     let folder = tempfile::tempdir().unwrap();
     let sink = sink(keeping());
     let tuma = Setup::relay_with(folder.path(), sink.addr(), MORE).start();
-    let mut client = session(&tuma);
-    send(&mut client, "a@d.test", "");
-    send(&mut client, "b@d.test", "X-Virtual-MTA: three\r\n");
+    let mut client = tuma.greeted();
+    client.taken("x@x.test", "a@d.test", "");
+    client.taken("x@x.test", "b@d.test", "X-Virtual-MTA: three\r\n");
     wait_until("both have arrived", || sink.stats().messages == 2);
     assert_eq!((from(&sink, "127.0.0.11"), from(&sink, "127.0.0.13")), (1, 1));
     assert!(sink.messages().iter().any(|message| message.helo == "one.test"));
-    says(&tuma, &["order", "reroute", "two", "--tenant", "acme", "--reason", "the address is warm"]);
-    let dry = says(&tuma, &["explain", "new@d.test", "--tenant", "acme"]);
+    tuma.says(&["order", "reroute", "two", "--tenant", "acme", "--reason", "the address is warm"]);
+    let dry = tuma.says(&["explain", "new@d.test", "--tenant", "acme"]);
     assert!(dry.contains("sources: two"), "{dry}");
     for n in 0..5 {
-        send(&mut client, &format!("r{n}@d.test"), "X-Tenant: acme\r\n");
-        send(&mut client, &format!("s{n}@d.test"), "");
+        client.taken("x@x.test", &format!("r{n}@d.test"), "X-Tenant: acme\r\n");
+        client.taken("x@x.test", &format!("s{n}@d.test"), "");
     }
     tuma.wait_until_settled();
     assert_eq!((from(&sink, "127.0.0.11"), from(&sink, "127.0.0.12")), (6, 5));
     let rerouted = sink.messages().into_iter().filter(|m| m.helo == "two.test");
     assert!(rerouted.into_iter().all(|m| m.recipients[0].address.starts_with('r')));
-    says(&tuma, &["order", "cancel", "1"]);
-    send(&mut client, "after@d.test", "X-Tenant: acme\r\n");
+    tuma.says(&["order", "cancel", "1"]);
+    client.taken("x@x.test", "after@d.test", "X-Tenant: acme\r\n");
     tuma.wait_until_settled();
     assert_eq!(from(&sink, "127.0.0.11"), 7);
 }
@@ -75,9 +53,9 @@ fn a_pool_s_weights_share_its_mail() {
     // One message at a time from each, so that no source sends more only because it answers sooner.
     let more = MORE.to_owned() + "[shaping.limit.all]\nconnections = 100\nmessage_rates = [\"40/s\"]\n";
     let tuma = Setup::relay_with(folder.path(), sink.addr(), &more).start();
-    let mut client = session(&tuma);
+    let mut client = tuma.greeted();
     for n in 0..80 {
-        send(&mut client, &format!("n{n}@d.test"), "X-Virtual-MTA: both\r\n");
+        client.taken("x@x.test", &format!("n{n}@d.test"), "X-Virtual-MTA: both\r\n");
     }
     tuma.wait_until_settled();
     let shares = (from(&sink, "127.0.0.11"), from(&sink, "127.0.0.12"));
@@ -91,31 +69,31 @@ fn a_source_taken_out_of_use_by_command_leaves_its_mail_to_the_others_over_a_res
     let sink = sink(keeping());
     let setup = Setup::relay_with(folder.path(), sink.addr(), MORE);
     let tuma = setup.start();
-    let said = says(&tuma, &["source", "disable", "one", "--for", "1h", "--reason", "listed somewhere"]);
+    let said = tuma.says(&["source", "disable", "one", "--for", "1h", "--reason", "listed somewhere"]);
     assert_eq!(said, "the source one is disabled for 1h\n");
-    let mut client = session(&tuma);
+    let mut client = tuma.greeted();
     for n in 0..8 {
-        send(&mut client, &format!("n{n}@d.test"), "X-Virtual-MTA: both\r\n");
+        client.taken("x@x.test", &format!("n{n}@d.test"), "X-Virtual-MTA: both\r\n");
     }
     tuma.wait_until_settled();
     assert_eq!((from(&sink, "127.0.0.11"), from(&sink, "127.0.0.12")), (0, 8));
     // Mail of a pool of that source alone waits, and says for what.
-    send(&mut client, "alone@d.test", "");
+    client.taken("x@x.test", "alone@d.test", "");
     let mut text = String::new();
     wait_until("it is held", || {
-        text = says(&tuma, &["explain", "alone@d.test"]);
+        text = tuma.says(&["explain", "alone@d.test"]);
         text.contains("✗ source")
     });
     assert!(text.contains("to change it: tuma source enable one"), "{text}");
     tuma.stop();
     let tuma = setup.start();
     wait_until("the spool is read", || tuma.figure("/recipients/queued") == 1);
-    let list = says(&tuma, &["source", "ls"]);
+    let list = tuma.says(&["source", "ls"]);
     assert!(list.contains("127.0.0.11") && list.contains("by an operator: listed somewhere"), "{list}");
     assert_eq!(sink.stats().messages, 8);
-    assert_eq!(says(&tuma, &["source", "enable", "one"]), "the source one is in use again\n");
+    assert_eq!(tuma.says(&["source", "enable", "one"]), "the source one is in use again\n");
     wait_until("it has gone", || from(&sink, "127.0.0.11") == 1);
-    assert_eq!(says(&tuma, &["source", "enable", "one"]), "the source one was not disabled\n");
+    assert_eq!(tuma.says(&["source", "enable", "one"]), "the source one was not disabled\n");
 }
 
 #[test]
@@ -126,22 +104,22 @@ fn a_source_that_a_rule_disables_is_named_with_the_rule_and_the_reply() {
         + "[retry]\nwaits = [\"200ms\"]\n\
            [[shaping.default.reply]]\nname = \"blocked\"\nmatch = 'blocked for now'\ndo = [\"disable source 6h\"]\n";
     let tuma = Setup::relay_with(folder.path(), sink.addr(), &more).start();
-    let mut client = session(&tuma);
+    let mut client = tuma.greeted();
     // Three to one: the first goes by the first source.
-    send(&mut client, "first@d.test", "X-Virtual-MTA: both\r\n");
+    client.taken("x@x.test", "first@d.test", "X-Virtual-MTA: both\r\n");
     wait_until("it was refused and has arrived by another", || sink.stats().messages == 1);
-    let list = sources(&tuma);
+    let list = tuma.says_json(&["source", "ls"]);
     let disabled: Vec<&Value> =
         list.as_array().unwrap().iter().filter(|source| source["enabled"] == false).collect();
     assert_eq!(disabled.len(), 1, "{list}");
     let by = disabled[0]["disabled_by"].as_str().unwrap();
     assert!(by.contains("blocked (") && by.contains("421 4.7.97 blocked for now"), "{by}");
     for n in 0..4 {
-        send(&mut client, &format!("n{n}@d.test"), "X-Virtual-MTA: both\r\n");
+        client.taken("x@x.test", &format!("n{n}@d.test"), "X-Virtual-MTA: both\r\n");
     }
     tuma.wait_until_settled();
     let stopped = disabled[0]["v4"].as_str().unwrap();
     assert_eq!((from(&sink, stopped), sink.stats().messages), (0, 5));
-    let limits = says(&tuma, &["limit", "ls"]);
+    let limits = tuma.says(&["limit", "ls"]);
     assert!(limits.contains("disabled") && limits.contains("to end it: tuma source enable"), "{limits}");
 }
