@@ -138,9 +138,7 @@ impl Dispatch {
     fn is_unreachable(&self, site: SiteKey) -> bool {
         let Some(site) = self.site(site) else { return false };
         let held = |at: &PathAt| {
-            self.path(*at)
-                .and_then(|path| path.hold.as_ref())
-                .is_some_and(|hold| hold.0.is_unreachable())
+            self.path(*at).and_then(|path| path.hold.as_ref()).is_some_and(|hold| hold.0.is_unreachable())
         };
         !site.paths.is_empty() && site.paths.iter().all(|(_, at)| held(at))
     }
@@ -341,7 +339,9 @@ impl Dispatch {
     /// A target's site is not known any more.
     fn unbind(&mut self, key: TargetKey) {
         let Some(state) = self.target_mut(key) else { return };
-        let Binding::Bound { site, .. } = std::mem::replace(&mut state.binding, Binding::Unknown) else { return };
+        let Binding::Bound { site, .. } = std::mem::replace(&mut state.binding, Binding::Unknown) else {
+            return;
+        };
         for line in state.lines.clone() {
             self.unbind_line(line, site);
         }
@@ -392,7 +392,8 @@ impl Dispatch {
         state.groups[at].lines += 1;
         let group = state.groups[at].key;
         let weight = self.tenants.get(name.tenant).and_then(|tenant| self.config.weights.get(&**tenant));
-        let rank = Rank { group, tenant: name.tenant, weight: weight.copied().unwrap_or(1), class: name.class };
+        let rank =
+            Rank { group, tenant: name.tenant, weight: weight.copied().unwrap_or(1), class: name.class };
         self.queue.set_rank(line, Some(rank));
         self.set_line_expiry(now, line, site, name.pool);
     }
@@ -541,14 +542,7 @@ impl Dispatch {
     }
 
     /// Tells the rules what became of an attempt, and does what they say.
-    fn report(
-        &mut self,
-        now: Instant,
-        wall: UnixMillis,
-        key: shaping::PathKey,
-        line: LineKey,
-        done: &Done,
-    ) {
+    fn report(&mut self, now: Instant, wall: UnixMillis, key: shaping::PathKey, line: LineKey, done: &Done) {
         let Some(name) = self.line(line).map(|line| line.name) else { return };
         let (tenant, campaign) =
             (self.tenants.get(name.tenant).cloned(), self.campaigns.get(name.campaign).cloned());
@@ -652,7 +646,9 @@ impl Dispatch {
                             line.moved = Some((at, key));
                         }
                     }
-                    None => note(format!("{by} moves mail to the pool {pool}, which is not configured"), true),
+                    None => {
+                        note(format!("{by} moves mail to the pool {pool}, which is not configured"), true)
+                    }
                 },
                 Effect::Notify { text, .. } => note(text, true),
                 Effect::BackoffEntered { by, .. } => note(format!("backoff begins by {by}"), false),
@@ -669,7 +665,9 @@ impl Dispatch {
                 Effect::SourceDisabled { source, by, .. } => {
                     note(format!("the source {source} is disabled by {by}"), true);
                 }
-                Effect::SourceEnabled { source } => note(format!("the source {source} is enabled again"), false),
+                Effect::SourceEnabled { source } => {
+                    note(format!("the source {source} is enabled again"), false)
+                }
             }
         }
     }

@@ -180,7 +180,8 @@ impl Dispatch {
         pool: PoolAt,
         depends: bool,
     ) -> Placed {
-        let Some(weights) = self.egress.pools.get(usize::from(pool.0)).map(|pool| pool.sources.clone()) else {
+        let Some(weights) = self.egress.pools.get(usize::from(pool.0)).map(|pool| pool.sources.clone())
+        else {
             return Placed::Held(None);
         };
         let mut order = std::mem::take(&mut self.scratch);
@@ -495,14 +496,7 @@ impl Dispatch {
             })
             .collect();
         let handle = keys.first().map_or(0, |&key| self.queue.entry(key).handle);
-        Job {
-            entries,
-            handle,
-            queue: self.queue_name(line),
-            retry_waits: None,
-            profile: None,
-            orders: None,
-        }
+        Job { entries, handle, queue: self.queue_name(line), retry_waits: None, profile: None, orders: None }
     }
 
     /// A queue's name as the rules for traffic keep it over restarts.

@@ -97,6 +97,8 @@ impl Delivery {
     pub async fn reload(&self, settings: Settings, destinations: Destinations) {
         self.shared.set_settings(settings);
         self.shared.set_destinations(destinations);
+        // They were made of addresses that the former destinations allowed.
+        self.shared.routes.forget();
         let (reply, answer) = oneshot::channel();
         self.order(Order::Reload(reply)).await;
         let _ = answer.await;
