@@ -27,6 +27,21 @@ pub struct Preview {
     pub depends: u64,
 }
 
+/// An entry that an order may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its name in the queue; another entry may have it later.
+    pub key: EntryKey,
+    /// The spool's handle of the message.
+    pub handle: u64,
+    /// Index of the first recipient.
+    pub first: u32,
+    /// How many, with consecutive indices.
+    pub count: u32,
+    /// All but the sender and the job is known to match; else the site or source is not known yet.
+    pub certain: bool,
+}
+
 impl Dispatch {
     /// The orders of an earlier process.
     pub fn restore_orders(&mut self, now: Instant, orders: Orders) {
@@ -81,16 +96,51 @@ impl Dispatch {
         preview
     }
 
-    /// The handles and first recipients of entries that an order of this scope may name, for a caller who can
-    /// read messages; at most `max`.
-    pub fn candidates(&self, scope: &Scope, max: usize) -> Vec<(u64, u32)> {
-        let fits = |line: LineKey| scope.matches(&self.facts(line, Fact::Unknown)) != Match::No;
-        self.queue
-            .views()
-            .filter(|view| fits(view.entry.line))
-            .map(|view| (view.entry.handle, view.entry.count))
-            .take(max)
-            .collect()
+    /// Entries at places `from` and after in the queue that an order of this scope may name, for a caller who can
+    /// read messages, and the place to ask from next; `None` at the end.
+    pub fn candidates(&self, scope: &Scope, from: u32) -> (Vec<Candidate>, Option<u32>) {
+        // What only the message can tell is for the caller.
+        let scope = Scope { sender: None, job: None, ..scope.clone() };
+        let mut known: Vec<Option<Match>> = vec![None; self.lines.len()];
+        let (views, next) = self.queue.views_from(from, WALK_AT_ONCE);
+        let found = views
+            .into_iter()
+            .filter_map(|view| {
+                let line = view.entry.line;
+                let matches = *known[line.0 as usize]
+                    .get_or_insert_with(|| scope.matches(&self.facts(line, Fact::Unknown)));
+                (matches != Match::No).then_some(Candidate {
+                    key: view.key,
+                    handle: view.entry.handle,
+                    first: view.entry.first,
+                    count: view.entry.count,
+                    certain: matches == Match::Yes,
+                })
+            })
+            .collect();
+        (found, next)
+    }
+
+    /// A caller has read the messages of these entries, and found that an order that bounces names them. How many
+    /// are given up, without those in an attempt; `None` once the order has ended.
+    pub fn bounce_named(&mut self, id: OrderId, named: &[Candidate]) -> Option<u32> {
+        if self.order(id)?.action != Action::Bounce {
+            return None;
+        }
+        let reply = Arc::new(self.order_reply(id));
+        let mut count = 0;
+        for candidate in named {
+            // The place may be another entry's by now.
+            let same = self.queue.get(candidate.key).is_some_and(|entry| {
+                (entry.handle, entry.first, entry.count)
+                    == (candidate.handle, candidate.first, candidate.count)
+            });
+            if same && self.queue.pull(candidate.key) {
+                self.giving_up.push_back((candidate.key, reply.clone()));
+                count += 1;
+            }
+        }
+        Some(count)
     }
 
     /// What a queue is, as orders see it.

@@ -13,6 +13,7 @@ mod dispatcher;
 mod exchangers;
 mod hot;
 mod job;
+mod named;
 mod route;
 mod session;
 mod settle;
@@ -23,8 +24,11 @@ mod state;
 mod status;
 
 pub use config::{Config, DsnConfig, PoolConfig, RetryConfig, Returned, RouteConfig, SourceConfig, TlsUse};
-pub use dispatch::{Explained, GateReport, Preview, Question, Release, Target};
-pub use queue::orders;
+pub use dispatch::{
+    Candidate, Explained, GateReport, LimitStatus, Preview, Question, Release, SourceStatus, Target,
+};
+pub use named::{Found, Named, SearchLimits};
+pub use queue::{EntryKey, orders};
 pub use route::{NextHop, Route, Routes};
 pub use shared::{Count, Figures, MakeRules, Parts, Queued, Settings};
 pub use sources::{SourceError, Sources, egress};

@@ -8,8 +8,13 @@ macro_rules! say {
 mod bench;
 mod client;
 mod config;
+mod explain;
+mod limit;
+mod order;
+mod queue;
 mod send;
 mod serve;
+mod source;
 mod spool;
 
 use clap::{Parser, Subcommand};
@@ -49,9 +54,20 @@ enum Command {
     Send(send::Send),
     /// What the running server is doing.
     Status(client::Status),
-    /// The queue of the running server.
+    /// What is queued, and making it due now.
     #[command(subcommand)]
-    Queue(client::Queue),
+    Queue(queue::Queue),
+    /// Why mail does not move, and what changes that; or which way mail would go.
+    Explain(explain::Explain),
+    /// Suspend, hold, bounce, limit or reroute mail by order.
+    #[command(subcommand)]
+    Order(order::Order),
+    /// Egress sources: what they do, and taking them in and out of use.
+    #[command(subcommand)]
+    Source(source::Source),
+    /// What is not as usual between sources and sites, and letting it go on.
+    #[command(subcommand)]
+    Limit(limit::Limit),
     /// Make the running server read its configuration again.
     Reload(Api),
     /// Change the running server's log level until it is restarted or reloaded.
@@ -85,6 +101,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Send(send) => send.run(),
         Command::Status(status) => status.run(),
         Command::Queue(queue) => queue.run(),
+        Command::Explain(explain) => explain.run(),
+        Command::Order(order) => order.run(),
+        Command::Source(source) => source.run(),
+        Command::Limit(limit) => limit.run(),
         Command::Reload(api) => client::reload(&api),
         Command::LogLevel(level) => level.run(),
         Command::Spool(spool) => spool.run(),
