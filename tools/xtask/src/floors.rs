@@ -84,6 +84,7 @@ pub const HOUSE: &[Room] = &[
     room("net", Hands, Rooms(&["mail"])),
     room("resolve", Hands, Rooms(&["mail"])),
     room("accounting", Hands, Rooms(&["mail"])),
+    room("notify", Hands, Rooms(&["mail"])),
     room(
         "reception",
         Workflows,
@@ -92,7 +93,19 @@ pub const HOUSE: &[Room] = &[
     room(
         "delivery",
         Workflows,
-        Rooms(&["mail", "smtp", "message", "queue", "shaping", "dispatch", "spool", "net", "resolve", "accounting"]),
+        Rooms(&[
+            "mail",
+            "smtp",
+            "message",
+            "queue",
+            "shaping",
+            "dispatch",
+            "spool",
+            "net",
+            "resolve",
+            "accounting",
+            "notify",
+        ]),
     ),
     room("simulator", Workflows, Rooms(&["mail", "queue", "shaping", "dispatch"])),
     // It shares nothing with what it measures, so that each checks the other.
@@ -107,6 +120,8 @@ const HANDS_ONLY: &[&str] = &[
     "axum",
     "hickory-resolver",
     "hickory-server",
+    "hyper",
+    "hyper-util",
     "mio",
     "nix",
     "rustls",

@@ -55,6 +55,8 @@ settings::table! {
         pub pool: BTreeMap<String, PoolConfig> = BTreeMap::new(),
         /// What receivers tolerate.
         pub shaping: shaping::ShapingConfig = shaping::ShapingConfig::default(),
+        /// Who is told when something is worth a person's look.
+        pub notify: notify::Config = notify::Config::default(),
         /// Static routes; the key is a domain, `*.domain`, or `*`.
         pub route: BTreeMap<String, RouteConfig> = BTreeMap::new(),
         /// Names to addresses.
@@ -201,7 +203,9 @@ impl Root {
     fn check_pools(&self, egress: &dispatch::Egress, node: &Node, problems: &mut Problems) {
         let mut named: Vec<(String, &str)> = Vec::new();
         for (name, listener) in &self.listener {
-            named.extend(listener.pool.as_deref().map(|pool| (format!("listener.{name}.pool"), pool.as_str())));
+            named.extend(
+                listener.pool.as_deref().map(|pool| (format!("listener.{name}.pool"), pool.as_str())),
+            );
         }
         for (name, user) in &self.users {
             named.extend(user.pool.as_deref().map(|pool| (format!("users.{name}.pool"), pool.as_str())));

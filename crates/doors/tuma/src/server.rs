@@ -9,10 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use delivery::{Delivery, Keeper, Parts, Sources};
 use mail::Domain;
 use net::tls::{Acceptor, AcceptorConfig, CertificateFiles, Certificates, Connector, ConnectorConfig};
-use net::{
-    Bound, Descriptors, Destinations, DestinationsConfig, Judgement, Limits, OwnAddresses,
-    TcpDialer,
-};
+use net::{Bound, Descriptors, Destinations, DestinationsConfig, Judgement, Limits, OwnAddresses, TcpDialer};
 use reception::auth::{Users, Verifier};
 use reception::{
     Budget, Context, ListenerConfig, ListenerContext, ListenerTls, RelayRules, Rules, TagRules, UserTags,
@@ -189,7 +186,10 @@ fn delivery_settings(loaded: &Loaded<Root>) -> Result<delivery::Settings> {
     let hostname = root.hostname();
     let routes =
         delivery::Routes::new(&root.route).map_err(|(key, text)| anyhow::anyhow!("route `{key}`: {text}"))?;
+    let webhook = webhook(root).context("notify")?;
     Ok(delivery::Settings {
+        notify: root.notify.clone(),
+        webhook,
         hostname,
         schedule: root.retry.schedule(),
         retry: root.retry.clone(),
@@ -202,6 +202,24 @@ fn delivery_settings(loaded: &Loaded<Root>) -> Result<delivery::Settings> {
         hot_bytes_max: memory::budget(root.server.memory_max.bytes()) / 16,
         delivery: root.delivery.clone(),
     })
+}
+
+/// Where notices are posted.
+fn webhook(root: &Root) -> Result<Option<Arc<notify::Target>>> {
+    let notify = &root.notify;
+    let Some(url) = notify.webhook.clone() else { return Ok(None) };
+    let tls = if url.is_secure() {
+        Some(net::tls::client_config(notify.webhook_ca_file.as_deref())?)
+    } else {
+        None
+    };
+    Ok(Some(Arc::new(notify::Target {
+        url: url.into_inner(),
+        tls,
+        timeout: notify.webhook_timeout,
+        waits: notify.webhook_waits.clone(),
+        server: root.hostname().to_string(),
+    })))
 }
 
 fn destinations(root: &Root, listening: &[SocketAddr]) -> Result<Destinations> {
@@ -324,7 +342,8 @@ impl Server {
         let loaded =
             tokio::task::block_in_place(|| self.source.load()).map_err(|report| report.to_string())?;
         let root = loaded.value.clone();
-        let settings = tokio::task::block_in_place(|| delivery_settings(&loaded)).map_err(|e| format!("{e:#}"))?;
+        let settings =
+            tokio::task::block_in_place(|| delivery_settings(&loaded)).map_err(|e| format!("{e:#}"))?;
         let destinations = destinations(&root, &self.listening).map_err(|e| format!("{e:#}"))?;
         // Everything that can fail comes first, so that a bad configuration changes nothing.
         let level: Targets = root.log.level.parse().map_err(|_| "log.level is not a level".to_owned())?;

@@ -138,9 +138,7 @@ impl Dispatch {
     fn is_unreachable(&self, site: SiteKey) -> bool {
         let Some(site) = self.site(site) else { return false };
         let held = |at: &PathAt| {
-            self.path(*at)
-                .and_then(|path| path.hold.as_ref())
-                .is_some_and(|hold| hold.0.is_unreachable())
+            self.path(*at).and_then(|path| path.hold.as_ref()).is_some_and(|hold| hold.0.is_unreachable())
         };
         !site.paths.is_empty() && site.paths.iter().all(|(_, at)| held(at))
     }
@@ -341,7 +339,9 @@ impl Dispatch {
     /// A target's site is not known any more.
     fn unbind(&mut self, key: TargetKey) {
         let Some(state) = self.target_mut(key) else { return };
-        let Binding::Bound { site, .. } = std::mem::replace(&mut state.binding, Binding::Unknown) else { return };
+        let Binding::Bound { site, .. } = std::mem::replace(&mut state.binding, Binding::Unknown) else {
+            return;
+        };
         for line in state.lines.clone() {
             self.unbind_line(line, site);
         }
@@ -392,7 +392,8 @@ impl Dispatch {
         state.groups[at].lines += 1;
         let group = state.groups[at].key;
         let weight = self.tenants.get(name.tenant).and_then(|tenant| self.config.weights.get(&**tenant));
-        let rank = Rank { group, tenant: name.tenant, weight: weight.copied().unwrap_or(1), class: name.class };
+        let rank =
+            Rank { group, tenant: name.tenant, weight: weight.copied().unwrap_or(1), class: name.class };
         self.queue.set_rank(line, Some(rank));
         self.set_line_expiry(now, line, site, name.pool);
     }
@@ -541,14 +542,7 @@ impl Dispatch {
     }
 
     /// Tells the rules what became of an attempt, and does what they say.
-    fn report(
-        &mut self,
-        now: Instant,
-        wall: UnixMillis,
-        key: shaping::PathKey,
-        line: LineKey,
-        done: &Done,
-    ) {
+    fn report(&mut self, now: Instant, wall: UnixMillis, key: shaping::PathKey, line: LineKey, done: &Done) {
         let Some(name) = self.line(line).map(|line| line.name) else { return };
         let (tenant, campaign) =
             (self.tenants.get(name.tenant).cloned(), self.campaigns.get(name.campaign).cloned());
@@ -571,19 +565,12 @@ impl Dispatch {
                 exchanger: done.host.as_deref(),
             },
         );
-        self.carry_out(key, effects);
+        self.carry_out_and_tell(key, effects, !done.is_notice);
     }
 
-    /// A session ended outside of any job, with a reply that a rule knows.
-    pub fn session_failed(
-        &mut self,
-        now: Instant,
-        wall: UnixMillis,
-        id: ConnectionId,
-        fired: Fired,
-        reply: Arc<str>,
-        host: Option<Arc<str>>,
-    ) {
+    /// A session ended outside of any job, with a reply that a rule knows: what `failed` says of it is its rule, its
+    /// exchanger, and whether it last carried a notice.
+    pub fn session_failed(&mut self, now: Instant, wall: UnixMillis, id: ConnectionId, failed: Done) {
         let Some(path) = self.owners.get(&id).and_then(|&at| self.path(at)) else { return };
         let (key, site) = (path.key, path.site);
         // The queue it last carried mail of stands for it, where a rule speaks of the queue.
@@ -593,7 +580,7 @@ impl Dispatch {
             .find(|line| line.id == id)
             .and_then(|line| line.jobs.first())
             .map(|job| job.line);
-        let done = Done { fired: vec![(fired, reply)], host, ..Done::default() };
+        let done = failed;
         match line {
             Some(line) => self.report(now, wall, key, line, &done),
             None => {
@@ -606,7 +593,7 @@ impl Dispatch {
                     ..Attempted::default()
                 };
                 let effects = self.shaper.report(now, wall, key, &attempted);
-                self.carry_out(key, effects);
+                self.carry_out_and_tell(key, effects, !done.is_notice);
             }
         }
         self.touch(site);
@@ -614,6 +601,11 @@ impl Dispatch {
 
     /// Does what the rules for traffic ask for, and tells what they did by themselves.
     pub(crate) fn carry_out(&mut self, key: shaping::PathKey, effects: Vec<Effect>) {
+        self.carry_out_and_tell(key, effects, true);
+    }
+
+    /// The same; people are told only if `told`.
+    fn carry_out_and_tell(&mut self, key: shaping::PathKey, effects: Vec<Effect>, told: bool) {
         for effect in effects {
             let path = match &effect {
                 Effect::BackoffEntered { path, .. }
@@ -622,15 +614,31 @@ impl Dispatch {
                 | Effect::Suspended { path, .. } => *path,
                 _ => key,
             };
-            let about = match self.path_of.get(&path).and_then(|&at| self.path(at)) {
-                Some(path) => {
-                    let site = self.site(path.site).map(|site| site.name.clone()).unwrap_or_default();
-                    format!("{} to {site}", self.egress.source_name(path.source))
-                }
-                None => String::new(),
+            let (mut source, mut site) = (None, None);
+            if let Some(path) = self.path_of.get(&path).and_then(|&at| self.path(at)) {
+                source = Some(self.egress.source_name(path.source));
+                site = self.site(path.site).map(|site| site.name.clone());
+            }
+            if let Effect::SourceDisabled { source: name, .. } | Effect::SourceEnabled { source: name } =
+                &effect
+            {
+                (source, site) = (Some(name.clone()), None);
+            }
+            let about = match (&source, &site) {
+                (Some(source), Some(site)) => format!("{source} to {site}"),
+                (Some(source), None) => source.to_string(),
+                _ => String::new(),
             };
-            let mut note = |text: String, notify| {
-                self.actions.push(Action::Note(Note { about: about.clone(), text, notify }));
+            let rule = effect.cause().map(|by| format!("{} ({})", by.name, by.setting.origin));
+            let mut note = |text: String, notify: bool| {
+                self.actions.push(Action::Note(Note {
+                    about: about.clone(),
+                    text,
+                    notify: notify && told,
+                    source: source.clone(),
+                    site: site.clone(),
+                    rule: rule.clone(),
+                }));
             };
             match effect {
                 Effect::BounceQueue { queue, by } => {
@@ -652,7 +660,9 @@ impl Dispatch {
                             line.moved = Some((at, key));
                         }
                     }
-                    None => note(format!("{by} moves mail to the pool {pool}, which is not configured"), true),
+                    None => {
+                        note(format!("{by} moves mail to the pool {pool}, which is not configured"), true)
+                    }
                 },
                 Effect::Notify { text, .. } => note(text, true),
                 Effect::BackoffEntered { by, .. } => note(format!("backoff begins by {by}"), false),
@@ -669,7 +679,9 @@ impl Dispatch {
                 Effect::SourceDisabled { source, by, .. } => {
                     note(format!("the source {source} is disabled by {by}"), true);
                 }
-                Effect::SourceEnabled { source } => note(format!("the source {source} is enabled again"), false),
+                Effect::SourceEnabled { source } => {
+                    note(format!("the source {source} is enabled again"), false)
+                }
             }
         }
     }

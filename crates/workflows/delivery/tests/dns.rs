@@ -2,7 +2,9 @@
 
 use accounting::{Kind, Metrics, Recorder};
 use bench::sink::{Keep, Options, Sink, SinkHandle};
-use delivery::{Config, Delivery, DsnConfig, Keeper, MakeRules, Parts, RetryConfig, Routes, Settings, Sources};
+use delivery::{
+    Config, Delivery, DsnConfig, Keeper, MakeRules, Parts, RetryConfig, Routes, Settings, Sources,
+};
 use mail::{Domain, Envelope, Mailbox, Message, Origin, Recipient, ReversePath, Tags, UnixMillis};
 use net::tls::{Connector, ConnectorConfig};
 use net::{Destinations, DestinationsConfig, OwnAddresses, TcpDialer};
@@ -67,6 +69,8 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
         schedule: retry.schedule(),
         retry,
         dsn: DsnConfig::default(),
+        notify: notify::Config::default(),
+        webhook: None,
         routes: Routes::default(),
         sources: Sources::new(&BTreeMap::new(), egress, "tuma.test").unwrap(),
         rules: rules.clone(),

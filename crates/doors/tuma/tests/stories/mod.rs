@@ -7,6 +7,7 @@ mod dev;
 mod entrance;
 mod floods;
 mod kill;
+mod notices;
 mod peers;
 mod records;
 mod relay;
