@@ -70,6 +70,10 @@ pub struct Settings {
     pub schedule: Schedule,
     /// `dsn`.
     pub dsn: DsnConfig,
+    /// `notify`.
+    pub notify: notify::Config,
+    /// Where notices are posted, as `notify` says.
+    pub webhook: Option<Arc<notify::Target>>,
     /// `route`.
     pub routes: Routes,
     /// Where connections come from.

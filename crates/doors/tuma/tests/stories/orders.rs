@@ -2,7 +2,6 @@
 
 use crate::harness::{Setup, Tuma, keeping, rules, sink, wait_until};
 use bench::sink::{Options, SinkHandle};
-use serde_json::Value;
 use std::time::{Duration, SystemTime};
 
 /// Header fields tag a message, and routes give each domain a next hop.
