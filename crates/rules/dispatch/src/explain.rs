@@ -153,7 +153,7 @@ fn change_of(reason: &Reason, about: &About<'_>) -> String {
             G::Backoff { .. } | G::Probe { .. } | G::Suspended { what: S::Path, .. } => release(),
             G::SourceDisabled { .. } => format!("tuma source enable {}", word(about.source)),
             _ if hold.setting.origin.line > 0 => {
-                format!("change `{}` at {}, then tuma reload", hold.setting.name, hold.setting.origin)
+                format!("edit `{}` at {}, then tuma reload", hold.setting.name, hold.setting.origin)
             }
             // A limit that an order has set.
             _ => match hold.setting.origin.file.strip_prefix("order ") {

@@ -3,6 +3,7 @@
 //!
 //! The gates are the dispatcher's own words. Here only what is asked about is found.
 
+use super::queue::names;
 use super::refusal::{Refusal, hint};
 use super::{Shared, ask, event, seconds};
 use crate::server::Server;
@@ -26,8 +27,6 @@ const ENTRIES_MAX: usize = 1_000;
 const RECIPIENTS_MAX: usize = 20;
 /// Octets of a question's text at most.
 const TEXT_MAX: usize = 1_000;
-/// Names looked through for the nearest.
-const NAMES_MAX: usize = 10_000;
 
 /// What is asked. The tags are those of mail that is not there yet.
 #[derive(Debug, Deserialize)]
@@ -83,13 +82,6 @@ fn target_called(server: &Server, about: &str) -> Option<Target> {
         return None;
     }
     Some(settings.routes.target(&host))
-}
-
-async fn names(server: &Server) -> Result<Vec<String>, Refusal> {
-    let queues = ask(server, |reply| Order::Queues { max: NAMES_MAX, reply }).await?;
-    let status = server.delivery.status().await.ok_or_else(Refusal::stopping)?;
-    let queues = queues.into_iter().map(|queue| queue.queue);
-    Ok(queues.chain(status.status.sites.into_iter().take(NAMES_MAX).map(|site| site.site)).collect())
 }
 
 // ---- what is queued ---------------------------------------------------------------------------------------

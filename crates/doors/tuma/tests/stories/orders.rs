@@ -2,7 +2,6 @@
 
 use crate::harness::{Setup, Tuma, keeping, rules, sink, wait_until};
 use bench::sink::{Options, SinkHandle};
-use serde_json::Value;
 use std::time::{Duration, SystemTime};
 
 /// Header fields tag a message, and routes give each domain a next hop.
@@ -183,6 +182,8 @@ fn an_order_that_cannot_be_is_refused_with_what_to_write() {
         (&["order", "suspend", "--domain", "a.test"], "name the domain `route:a.test`"),
         (&["order", "suspend", "--domain", "route:b.test"], "no route `b.test`"),
         (&["order", "reroute", "warm", "--tenant", "x"], "there is no pool `warm`"),
+        (&["order", "reroute", "bulk", "--sender", "*@x.test"], "not by sender or job"),
+        (&["order", "reroute", "bulk", "--source", "ip1"], "tuma source disable"),
         (&["order", "limit", "fast", "--tenant", "x"], "`fast`"),
         (&["order", "limit", "5/s", "--sender", "x@x.test"], "not by sender or job"),
         (&["order", "limit", "5/s", "--domain", "x.test"], "name the site"),
@@ -222,6 +223,11 @@ fn an_order_that_cannot_be_is_refused_with_what_to_write() {
         assert_eq!(tuma.http(method, path, body).0, code, "{method} {path} {}", &body[..body.len().min(80)]);
     }
     assert_eq!(tuma.says(&["order", "ls"]), "no orders are in force\n");
+    let flushed = tuma.says(&["queue", "flush", "a.test"]);
+    assert!(
+        flushed.contains("nothing is queued for a.test; its mail goes by the route `route:a.test`"),
+        "{flushed}"
+    );
     // All mail must be said.
     let all = tuma.says(&["order", "hold", "--all", "--for", "30m"]);
     assert!(all.contains("domain=*") && all.contains("for 30m"), "{all}");

@@ -1,6 +1,6 @@
 //! Egress sources and pools: the address a next hop sees, weights, rerouting, and sources taken out of use.
 
-use crate::harness::{Setup, Tuma, keeping, rules, sink, wait_until};
+use crate::harness::{Setup, keeping, rules, sink, wait_until};
 use bench::sink::{Options, SinkHandle};
 use serde_json::Value;
 use std::net::IpAddr;
