@@ -94,10 +94,12 @@ async fn of_place(server: &Server, about: &str) -> Result<Option<Value>, Refusal
         return Ok(None);
     }
     let cut = entries.len() >= ENTRIES_MAX;
+    // What is under way tells nothing of what waits.
+    let order = |entry: &delivery::EntryStatus| (entry.attempted, entry.due_in, entry.attempts);
     let mut first: Vec<delivery::EntryStatus> = Vec::new();
     for entry in entries {
         match first.iter_mut().find(|known| known.queue == entry.queue) {
-            Some(known) if (entry.due_in, entry.attempts) < (known.due_in, known.attempts) => *known = entry,
+            Some(known) if order(&entry) < order(known) => *known = entry,
             Some(_) => {}
             None => first.push(entry),
         }

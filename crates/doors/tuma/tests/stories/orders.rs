@@ -152,7 +152,11 @@ fn a_limit_holds_in_every_window_as_the_receiver_sees_it() {
         client.taken("x@x.test", &format!("other{n}@d.test"), "X-Tenant: other\r\n");
     }
     // Ten take three seconds and more, and an answer takes less.
-    let why = tuma.says(&["explain", "acme@route:*/default"]);
+    let mut why = String::new();
+    wait_until("the limit holds", || {
+        why = tuma.says(&["explain", "acme@route:*/default"]);
+        why.contains("held: the limit order-1 (3/s) is used up")
+    });
     assert!(why.contains("shaping.limit.order-1.message_rates = [\"3/s\"] (order 1)"), "{why}");
     assert!(why.contains("to change it: tuma order cancel 1"), "{why}");
     tuma.wait_until_settled();
