@@ -32,7 +32,7 @@ mod status;
 mod target;
 mod time;
 
-pub use act::{Action, ConnectionId, Deferred, Done, Fate, Job, JobEntry, Note, QueueName};
+pub use act::{Action, ConnectionId, Deferred, Done, Fate, Granted, Job, JobEntry, Note, QueueName};
 pub use egress::{Egress, Pool, PoolAt, Source, SourceAt};
 pub use explain::{Explained, GateReport, Question};
 pub use hold::{Hold, Reason};

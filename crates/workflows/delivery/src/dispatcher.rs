@@ -7,6 +7,7 @@
 use crate::connection::Connection;
 use crate::hot::HotStore;
 use crate::job::{Errand, Event, Hot};
+use crate::notices::NoticesIn;
 use crate::settle::Settler;
 use crate::shared::{Settings, Shared};
 use crate::state::Keeper;
@@ -50,11 +51,17 @@ pub(crate) struct Dispatcher {
     connections: HashMap<ConnectionId, mpsc::Sender<Errand>>,
     events_in: mpsc::Sender<Event>,
     settling: Arc<Semaphore>,
+    notices: NoticesIn,
     stopping: bool,
 }
 
 impl Dispatcher {
-    pub(crate) fn new(shared: Arc<Shared>, events_in: mpsc::Sender<Event>, mut keeper: Keeper) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        events_in: mpsc::Sender<Event>,
+        mut keeper: Keeper,
+        notices: NoticesIn,
+    ) -> Self {
         let settings = shared.settings();
         let (now, wall) = (now(), wall());
         let mut dispatch = Dispatch::new(
@@ -73,6 +80,7 @@ impl Dispatcher {
             shared,
             connections: HashMap::new(),
             events_in,
+            notices,
             stopping: false,
         }
     }
@@ -231,9 +239,7 @@ impl Dispatcher {
                 self.dispatch.returned(id, &errand.job);
             }
             Event::Ordered(id, job, order) => self.dispatch.ordered(now, wall(), id, &job, order),
-            Event::Fired(id, fired, reply, host) => {
-                self.dispatch.session_failed(now, wall(), id, fired, reply, host);
-            }
+            Event::Failed(id, failed) => self.dispatch.session_failed(now, wall(), id, failed),
             Event::Connected(id) => self.dispatch.connected(now, id),
             Event::Draining(id) => self.dispatch.draining(id),
             Event::Closed { id, connected, reason } => {
@@ -262,6 +268,7 @@ impl Dispatcher {
 
     fn serve(&mut self) {
         self.dispatch.serve(now(), wall());
+        self.keeper.granted(&self.dispatch.granted());
         for action in self.dispatch.actions() {
             self.act(action);
         }
@@ -311,9 +318,7 @@ impl Dispatcher {
                 warn!(%host, ?wait, "exchanger skipped, as a rule for its replies says");
                 self.shared.exchangers.skip(now(), &host, wait);
             }
-            Action::Note(note) if note.notify => {
-                warn!(queue = %note.about, text = %note.text, "a rule asks to be told");
-            }
+            Action::Note(note) if note.notify => self.notices.tell(note, wall()),
             Action::Note(note) => info!(queue = %note.about, text = %note.text, "traffic shaping"),
         }
     }
@@ -461,7 +466,7 @@ fn wall() -> UnixMillis {
     UnixMillis::from(SystemTime::now())
 }
 
-async fn sleep_until(at: Option<Instant>) {
+pub(crate) async fn sleep_until(at: Option<Instant>) {
     if let Some(at) = at {
         tokio::time::sleep_until(at).await;
     }

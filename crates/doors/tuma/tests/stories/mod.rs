@@ -8,6 +8,7 @@ mod entrance;
 mod explain;
 mod floods;
 mod kill;
+mod notices;
 mod orders;
 mod peers;
 mod records;
