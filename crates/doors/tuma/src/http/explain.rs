@@ -65,6 +65,9 @@ pub(super) async fn explain(
         return dry_run(&server, &query, about, target).await.map(Json);
     }
     let names = names(&server).await?;
+    if names.iter().any(|name| name == about) {
+        return Err(Refusal::missing(format!("nothing is queued for `{about}` at present")));
+    }
     let near = settings::nearest(about, names.iter().map(String::as_str));
     let near = near.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
     Err(Refusal::missing(format!("there is no message, address, queue or site `{about}`{near}")))

@@ -155,7 +155,7 @@ fn a_limit_holds_in_every_window_as_the_receiver_sees_it() {
     let mut why = String::new();
     wait_until("the limit holds", || {
         why = tuma.says(&["explain", "acme@route:*/default"]);
-        why.contains("held: the limit order-1 (3/s) is used up")
+        why.contains("held: the limit shaping.limit.order-1 (3/s) is used up")
     });
     assert!(why.contains("shaping.limit.order-1.message_rates = [\"3/s\"] (order 1)"), "{why}");
     assert!(why.contains("to change it: tuma order cancel 1"), "{why}");
