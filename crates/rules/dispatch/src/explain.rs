@@ -115,7 +115,7 @@ impl GateReport {
             held_for: shaped.or(since).map(|since| now.saturating_duration_since(since)),
             held_until: hold.until.map(|until| until.saturating_duration_since(now)),
             setting: hold.setting().map(ToString::to_string),
-            change: Some(change_of(&hold.reason, about)),
+            change: change_of(&hold.reason, about),
             ..Self::open(gate, hold.reason.to_string())
         }
     }
@@ -132,16 +132,18 @@ struct About<'a> {
 }
 
 /// What an operator can do about it. Every command here is one of `tuma`.
-fn change_of(reason: &Reason, about: &About<'_>) -> String {
+fn change_of(reason: &Reason, about: &About<'_>) -> Option<String> {
     use shaping::{Gate as G, Suspended as S};
     let flush = || format!("tuma queue flush {}", word(about.queue));
     let release = || format!("tuma limit release --site {}", word(about.site));
-    match reason {
+    Some(match reason {
         Reason::Order { id, .. } => format!("tuma order cancel {id}"),
         Reason::SourceOff(source) => format!("set `enabled = true` in [source.{source}], then tuma reload"),
         Reason::Total(_) => "raise `delivery.connections_total_max`, then tuma reload".into(),
         Reason::NoSite(_) => flush(),
         Reason::Shaping(hold) => match &hold.gate {
+            // It is over with the next reply, and nothing makes it sooner.
+            G::Greeting => return None,
             G::Unreachable { .. } => flush(),
             G::Suspended { what: S::Tenant, .. } => format!("{} --tenant {}", release(), word(about.tenant)),
             G::Suspended { what: S::Campaign, .. } => {
@@ -153,7 +155,7 @@ fn change_of(reason: &Reason, about: &About<'_>) -> String {
             G::Backoff { .. } | G::Probe { .. } | G::Suspended { what: S::Path, .. } => release(),
             G::SourceDisabled { .. } => format!("tuma source enable {}", word(about.source)),
             _ if hold.setting.origin.line > 0 => {
-                format!("change `{}` at {}, then tuma reload", hold.setting.name, hold.setting.origin)
+                format!("edit `{}` at {}, then tuma reload", hold.setting.name, hold.setting.origin)
             }
             // A limit that an order has set.
             _ => match hold.setting.origin.file.strip_prefix("order ") {
@@ -161,7 +163,7 @@ fn change_of(reason: &Reason, about: &About<'_>) -> String {
                 None => format!("set `{}`, then tuma reload", hold.setting.name),
             },
         },
-    }
+    })
 }
 
 /// A name as one word of a command line.

@@ -401,6 +401,14 @@ impl Dispatch {
             Rank { group, tenant: name.tenant, weight: weight.copied().unwrap_or(1), class: name.class };
         self.queue.set_rank(line, Some(rank));
         self.set_line_expiry(now, line, site, name.pool);
+        // An order by site could not tell before.
+        if let Some(state) = self.line_mut(line) {
+            state.orders_version = u64::MAX;
+        }
+        self.look_at_orders(line);
+        if self.line(line).is_some_and(|state| state.bounced_by.is_some()) {
+            self.bounce_walk = Some(0);
+        }
     }
 
     /// How long a queue's mail is tried may be a rule's word.

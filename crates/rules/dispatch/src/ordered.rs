@@ -351,3 +351,128 @@ impl Dispatch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Action as Act, Config, Egress, NewMail, SiteFound, Target};
+    use mail::Domain;
+    use shaping::Rules;
+
+    const WALL: UnixMillis = UnixMillis(1_000_000_000_000);
+
+    struct World {
+        now: Instant,
+        dispatch: Dispatch,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let now = Instant::now();
+            let rules = Arc::new(Rules::compile(&[]).unwrap());
+            let dispatch = Dispatch::new(now, Config::default(), Egress::default(), rules);
+            Self { now, dispatch }
+        }
+
+        fn target(domain: &str) -> Target {
+            Target::Domain(Domain::parse(domain).unwrap())
+        }
+
+        fn push(&mut self, handle: u64, domain: &str, tenant: Option<&str>) {
+            let target = Self::target(domain);
+            self.dispatch.push(self.now, &NewMail { tenant, ..NewMail::new(handle, &target) });
+        }
+
+        fn order(&mut self, action: Action, scope: Scope) -> OrderId {
+            self.dispatch.add_order(self.now, WALL, action, scope, "why", None).unwrap().id
+        }
+
+        /// Serves until nothing more happens; the handles of jobs given to connections, and of those given up.
+        fn serve(&mut self) -> (Vec<u64>, Vec<u64>) {
+            let (mut sent, mut given_up) = (Vec::new(), Vec::new());
+            loop {
+                self.dispatch.serve(self.now, WALL);
+                let actions = self.dispatch.actions();
+                if actions.is_empty() && !self.dispatch.has_more() {
+                    return (sent, given_up);
+                }
+                for action in actions {
+                    match action {
+                        Act::Resolve(target) => {
+                            let hosts = vec![format!("mx.{target}").into()];
+                            let found = SiteFound::Exchangers(hosts, Duration::from_secs(600));
+                            self.dispatch.site_found(self.now, &target, found);
+                        }
+                        Act::Open { job, .. } | Act::Give(_, job) => sent.push(job.handle),
+                        Act::Settle(job, crate::Fate::Bounced(_)) => given_up.push(job.handle),
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn scope(set: impl FnOnce(&mut Scope)) -> Scope {
+        let mut scope = Scope::default();
+        set(&mut scope);
+        scope
+    }
+
+    #[test]
+    fn an_order_by_site_holds_mail_whose_site_was_not_known_when_it_was_given() {
+        let mut world = World::new();
+        world.push(1, "a.test", None);
+        world.push(2, "b.test", None);
+        let site = scope(|scope| scope.site = Some("mx.a.test".into()));
+        assert_eq!(world.dispatch.preview(&site).depends, 2);
+        let id = world.order(Action::Suspend, site.clone());
+        assert_eq!(world.serve().0, [2]);
+        assert_eq!(world.dispatch.preview(&site).recipients, 1);
+        world.dispatch.cancel_order(world.now, id).unwrap();
+        assert_eq!(world.serve().0, [1]);
+    }
+
+    #[test]
+    fn candidates_say_whether_all_but_the_message_is_known() {
+        let mut world = World::new();
+        world.push(1, "a.test", Some("acme"));
+        world.push(2, "a.test", Some("other"));
+        let of = |world: &World, scope: &Scope| -> Vec<(u64, bool)> {
+            let (found, next) = world.dispatch.candidates(scope, 0);
+            assert_eq!(next, None);
+            found.into_iter().map(|candidate| (candidate.handle, candidate.certain)).collect()
+        };
+        let sender = |scope: &mut Scope| scope.sender = Some("*@x.test".into());
+        assert_eq!(of(&world, &scope(sender)), [(1, true), (2, true)]);
+        let tenant = scope(|scope| {
+            sender(scope);
+            scope.tenant = Some("acme".into());
+        });
+        assert_eq!(of(&world, &tenant), [(1, true)]);
+        let site = scope(|scope| {
+            sender(scope);
+            scope.site = Some("mx.*".into());
+        });
+        assert_eq!(of(&world, &site), [(1, false), (2, false)], "no site is known yet");
+    }
+
+    #[test]
+    fn what_a_caller_names_is_given_up_once_and_only_for_an_order_that_bounces() {
+        let mut world = World::new();
+        let held = world.order(Action::Hold, scope(|scope| scope.domain = Some("*".into())));
+        for handle in 1..=3 {
+            world.push(handle, "a.test", None);
+        }
+        assert_eq!(world.serve(), (vec![], vec![]));
+        let by_job = scope(|scope| scope.job = Some("run".into()));
+        let (found, _) = world.dispatch.candidates(&by_job, 0);
+        assert_eq!(world.dispatch.bounce_named(held, &found[..1]), None, "it does not bounce");
+        let id = world.order(Action::Bounce, by_job);
+        let gone = Candidate { handle: 99, ..found[2] };
+        assert_eq!(world.dispatch.bounce_named(id, &[found[0], found[0], gone]), Some(1));
+        let given_up = world.serve().1;
+        assert_eq!(given_up, [found[0].handle]);
+        world.dispatch.cancel_order(world.now, id).unwrap();
+        assert_eq!(world.dispatch.bounce_named(id, &found), None, "the order has ended");
+    }
+}

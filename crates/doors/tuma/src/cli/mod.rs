@@ -139,3 +139,60 @@ fn config_path(given: &Option<PathBuf>) -> PathBuf {
 fn client_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// The words of a line as a shell would part them.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quoted) = (Vec::new(), String::new(), false);
+        for c in line.chars() {
+            match c {
+                '\'' => quoted = !quoted,
+                ' ' if !quoted => words.extend((!word.is_empty()).then(|| std::mem::take(&mut word))),
+                '#' if !quoted && word.is_empty() => return words,
+                c => word.push(c),
+            }
+        }
+        words.extend((!word.is_empty()).then_some(word));
+        words
+    }
+
+    fn check(line: &str) {
+        if let Err(error) = Arguments::try_parse_from(words(line)) {
+            panic!("{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_example_of_the_help_is_a_command() {
+        fn walk(command: &clap::Command, seen: &mut usize) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().filter_map(|line| line.strip_prefix("  tuma ")) {
+                // What explains a line stands far to its right.
+                let line = line.split("   ").next().unwrap_or(line);
+                check(&format!("tuma {line}"));
+                *seen += 1;
+            }
+            command.get_subcommands().for_each(|command| walk(command, seen));
+        }
+        let command = Arguments::command();
+        command.clone().debug_assert();
+        let mut seen = 0;
+        walk(&command, &mut seen);
+        assert!(seen > 20, "{seen}");
+    }
+
+    #[test]
+    fn every_command_of_the_guide_to_operating_is_one() {
+        let text = include_str!("../../../../../docs/operating.md");
+        let lines: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
+        assert!(lines.len() > 20, "{}", lines.len());
+        lines.iter().filter(|line| line.starts_with("tuma ")).for_each(|line| check(line));
+        // What the answers name as the command that changes something.
+        let named = text.lines().filter_map(|line| Some(line.split_once("it: tuma ")?.1));
+        named.for_each(|command| check(&format!("tuma {command}")));
+    }
+}

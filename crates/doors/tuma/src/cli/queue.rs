@@ -83,6 +83,9 @@ impl Queue {
                     return Ok(ExitCode::SUCCESS);
                 }
                 say!("{} entries are due now", answer["moved"]);
+                if let Some(hint) = answer["hint"].as_str() {
+                    say!("{hint}");
+                }
             }
         }
         Ok(ExitCode::SUCCESS)

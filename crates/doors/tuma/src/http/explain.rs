@@ -3,6 +3,7 @@
 //!
 //! The gates are the dispatcher's own words. Here only what is asked about is found.
 
+use super::queue::names;
 use super::refusal::{Refusal, hint};
 use super::{Shared, ask, event, seconds};
 use crate::server::Server;
@@ -26,8 +27,6 @@ const ENTRIES_MAX: usize = 1_000;
 const RECIPIENTS_MAX: usize = 20;
 /// Octets of a question's text at most.
 const TEXT_MAX: usize = 1_000;
-/// Names looked through for the nearest.
-const NAMES_MAX: usize = 10_000;
 
 /// What is asked. The tags are those of mail that is not there yet.
 #[derive(Debug, Deserialize)]
@@ -66,6 +65,9 @@ pub(super) async fn explain(
         return dry_run(&server, &query, about, target).await.map(Json);
     }
     let names = names(&server).await?;
+    if names.iter().any(|name| name == about) {
+        return Err(Refusal::missing(format!("nothing is queued for `{about}` at present")));
+    }
     let near = settings::nearest(about, names.iter().map(String::as_str));
     let near = near.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
     Err(Refusal::missing(format!("there is no message, address, queue or site `{about}`{near}")))
@@ -85,13 +87,6 @@ fn target_called(server: &Server, about: &str) -> Option<Target> {
     Some(settings.routes.target(&host))
 }
 
-async fn names(server: &Server) -> Result<Vec<String>, Refusal> {
-    let queues = ask(server, |reply| Order::Queues { max: NAMES_MAX, reply }).await?;
-    let status = server.delivery.status().await.ok_or_else(Refusal::stopping)?;
-    let queues = queues.into_iter().map(|queue| queue.queue);
-    Ok(queues.chain(status.status.sites.into_iter().take(NAMES_MAX).map(|site| site.site)).collect())
-}
-
 // ---- what is queued ---------------------------------------------------------------------------------------
 
 /// A queue, a site or a target with mail: one entry of each of its queues, that of each queue which moves first.
@@ -102,10 +97,12 @@ async fn of_place(server: &Server, about: &str) -> Result<Option<Value>, Refusal
         return Ok(None);
     }
     let cut = entries.len() >= ENTRIES_MAX;
+    // What is under way tells nothing of what waits.
+    let order = |entry: &delivery::EntryStatus| (entry.attempted, entry.due_in, entry.attempts);
     let mut first: Vec<delivery::EntryStatus> = Vec::new();
     for entry in entries {
         match first.iter_mut().find(|known| known.queue == entry.queue) {
-            Some(known) if (entry.due_in, entry.attempts) < (known.due_in, known.attempts) => *known = entry,
+            Some(known) if order(&entry) < order(known) => *known = entry,
             Some(_) => {}
             None => first.push(entry),
         }

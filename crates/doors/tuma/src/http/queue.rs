@@ -1,10 +1,13 @@
 //! What is queued, by site, by queue and by message.
 
-use super::{Shared, now, seconds, stopping};
+use super::refusal::Refusal;
+use super::{Shared, ask, now, seconds, stopping};
+use crate::server::Server;
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
-use delivery::Order;
+use delivery::{Order, Target};
+use mail::Host;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering::Relaxed;
@@ -14,6 +17,8 @@ use tokio::sync::oneshot;
 const ENTRIES_MAX: usize = 1_000;
 /// Sites or queues in one answer at most.
 const SITES_MAX: usize = 1_000;
+/// Names looked through for the nearest.
+const NAMES_MAX: usize = 10_000;
 
 pub(super) async fn status(State(server): Shared) -> Response {
     let Some(queue) = server.delivery.status().await else { return stopping() };
@@ -160,11 +165,40 @@ pub(super) struct FlushQuery {
     destination: Option<String>,
 }
 
-pub(super) async fn flush(State(server): Shared, Query(query): Query<FlushQuery>) -> Response {
-    let (reply, answer) = oneshot::channel();
-    server.delivery.order(Order::Flush { place: query.destination, reply }).await;
-    match answer.await {
-        Ok(moved) => Json(json!({ "moved": moved })).into_response(),
-        Err(_) => stopping(),
+pub(super) async fn flush(
+    State(server): Shared,
+    Query(query): Query<FlushQuery>,
+) -> Result<Json<Value>, Refusal> {
+    let place = query.destination;
+    let moved = ask(&server, |reply| Order::Flush { place: place.clone(), reply }).await?;
+    let mut answer = json!({ "moved": moved });
+    if let Some(place) = place.filter(|_| moved == 0) {
+        let entries =
+            ask(&server, |reply| Order::Entries { place: Some(place.clone()), max: 1, reply }).await?;
+        if entries.is_empty() {
+            answer["hint"] = json!(nothing_at(&server, &place).await?);
+        }
     }
+    Ok(Json(answer))
+}
+
+/// Nothing is queued at a place: perhaps it is called otherwise.
+async fn nothing_at(server: &Server, place: &str) -> Result<String, Refusal> {
+    if let Ok(host) = Host::parse(place)
+        && let target @ Target::Route(_) = server.delivery.settings().routes.target(&host)
+    {
+        return Ok(format!("nothing is queued for {place}; its mail goes by the route `{target}`"));
+    }
+    let names = names(server).await?;
+    let near = settings::nearest(place, names.iter().map(String::as_str));
+    let near = near.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+    Ok(format!("nothing is queued for {place}{near}"))
+}
+
+/// What queues and sites are called.
+pub(super) async fn names(server: &Server) -> Result<Vec<String>, Refusal> {
+    let queues = ask(server, |reply| Order::Queues { max: NAMES_MAX, reply }).await?;
+    let status = server.delivery.status().await.ok_or_else(Refusal::stopping)?;
+    let queues = queues.into_iter().map(|queue| queue.queue);
+    Ok(queues.chain(status.status.sites.into_iter().take(NAMES_MAX).map(|site| site.site)).collect())
 }

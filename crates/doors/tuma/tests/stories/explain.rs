@@ -118,7 +118,7 @@ fn a_used_up_rate_is_named_with_its_file_and_line() {
     assert_eq!(limit["setting"], format!("shaping.site.\"route:*\".message_rates = [\"2/h\"] ({written})"));
     assert_eq!(
         limit["change"],
-        format!("change `shaping.site.\"route:*\".message_rates` at {written}, then tuma reload")
+        format!("edit `shaping.site.\"route:*\".message_rates` at {written}, then tuma reload")
     );
     assert!(limit["held_until_seconds"].as_f64().unwrap() > 3_000.0, "{limit}");
     assert!(answer["moves_in_seconds"].as_f64().unwrap() > 3_000.0, "{answer}");

@@ -152,7 +152,11 @@ fn a_limit_holds_in_every_window_as_the_receiver_sees_it() {
         client.taken("x@x.test", &format!("other{n}@d.test"), "X-Tenant: other\r\n");
     }
     // Ten take three seconds and more, and an answer takes less.
-    let why = tuma.says(&["explain", "acme@route:*/default"]);
+    let mut why = String::new();
+    wait_until("the limit holds", || {
+        why = tuma.says(&["explain", "acme@route:*/default"]);
+        why.contains("held: the limit shaping.limit.order-1 (3/s) is used up")
+    });
     assert!(why.contains("shaping.limit.order-1.message_rates = [\"3/s\"] (order 1)"), "{why}");
     assert!(why.contains("to change it: tuma order cancel 1"), "{why}");
     tuma.wait_until_settled();
@@ -182,6 +186,8 @@ fn an_order_that_cannot_be_is_refused_with_what_to_write() {
         (&["order", "suspend", "--domain", "a.test"], "name the domain `route:a.test`"),
         (&["order", "suspend", "--domain", "route:b.test"], "no route `b.test`"),
         (&["order", "reroute", "warm", "--tenant", "x"], "there is no pool `warm`"),
+        (&["order", "reroute", "bulk", "--sender", "*@x.test"], "not by sender or job"),
+        (&["order", "reroute", "bulk", "--source", "ip1"], "tuma source disable"),
         (&["order", "limit", "fast", "--tenant", "x"], "`fast`"),
         (&["order", "limit", "5/s", "--sender", "x@x.test"], "not by sender or job"),
         (&["order", "limit", "5/s", "--domain", "x.test"], "name the site"),
@@ -221,6 +227,11 @@ fn an_order_that_cannot_be_is_refused_with_what_to_write() {
         assert_eq!(tuma.http(method, path, body).0, code, "{method} {path} {}", &body[..body.len().min(80)]);
     }
     assert_eq!(tuma.says(&["order", "ls"]), "no orders are in force\n");
+    let flushed = tuma.says(&["queue", "flush", "a.test"]);
+    assert!(
+        flushed.contains("nothing is queued for a.test; its mail goes by the route `route:a.test`"),
+        "{flushed}"
+    );
     // All mail must be said.
     let all = tuma.says(&["order", "hold", "--all", "--for", "30m"]);
     assert!(all.contains("domain=*") && all.contains("for 30m"), "{all}");
