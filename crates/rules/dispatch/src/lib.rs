@@ -36,9 +36,9 @@ pub use explain::{Explained, GateReport, Question};
 pub use hold::{Hold, Reason};
 pub use inputs::{NewMail, SiteFound};
 pub use ordered::Preview;
-pub use status::Release;
 pub use state::{Config, Dispatch};
 pub use status::{EntryStatus, PathStatus, QueueStatus, SiteStatus, Status};
+pub use status::{HeldMail, Release};
 pub use target::Target;
 
 /// Jobs a connection may hold: two in the session, so that they overlap, and one whose content is at hand.

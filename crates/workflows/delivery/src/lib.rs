@@ -28,7 +28,7 @@ pub use config::{
 pub use dispatch::{Explained, GateReport, Preview, Question, Release, Target};
 pub use queue::orders;
 pub use route::{NextHop, Route, Routes};
-pub use shared::{Count, Figures, MakeRules, Parts, Queued, Settings};
+pub use shared::{Count, Figures, MakeRules, Parts, Queued, Settings, dispatch_config};
 pub use sources::{SourceError, Sources, egress};
 pub use state::{Keeper, StateError, action_of, order_to_json, scope_of};
 pub use status::{

@@ -10,6 +10,7 @@ mod client;
 mod config;
 mod send;
 mod serve;
+mod simulate;
 mod spool;
 
 use clap::{Parser, Subcommand};
@@ -61,6 +62,8 @@ enum Command {
     Spool(spool::Spool),
     /// Make the `password_hash` of a user from a password on standard input.
     Password,
+    /// Tell when mail would be through, by sending it to simulated receivers.
+    Simulate(simulate::Simulate),
     /// Offer mail to a server and measure.
     Bench(bench::Bench),
     /// Take mail, count it, and misbehave when told to.
@@ -89,6 +92,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::LogLevel(level) => level.run(),
         Command::Spool(spool) => spool.run(),
         Command::Password => password(),
+        Command::Simulate(simulate) => simulate.run(),
         Command::Bench(bench) => bench.run(),
         Command::Sink(sink) => sink.run(),
     }
