@@ -1,0 +1,13 @@
+//! The rules of the server against simulated receivers: what was promised, counted where it matters.
+
+#![allow(clippy::disallowed_methods, reason = "only the clock makes an Instant")]
+
+mod adaptive;
+mod backoff;
+mod clock;
+mod dns;
+mod fairness;
+mod limits;
+mod rig;
+mod same;
+mod warmup;

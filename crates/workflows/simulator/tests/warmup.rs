@@ -1,0 +1,75 @@
+//! New sources: daily caps, days of UTC, and the mail that is beyond them.
+
+use crate::rig::{egress, setup, simulation, watch, What};
+
+/// Two hundred messages an hour for five days, from eight in the morning of the first.
+const TRAFFIC: &str = r#"
+    [receiver.site]
+    [campaign.mail]
+    pool = "fresh"
+    messages = 24_000
+    rate = "200/h"
+    to = { site = 1 }
+"#;
+
+fn pools() -> dispatch::Egress {
+    egress(&[("fresh", &["new"]), ("old", &["old1"])])
+}
+
+#[test]
+fn what_is_beyond_a_day_of_the_warm_up_goes_by_warm_sources() {
+    let rules = r#"
+        [default.source.new.warmup]
+        caps = [50, 100, 400]
+        overflow = ["old1"]
+    "#;
+    let mut sim = simulation(simulator::Setup { egress: pools(), ..setup(rules) }, TRAFFIC, 1);
+    sim.run();
+    let report = sim.report();
+    assert_eq!(report.outcomes.delivered, 24_000);
+    let by = |name: &str| report.receivers[0].sources.iter().find(|s| s.source == name).cloned().unwrap();
+    let (new, old) = (by("new"), by("old1"));
+    // 200 an hour: 3,200 on the first day, which begins at eight, then 4,800.
+    assert_eq!(new.by_day[..4], [50, 100, 400, 4_800], "all of each cap and no more, then no cap: {new:?}");
+    assert_eq!(old.by_day[..3], [3_150, 4_700, 4_400], "{old:?}");
+    assert_eq!((new.for_others, old.for_others), (0, old.delivered));
+    assert!(report.receivers[0].held.iter().all(|held| held.gate != "warm-up"), "nothing waited");
+}
+
+#[test]
+fn without_warm_sources_it_waits_for_the_day() {
+    let rules = r#"
+        [default.source.new.warmup]
+        start = 1_000
+        growth = 2.0
+        max = 100_000
+    "#;
+    let mut sim = simulation(simulator::Setup { egress: pools(), ..setup(rules) }, TRAFFIC, 1);
+    let log = watch(&mut sim);
+    sim.run();
+    let report = sim.report();
+    assert_eq!(report.outcomes.delivered, 24_000);
+    let new = &report.receivers[0].sources[0];
+    assert_eq!(new.by_day[..3], [1_000, 2_000, 4_000], "{new:?}");
+    assert!(new.by_day[3] <= 8_000 && new.by_day.iter().sum::<u64>() == 24_000, "{new:?}");
+    let held = &report.receivers[0].held;
+    assert!(held.iter().any(|held| held.gate == "warm-up" && held.setting.is_some()), "{held:?}");
+    assert!(log.borrow().iter().filter(|seen| seen.what == What::Offered).all(|seen| seen.source == "new"));
+}
+
+#[test]
+fn a_receiver_that_takes_more_day_by_day_refuses_nothing_of_a_warm_up_that_fits() {
+    let traffic = TRAFFIC.replace("[receiver.site]", "[receiver.site]\ndaily_first = 60\ndaily_growth = 2.0");
+    let careful = "[default.source.new.warmup]\ncaps = [60, 120, 240, 480, 960, 1920]\noverflow = [\"old1\"]\n\
+                   [default.source.old1]\nmessage_rates = [\"1/s\"]";
+    // The old source is as new to this receiver as the other, so its mail is sent elsewhere here.
+    let traffic = traffic.replace("to = { site = 1 }", "to = { site = 1 }\n[receiver.elsewhere]");
+    let mut sim = simulation(simulator::Setup { egress: pools(), ..setup(careful) }, &traffic, 1);
+    let log = watch(&mut sim);
+    sim.run_until(crate::rig::hours(40));
+    let by = |source: &str| log.borrow().iter().filter(|s| s.what == What::Offered && s.source == source).count();
+    assert_eq!(by("new"), 60 + 120, "sixteen hours of the first day, all of the second");
+    assert!(by("old1") > 1_000);
+    let refused: u64 = sim.report().receivers[0].replies.iter().map(|(_, times)| times).sum();
+    assert!(refused > 0, "the old source, which is not warmed up here, is refused");
+}
