@@ -16,6 +16,7 @@ class Results:
         self.systems = {}
         self.left_out = {}
         self.ceilings = {}
+        self.copies = {}
         self.syncs = {}
         self.too_fast = set()
         self.failures = []
@@ -91,7 +92,25 @@ Written by `bench/compare` on {datetime.date.today().isoformat()}. Medians of {s
             lines += ["", "Loader and sink connected to each other, nothing between, pass "
                       + "; ".join(f"{_number(rate)} messages/s at {cpu:.1f} µs of CPU a message for both ({title})"
                                   for title, (rate, cpu) in self.ceilings.items()) + "."]
+            lines += self._copies()
         return "\n".join(lines)
+
+    def _copies(self):
+        """What larger messages cost beside what copying their octets costs."""
+        small, large = self.copies.get("many"), self.copies.get("large")
+        if not small or not large:
+            return []
+        four = large["loopback_us"] - small["loopback_us"]
+        lines = ["", f"Copying the octets of a message four times, twice into and out of a TCP connection on loopback, costs "
+                 f"{small['loopback_us']:.1f} µs of CPU at {small['size']:,} octets and {large['loopback_us']:.1f} at "
+                 f"{large['size']:,} ({large['pair_us']:.1f} through a pair of Unix sockets, {large['memory_us']:.1f} "
+                 f"in memory). What the larger message costs each system more than the smaller, in µs and in times the "
+                 f"difference of {four:.1f}:"]
+        for name in self.systems:
+            few, much = (self.median(name, scenario, "cpu_us") for scenario in ("many", "large"))
+            if few is not None and much is not None:
+                lines.append(f"- {name}: {much - few:.0f} µs, {(much - few) / four:.1f} times")
+        return [lines[0], lines[1], ""] + lines[2:]
 
     def _fixed_rates(self):
         rates = [scenario for scenario in self.scenarios if scenario.rate]

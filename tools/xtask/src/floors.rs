@@ -92,7 +92,18 @@ pub const HOUSE: &[Room] = &[
     room(
         "delivery",
         Workflows,
-        Rooms(&["mail", "smtp", "message", "queue", "shaping", "dispatch", "spool", "net", "resolve", "accounting"]),
+        Rooms(&[
+            "mail",
+            "smtp",
+            "message",
+            "queue",
+            "shaping",
+            "dispatch",
+            "spool",
+            "net",
+            "resolve",
+            "accounting",
+        ]),
     ),
     room("simulator", Workflows, Rooms(&["mail", "queue", "shaping", "dispatch"])),
     // It shares nothing with what it measures, so that each checks the other.

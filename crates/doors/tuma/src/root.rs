@@ -201,7 +201,9 @@ impl Root {
     fn check_pools(&self, egress: &dispatch::Egress, node: &Node, problems: &mut Problems) {
         let mut named: Vec<(String, &str)> = Vec::new();
         for (name, listener) in &self.listener {
-            named.extend(listener.pool.as_deref().map(|pool| (format!("listener.{name}.pool"), pool.as_str())));
+            named.extend(
+                listener.pool.as_deref().map(|pool| (format!("listener.{name}.pool"), pool.as_str())),
+            );
         }
         for (name, user) in &self.users {
             named.extend(user.pool.as_deref().map(|pool| (format!("users.{name}.pool"), pool.as_str())));

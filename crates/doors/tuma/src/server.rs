@@ -9,10 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use delivery::{Delivery, Keeper, Parts, Sources};
 use mail::Domain;
 use net::tls::{Acceptor, AcceptorConfig, CertificateFiles, Certificates, Connector, ConnectorConfig};
-use net::{
-    Bound, Descriptors, Destinations, DestinationsConfig, Judgement, Limits, OwnAddresses,
-    TcpDialer,
-};
+use net::{Bound, Descriptors, Destinations, DestinationsConfig, Judgement, Limits, OwnAddresses, TcpDialer};
 use reception::auth::{Users, Verifier};
 use reception::{
     Budget, Context, ListenerConfig, ListenerContext, ListenerTls, RelayRules, Rules, TagRules, UserTags,
@@ -20,9 +17,9 @@ use reception::{
 use routing::Assign;
 use spool::{LoadEvent, Loaded as LoadedMessage, Spool};
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
@@ -108,6 +105,7 @@ pub struct Server {
     /// The log's level.
     pub log_level: LogLevel,
     certificates: Option<Arc<Certificates>>,
+    judge: Judge,
     listening: Vec<SocketAddr>,
     listener_configs: Vec<(String, ListenerConfig)>,
     /// When the server began.
@@ -233,6 +231,7 @@ impl Server {
         let listening: Vec<SocketAddr> =
             sockets.listeners.iter().map(|(_, _, bound)| bound.local_addr()).collect();
         let destinations = destinations(&root, &listening)?;
+        let judge = Judge::new(destinations.clone(), root.delivery.port);
         let (intake, accepted) = mpsc::channel(root.reception.intake_max as usize);
         let (loaded_in, loaded_messages) = mpsc::channel(8);
         let seed =
@@ -242,7 +241,7 @@ impl Server {
                 settings: delivery_settings(loaded)?,
                 spool: spool.clone(),
                 recorder: recorder.clone(),
-                routes: routes(&root, destinations.clone())?,
+                routes: routes(&root, judge.clone())?,
                 dialer: Arc::new(TcpDialer),
                 connector: Connector::new(&ConnectorConfig::default())
                     .context("certificates of authorities")?,
@@ -304,6 +303,7 @@ impl Server {
             metrics,
             log_level,
             certificates,
+            judge,
             listening,
             listener_configs,
             since: Instant::now(),
@@ -321,7 +321,8 @@ impl Server {
         let loaded =
             tokio::task::block_in_place(|| self.source.load()).map_err(|report| report.to_string())?;
         let root = loaded.value.clone();
-        let settings = tokio::task::block_in_place(|| delivery_settings(&loaded)).map_err(|e| format!("{e:#}"))?;
+        let settings =
+            tokio::task::block_in_place(|| delivery_settings(&loaded)).map_err(|e| format!("{e:#}"))?;
         let destinations = destinations(&root, &self.listening).map_err(|e| format!("{e:#}"))?;
         // Everything that can fail comes first, so that a bad configuration changes nothing.
         let level: Targets = root.log.level.parse().map_err(|_| "log.level is not a level".to_owned())?;
@@ -339,6 +340,7 @@ impl Server {
         let _ = self.log_level.reload(level);
         self.reception.budget.set_max(reception_budget(&root));
         self.reception.set_rules(rules);
+        self.judge.set(destinations.clone(), root.delivery.port);
         self.delivery.reload(settings, destinations).await;
         let restart = self.needs_restart(&root);
         *self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = root;
@@ -375,8 +377,6 @@ impl Server {
             ("server", process(&new.server) != process(&old.server)),
             ("tls", self.certificates.is_none() && !new.tls.is_empty()),
             ("log.format", new.log.format != old.log.format),
-            ("delivery.allow", new.delivery.allow != old.delivery.allow),
-            ("delivery.port", new.delivery.port != old.delivery.port),
             ("reception.connections_max", will.connections_max != was.connections_max),
             (
                 "reception.connections_per_network_max",
@@ -436,15 +436,33 @@ impl Server {
     }
 }
 
-fn routes(root: &Root, destinations: Destinations) -> Result<resolve::Routes> {
+/// Judges the addresses that DNS gives by the configuration of the moment.
+#[derive(Clone)]
+struct Judge(Arc<RwLock<(Destinations, u16)>>);
+
+impl Judge {
+    fn new(destinations: Destinations, port: u16) -> Self {
+        Self(Arc::new(RwLock::new((destinations, port))))
+    }
+
+    fn set(&self, destinations: Destinations, port: u16) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = (destinations, port);
+    }
+
+    fn judge(&self, ip: IpAddr) -> resolve::AddressVerdict {
+        let (destinations, port) = &*self.0.read().unwrap_or_else(PoisonError::into_inner);
+        match destinations.judge(SocketAddr::new(ip, *port)) {
+            Judgement::Allowed => resolve::AddressVerdict::Allowed,
+            Judgement::Own => resolve::AddressVerdict::Own,
+            Judgement::Refused(_) => resolve::AddressVerdict::Refused,
+        }
+    }
+}
+
+fn routes(root: &Root, judge: Judge) -> Result<resolve::Routes> {
     let dns = resolve::Dns::new(&root.dns)?;
     let cached = resolve::Cached::new(Arc::new(dns), &root.dns);
-    let port = root.delivery.port;
-    let rule = move |ip| match destinations.judge(SocketAddr::new(ip, port)) {
-        Judgement::Allowed => resolve::AddressVerdict::Allowed,
-        Judgement::Own => resolve::AddressVerdict::Own,
-        Judgement::Refused(_) => resolve::AddressVerdict::Refused,
-    };
+    let rule = move |ip| judge.judge(ip);
     let own: Vec<Domain> = vec![root.hostname()];
     Ok(resolve::Routes::new(Arc::new(cached), &root.dns, own, Arc::new(rule)))
 }

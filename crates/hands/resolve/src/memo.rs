@@ -25,6 +25,8 @@ struct State<K, V> {
     young_octets: usize,
     old: HashMap<K, (V, Instant)>,
     flights: HashMap<K, Arc<OnceCell<(V, Instant)>>>,
+    /// Counts how often everything was forgotten: what was asked before is not remembered after.
+    life: u64,
 }
 
 /// What an entry costs beside its key's and value's own heap: its place in the table, the allocator's share.
@@ -34,7 +36,7 @@ impl<K: Hash + Eq + Clone, V: Clone> Memo<K, V> {
     /// `weigh` says how many octets of heap a key and a value hold, about.
     pub(crate) fn new(octets_max: usize, weigh: fn(&K, &V) -> usize) -> Self {
         let (young, old, flights) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Self { octets_max, weigh, state: Mutex::new(State { young, young_octets: 0, old, flights }) }
+        Self { octets_max, weigh, state: Mutex::new(State { young, young_octets: 0, old, flights, life: 0 }) }
     }
 
     /// The value for `key`, and until when it holds; `ask` is run if none is remembered and nobody is asking
@@ -45,23 +47,35 @@ impl<K: Hash + Eq + Clone, V: Clone> Memo<K, V> {
         F: FnOnce() -> Fut,
         Fut: Future<Output = (V, Duration)>,
     {
-        let flight = {
+        let (flight, life) = {
             let mut state = self.state();
             if let Some(found) = self.find(&mut state, key, Instant::now()) {
                 return found;
             }
-            state.flights.entry(key.clone()).or_default().clone()
+            (state.flights.entry(key.clone()).or_default().clone(), state.life)
         };
         let landing = Landing { memo: self, key, flight };
         let value = landing.flight.get_or_init(|| async {
             let (value, lasts) = ask().await;
             let until = Instant::now() + lasts;
-            if !lasts.is_zero() {
-                self.insert(&mut self.state(), key.clone(), value.clone(), until);
+            let mut state = self.state();
+            if !lasts.is_zero() && state.life == life {
+                self.insert(&mut state, key.clone(), value.clone(), until);
             }
+            drop(state);
             (value, until)
         });
         value.await.clone()
+    }
+
+    /// Forgets everything. Answers under way go to those who wait for them, and to nobody who asks from now on.
+    pub(crate) fn forget(&self) {
+        let mut state = self.state();
+        state.young = HashMap::new();
+        state.young_octets = 0;
+        state.old = HashMap::new();
+        state.flights = HashMap::new();
+        state.life += 1;
     }
 
     /// Entries held, expired ones included.
@@ -136,6 +150,27 @@ mod tests {
     /// A bound for this many values that weigh nothing themselves.
     fn entries<K: Hash + Eq + Clone, V: Clone>(count: usize) -> Memo<K, V> {
         Memo::new(count * ENTRY_OCTETS, |_, _| 0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_asked_before_all_was_forgotten_is_not_remembered() {
+        let memo = entries(10);
+        assert_eq!(memo.get_or(&"k", || async { (1, LASTS) }).await.0, 1);
+        let before = memo.get_or(&"z", || async {
+            sleep(Duration::from_secs(1)).await;
+            (2, LASTS)
+        });
+        let forget = async {
+            sleep(Duration::from_millis(1)).await;
+            memo.forget();
+            assert_eq!(memo.len(), 0);
+            // Not the answer that is under way.
+            memo.get_or(&"z", || async { (3, LASTS) }).await.0
+        };
+        let (before, after) = tokio::join!(before, forget);
+        assert_eq!((before.0, after), (2, 3));
+        assert_eq!(memo.get_or(&"k", || async { (4, LASTS) }).await.0, 4);
+        assert_eq!(memo.get_or(&"z", || async { (5, LASTS) }).await.0, 3);
     }
 
     #[tokio::test(start_paused = true)]

@@ -211,6 +211,11 @@ impl Routes {
         self.in_time(domain, make).await.0
     }
 
+    /// Forgets the routes made so far: the rule judges otherwise from now on.
+    pub fn forget(&self) {
+        self.memo.forget();
+    }
+
     /// Routes remembered now.
     pub fn routes(&self) -> usize {
         self.memo.len()

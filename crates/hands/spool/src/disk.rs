@@ -36,6 +36,9 @@ pub trait DiskFile: Send + Sync {
     fn write_at(&self, slices: &[IoSlice<'_>], offset: u64) -> io::Result<usize>;
     /// Reads at an offset; 0 only at the end of the file.
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// An offset behind which there are only noughts to the end of the file, as near as the file system can tell
+    /// without reading; the length where it cannot.
+    fn data_end(&self) -> io::Result<u64>;
     /// Makes what was written durable, as far as it is needed to read it back (fdatasync).
     fn datasync(&self) -> io::Result<()>;
     /// Gives the file `len` octets of room, and that length.
@@ -249,6 +252,9 @@ impl Disk for RealDisk {
 
 struct RealFile(fs::File);
 
+/// Stretches of data in one file after which looking for the last of them is given up.
+const STRETCHES_MAX: u32 = 10_000;
+
 /// Slices one call may carry (IOV_MAX of Linux and the BSDs).
 const SLICES_MAX: usize = 1024;
 
@@ -261,6 +267,29 @@ impl DiskFile for RealFile {
 
     fn read_at(&self, into: &mut [u8], offset: u64) -> io::Result<usize> {
         FileExt::read_at(&self.0, into, offset)
+    }
+
+    fn data_end(&self) -> io::Result<u64> {
+        let len = self.len()?;
+        #[cfg(any(target_os = "linux", target_os = "freebsd"))]
+        {
+            use nix::errno::Errno;
+            use nix::unistd::{Whence, lseek};
+            let mut end = 0u64;
+            for _ in 0..STRETCHES_MAX {
+                let from = i64::try_from(end).map_err(|_| io::ErrorKind::FileTooLarge)?;
+                end = match lseek(&self.0, from, Whence::SeekData) {
+                    // From there on, or from the end on, there is a hole.
+                    Ok(data) => match lseek(&self.0, data, Whence::SeekHole) {
+                        Ok(hole) if hole > from => u64::try_from(hole).unwrap_or(len),
+                        _ => return Ok(len),
+                    },
+                    Err(Errno::ENXIO) => return Ok(end.min(len)),
+                    Err(_) => return Ok(len),
+                };
+            }
+        }
+        Ok(len)
     }
 
     fn datasync(&self) -> io::Result<()> {

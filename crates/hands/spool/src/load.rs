@@ -312,7 +312,10 @@ impl Loader {
             segment.state_tail = states.tail;
         }
         let limit = states.sealed.unwrap_or(size).clamp(PAGE, size.max(PAGE));
-        let scanner = Scanner::new(file, generation, limit);
+        let mut scanner = Scanner::new(file, generation, limit);
+        if states.sealed.is_none() {
+            scanner.skip_unwritten();
+        }
         self.current = Some(Current {
             number,
             scanner,

@@ -29,6 +29,8 @@ pub(crate) struct Scanner {
     generation: u64,
     at: u64,
     limit: u64,
+    /// Where the search behind damage, or behind the last record, ends.
+    search_end: u64,
     buffer: Vec<u8>,
     start: u64,
     filled: usize,
@@ -41,7 +43,27 @@ impl Scanner {
     /// Scans from the first record to `limit`.
     pub fn new(file: Arc<dyn DiskFile>, generation: u64, limit: u64) -> Self {
         let (buffer, chunk) = (Vec::new(), LARGE_READ);
-        Self { file, generation, at: PAGE, limit, buffer, start: 0, filled: 0, chunk, unreadable: 0 }
+        Self {
+            file,
+            generation,
+            at: PAGE,
+            limit,
+            search_end: limit,
+            buffer,
+            start: 0,
+            filled: 0,
+            chunk,
+            unreadable: 0,
+        }
+    }
+
+    /// Leaves out of the search what was never written. A segment that was not sealed is mostly that, and a server that
+    /// was killed again and again has left many such. Asked before anything is read: pages that were read of a hole
+    /// may count as data.
+    pub fn skip_unwritten(&mut self) {
+        if let Ok(end) = self.file.data_end() {
+            self.search_end = self.search_end.min(end);
+        }
     }
 
     /// Where the next step begins.
@@ -125,7 +147,7 @@ impl Scanner {
     fn resync(&mut self, from: u64) -> Step {
         self.chunk = LARGE_READ;
         let mut at = from + ALIGN;
-        while at + HEADER as u64 <= self.limit {
+        while at < self.search_end && at + HEADER as u64 <= self.limit {
             match self.find_magic(at) {
                 Ok(found) if self.header_at(found).is_some() => {
                     self.at = found;

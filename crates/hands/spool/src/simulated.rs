@@ -390,6 +390,17 @@ impl DiskFile for SimulatedFile {
         Ok(len)
     }
 
+    fn data_end(&self) -> io::Result<u64> {
+        let state = self.disk.state();
+        if state.dead {
+            return Err(dead());
+        }
+        let Some(node) = state.nodes.get(&self.node) else { return Ok(0) };
+        // By sectors, as a file system does.
+        let last = node.visible.iter().rposition(|&octet| octet != 0);
+        Ok(last.map_or(0, |last| (last + 1).next_multiple_of(SECTOR).min(node.visible.len()) as u64))
+    }
+
     fn datasync(&self) -> io::Result<()> {
         let synced = self.disk.change(Call::Sync, |state, _| {
             if let Some(node) = state.nodes.get_mut(&self.node) {

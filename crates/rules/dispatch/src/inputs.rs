@@ -14,6 +14,9 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Sites that are looked at when another one has closed a connection, in case it is what they wait for.
+const SHARING_AT_ONCE: usize = 16;
+
 /// Recipients of one message that go to one target.
 #[derive(Clone, Copy, Debug)]
 pub struct NewMail<'a> {
@@ -138,9 +141,7 @@ impl Dispatch {
     fn is_unreachable(&self, site: SiteKey) -> bool {
         let Some(site) = self.site(site) else { return false };
         let held = |at: &PathAt| {
-            self.path(*at)
-                .and_then(|path| path.hold.as_ref())
-                .is_some_and(|hold| hold.0.is_unreachable())
+            self.path(*at).and_then(|path| path.hold.as_ref()).is_some_and(|hold| hold.0.is_unreachable())
         };
         !site.paths.is_empty() && site.paths.iter().all(|(_, at)| held(at))
     }
@@ -341,7 +342,9 @@ impl Dispatch {
     /// A target's site is not known any more.
     fn unbind(&mut self, key: TargetKey) {
         let Some(state) = self.target_mut(key) else { return };
-        let Binding::Bound { site, .. } = std::mem::replace(&mut state.binding, Binding::Unknown) else { return };
+        let Binding::Bound { site, .. } = std::mem::replace(&mut state.binding, Binding::Unknown) else {
+            return;
+        };
         for line in state.lines.clone() {
             self.unbind_line(line, site);
         }
@@ -362,6 +365,7 @@ impl Dispatch {
             paths: Vec::new(),
             targets: 0,
             wants_connection: false,
+            shares: false,
             turn: 0,
             wake_at: None,
         };
@@ -392,7 +396,8 @@ impl Dispatch {
         state.groups[at].lines += 1;
         let group = state.groups[at].key;
         let weight = self.tenants.get(name.tenant).and_then(|tenant| self.config.weights.get(&**tenant));
-        let rank = Rank { group, tenant: name.tenant, weight: weight.copied().unwrap_or(1), class: name.class };
+        let rank =
+            Rank { group, tenant: name.tenant, weight: weight.copied().unwrap_or(1), class: name.class };
         self.queue.set_rank(line, Some(rank));
         self.set_line_expiry(now, line, site, name.pool);
     }
@@ -449,6 +454,9 @@ impl Dispatch {
         }
         let (key, site) = (path.key, path.site);
         self.shaper.connected(now, key);
+        if let Some(name) = self.site(site).map(|site| site.name.clone()) {
+            self.answering.answered(&name);
+        }
         self.touch(site);
     }
 
@@ -474,16 +482,53 @@ impl Dispatch {
             let until = self.shaper.connect_failed(now, key);
             // Whether mail waits then or not: a path with nothing to remember is forgotten.
             self.wake_site(now, site, until);
+            self.did_not_answer(site);
         }
         self.forget_gone(at);
         self.touch(site);
-        // A place in the total has become free.
-        if let Some(next) = self.wanting.pop_front() {
-            if let Some(state) = self.site_mut(next) {
+        self.offer_places();
+    }
+
+    /// A connection to a site came to nothing; unless another one is ready, it is a site that does not answer.
+    fn did_not_answer(&mut self, site: SiteKey) {
+        let Some(state) = self.site(site) else { return };
+        let ready = |at: &PathAt| {
+            self.path(*at).is_some_and(|path| path.connections.iter().any(|connection| connection.ready))
+        };
+        if !state.paths.iter().any(|(_, at)| ready(at)) {
+            let name = state.name.clone();
+            self.answering.failed(&name);
+        }
+    }
+
+    /// A connection is gone: what it had of the total, and of limits that sites share, is there for those that wait.
+    fn offer_places(&mut self) {
+        let (total, open) = (self.config.connections_total_max, self.owners.len());
+        let mut next = Vec::new();
+        // As many as there are places, or one that has nothing to send any more would keep the others waiting.
+        while open + next.len() < total
+            && let Some(site) = self.wanting.pop_front()
+        {
+            next.push(site);
+        }
+        while open + next.len() < self.answering.share_of(total, false)
+            && let Some(site) = self.wanting_unknown.pop_front()
+        {
+            next.push(site);
+        }
+        for &site in &next {
+            if let Some(state) = self.site_mut(site) {
                 state.wants_connection = false;
             }
-            self.touch(next);
         }
+        let count = self.sharing.len().min(SHARING_AT_ONCE);
+        for site in self.sharing.drain(..count).collect::<Vec<_>>() {
+            if let Some(state) = self.site_mut(site) {
+                state.shares = false;
+            }
+            next.push(site);
+        }
+        self.touched.extend(next);
     }
 
     /// The entries a connection holds that ended without a word, which is our mistake: they are tried again.
@@ -541,14 +586,7 @@ impl Dispatch {
     }
 
     /// Tells the rules what became of an attempt, and does what they say.
-    fn report(
-        &mut self,
-        now: Instant,
-        wall: UnixMillis,
-        key: shaping::PathKey,
-        line: LineKey,
-        done: &Done,
-    ) {
+    fn report(&mut self, now: Instant, wall: UnixMillis, key: shaping::PathKey, line: LineKey, done: &Done) {
         let Some(name) = self.line(line).map(|line| line.name) else { return };
         let (tenant, campaign) =
             (self.tenants.get(name.tenant).cloned(), self.campaigns.get(name.campaign).cloned());
@@ -652,7 +690,9 @@ impl Dispatch {
                             line.moved = Some((at, key));
                         }
                     }
-                    None => note(format!("{by} moves mail to the pool {pool}, which is not configured"), true),
+                    None => {
+                        note(format!("{by} moves mail to the pool {pool}, which is not configured"), true)
+                    }
                 },
                 Effect::Notify { text, .. } => note(text, true),
                 Effect::BackoffEntered { by, .. } => note(format!("backoff begins by {by}"), false),
@@ -669,7 +709,9 @@ impl Dispatch {
                 Effect::SourceDisabled { source, by, .. } => {
                     note(format!("the source {source} is disabled by {by}"), true);
                 }
-                Effect::SourceEnabled { source } => note(format!("the source {source} is enabled again"), false),
+                Effect::SourceEnabled { source } => {
+                    note(format!("the source {source} is enabled again"), false)
+                }
             }
         }
     }

@@ -16,6 +16,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "only the clock makes an Instant"))]
 
 mod act;
+mod answering;
 mod egress;
 mod explain;
 mod hold;
@@ -37,8 +38,9 @@ pub use hold::{Hold, Reason};
 pub use inputs::{NewMail, SiteFound};
 pub use ordered::Preview;
 pub use state::{Config, Dispatch};
-pub use status::{EntryStatus, PathStatus, QueueStatus, SiteStatus, Status};
-pub use status::{HeldMail, Release};
+pub use status::{
+    EntryStatus, HeldMail, PathStatus, QueueStatus, Release, SiteStatus, Status,
+};
 pub use target::Target;
 
 /// Jobs a connection may hold: two in the session, so that they overlap, and one whose content is at hand.

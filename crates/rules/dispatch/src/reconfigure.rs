@@ -13,13 +13,7 @@ const GONE: SourceAt = SourceAt(u16::MAX);
 impl Dispatch {
     /// New rules, sources, pools and bounds. State is kept where names stay; mail whose pool is gone leaves by the
     /// first.
-    pub fn reconfigure(
-        &mut self,
-        now: Instant,
-        config: Config,
-        egress: Egress,
-        rules: Arc<Rules>,
-    ) {
+    pub fn reconfigure(&mut self, now: Instant, config: Config, egress: Egress, rules: Arc<Rules>) {
         if egress != self.egress {
             self.change_egress(now, egress);
         }

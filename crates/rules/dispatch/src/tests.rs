@@ -1,1 +1,1 @@
-//! The machine under random events.
+//! The machine against a world written in the test.

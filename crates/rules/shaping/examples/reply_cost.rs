@@ -5,7 +5,7 @@
 
 use mail::{Reply, UnixMillis};
 use settings::{Key, Node, Place, Problems, Setting, Value};
-use shaping::shaper::MessageFacts;
+use shaping::MessageFacts;
 use shaping::{Layer, Origin, PathFacts, Rules, Shaper, ShapingConfig, Stage};
 use std::sync::Arc;
 use std::time::{Duration, Instant};

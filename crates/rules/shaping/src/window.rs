@@ -94,7 +94,16 @@ impl Window {
             return;
         }
         let leaves = now + left;
-        let at = self.spends.partition_point(|(known, _)| *known < leaves);
+        // Mostly a spend is the latest, and goes after the last entry or into it.
+        let len = self.spends.len();
+        let earlier = |index: usize| self.spends.get(index).is_none_or(|(known, _)| *known < leaves);
+        let at = if len == 0 || earlier(len - 1) {
+            len
+        } else if len == 1 || earlier(len - 2) {
+            len - 1
+        } else {
+            self.spends.partition_point(|(known, _)| *known < leaves)
+        };
         let full = self.spends.len() >= ENTRIES_MAX;
         match self.spends.get_mut(at) {
             // Joining an entry dates the spend later, never earlier.

@@ -4,7 +4,8 @@ use crate::EnhancedStatusCode;
 use std::borrow::Cow;
 use std::fmt;
 
-/// A three-digit reply code, 200 to 599.
+/// A three-digit reply code, 200 to 599. RFC 5321 §4.2 knows second digits up to 5; receivers answer 460 and 571, and
+/// their first digit means what it always does.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ReplyCode(u16);
 
@@ -22,9 +23,9 @@ pub enum ReplyClass {
 }
 
 impl ReplyCode {
-    /// A code, if it is within 200 to 599 and its second digit within 0 to 5.
+    /// A code, if it is within 200 to 599.
     pub const fn new(code: u16) -> Option<Self> {
-        if code >= 200 && code < 600 && (code / 10) % 10 < 6 { Some(Self(code)) } else { None }
+        if code >= 200 && code < 600 { Some(Self(code)) } else { None }
     }
 
     /// The number.

@@ -10,6 +10,7 @@
 //! tells loss, duplicates and the time it took.
 
 mod ceiling;
+mod copies;
 pub mod histogram;
 pub mod json;
 pub mod loader;
@@ -23,4 +24,5 @@ pub mod usage;
 mod wire;
 
 pub use ceiling::{Ceiling, ceiling};
+pub use copies::Copies;
 pub use histogram::{Histogram, Percentiles};

@@ -149,7 +149,8 @@ impl Dispatcher {
         let mut first = 0;
         while first < count {
             let (target, run) = self.run_of(&message, first, count);
-            let mail = NewMail { first: first as u32, count: run as u32, ..new_mail(handle, &message, &target) };
+            let mail =
+                NewMail { first: first as u32, count: run as u32, ..new_mail(handle, &message, &target) };
             may_go |= self.dispatch.push(now, &mail);
             groups += 1;
             first += run;
@@ -407,16 +408,14 @@ impl Dispatcher {
                     }
                 }
             }
-            Order::Cancel(id, reply) => {
-                match self.dispatch.cancel_order(now, id) {
-                    Some(order) => self.orders_changed(move |kept| {
-                        let _ = reply.send(Some((order, kept)));
-                    }),
-                    None => {
-                        let _ = reply.send(None);
-                    }
+            Order::Cancel(id, reply) => match self.dispatch.cancel_order(now, id) {
+                Some(order) => self.orders_changed(move |kept| {
+                    let _ = reply.send(Some((order, kept)));
+                }),
+                None => {
+                    let _ = reply.send(None);
                 }
-            }
+            },
             Order::Release(what, reply) => {
                 let _ = reply.send(self.dispatch.release(now, &what));
             }

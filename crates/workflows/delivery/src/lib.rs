@@ -22,18 +22,14 @@ mod sources;
 mod state;
 mod status;
 
-pub use config::{
-    Config, DsnConfig, PoolConfig, RetryConfig, Returned, RouteConfig, SourceConfig, TlsUse,
-};
+pub use config::{Config, DsnConfig, PoolConfig, RetryConfig, Returned, RouteConfig, SourceConfig, TlsUse};
 pub use dispatch::{Explained, GateReport, Preview, Question, Release, Target};
 pub use queue::orders;
 pub use route::{NextHop, Route, Routes};
 pub use shared::{Count, Figures, MakeRules, Parts, Queued, Settings, dispatch_config};
 pub use sources::{SourceError, Sources, egress};
 pub use state::{Keeper, StateError, action_of, order_to_json, scope_of};
-pub use status::{
-    EntryStatus, NewOrder, Order, PathStatus, QueueCounts, QueueStatus, SiteStatus, Status,
-};
+pub use status::{EntryStatus, NewOrder, Order, PathStatus, QueueCounts, QueueStatus, SiteStatus, Status};
 
 use dispatcher::{Dispatcher, Inputs};
 use net::Destinations;
@@ -97,6 +93,8 @@ impl Delivery {
     pub async fn reload(&self, settings: Settings, destinations: Destinations) {
         self.shared.set_settings(settings);
         self.shared.set_destinations(destinations);
+        // They were made of addresses that the former destinations allowed.
+        self.shared.routes.forget();
         let (reply, answer) = oneshot::channel();
         self.order(Order::Reload(reply)).await;
         let _ = answer.await;

@@ -5,7 +5,7 @@ use net::Stream;
 use smtp::client::{Client, Event};
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -15,6 +15,10 @@ thread_local! {
     /// What is read lands here and is taken by the machine at once, so a connection owns no read buffer.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; 16 * 1024].into_boxed_slice());
 }
+
+/// Pieces of output in one write: commands, the content of a message, its end with the next commands, and the next
+/// content.
+const SLICES_MAX: usize = 8;
 
 /// A connection and its machine.
 pub(crate) struct Session {
@@ -80,7 +84,13 @@ impl Session {
     fn write(&mut self, cx: &mut Context<'_>) -> bool {
         let mut any = false;
         while self.client.has_output() {
-            match Pin::new(&mut self.stream).poll_write(cx, self.client.output()) {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let mut count = 0;
+            for (slice, piece) in slices.iter_mut().zip(self.client.output()) {
+                *slice = IoSlice::new(piece);
+                count += 1;
+            }
+            match Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count]) {
                 Poll::Ready(Ok(count)) if count > 0 => {
                     self.client.sent(Instant::now().into_std(), count);
                     self.needs_flush = true;

@@ -14,9 +14,9 @@ use mail::{
     UnixMillis,
 };
 use message::{Action, DsnRequest, ReceivedField, RecipientReport, ReportKind, wanted, write_dsn};
+use queue::{Backoff, Schedule};
 use shaping::{Fired, Stage, Treat};
 use smtp::client::{Answered, RecipientResult};
-use queue::{Backoff, Schedule};
 use spool::{Change, Content, Draft, Fate, Handle, ReadError, Settlement};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -163,8 +163,11 @@ impl Settler<'_> {
                 }
                 _ => None,
             };
-            let settled =
-                Settlement { handle: Handle(job.handle), recipient: index, change: Change::Final(Fate::Delivered) };
+            let settled = Settlement {
+                handle: Handle(job.handle),
+                recipient: index,
+                change: Change::Final(Fate::Delivered),
+            };
             match waits {
                 Some((reply, wait)) => {
                     let late = self.is_late(&hot.message, wall);
@@ -433,8 +436,10 @@ impl Settler<'_> {
         if let Some((_, known)) = self.pools.iter().find(|(pool, _)| *pool == job.queue.pool) {
             return Some(known.clone());
         }
-        let connection =
-            Arc::new(RecordConnection { pool: (&*job.queue.pool).into(), ..RecordConnection::clone(&hop.record) });
+        let connection = Arc::new(RecordConnection {
+            pool: (&*job.queue.pool).into(),
+            ..RecordConnection::clone(&hop.record)
+        });
         self.pools.push((job.queue.pool.clone(), connection.clone()));
         Some(connection)
     }
@@ -474,8 +479,7 @@ impl Settler<'_> {
     /// Settles a job whose message cannot be read: later if the disk may yet give it, as lost with a record of
     /// why if it is damaged.
     pub(crate) async fn unreadable(&self, job: &Job, failure: ReadError) -> Done {
-        let mut done =
-            Done { entries: job.entries.iter().map(|e| e.key).collect(), ..Done::default() };
+        let mut done = Done { entries: job.entries.iter().map(|e| e.key).collect(), ..Done::default() };
         match failure {
             ReadError::Io(failure) => {
                 warn!(handle = ?job.handle, error = %failure, "a message cannot be read, it is tried again");

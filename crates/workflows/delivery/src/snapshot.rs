@@ -25,8 +25,11 @@ fn list<T>(value: &Value, read: impl Fn(&Value) -> Option<T>) -> Vec<T> {
 }
 
 /// The words for what a window counts, in the order of [`WindowKind`]'s list.
-const KINDS: [(WindowKind, &str); 3] =
-    [(WindowKind::Connections, "connections"), (WindowKind::Messages, "messages"), (WindowKind::Bytes, "bytes")];
+const KINDS: [(WindowKind, &str); 3] = [
+    (WindowKind::Connections, "connections"),
+    (WindowKind::Messages, "messages"),
+    (WindowKind::Bytes, "bytes"),
+];
 
 fn window(window: &SavedWindow) -> Option<Value> {
     let kind = KINDS.iter().find(|(kind, _)| *kind == window.kind)?.1;
@@ -254,13 +257,24 @@ mod tests {
                 windows: vec![window.clone()],
                 backoff: Some(state(Some(hour))),
                 suspended: None,
-                slow: Some(SavedSlow { factor: 0.25, by_step: 0.5, step: hour, left: hour / 2, by: by.clone() }),
+                slow: Some(SavedSlow {
+                    factor: 0.25,
+                    by_step: 0.5,
+                    step: hour,
+                    left: hour / 2,
+                    by: by.clone(),
+                }),
                 adaptive_rate: Some(12.5),
                 warm: Some(SavedWarm { day: 20_000, sent: 7, began: Some(19_999) }),
             }],
             counts: vec![SavedCount { key: "k\0x".into(), windows: vec![window] }],
             queues: vec![SavedQueue {
-                name: QueueName { tenant: Some("t".into()), campaign: None, domain: "a.test".into(), pool: "p".into() },
+                name: QueueName {
+                    tenant: Some("t".into()),
+                    campaign: None,
+                    domain: "a.test".into(),
+                    pool: "p".into(),
+                },
                 state: state(Some(hour)),
             }],
             senders: vec![SavedSender {

@@ -329,7 +329,8 @@ mod tests {
     #[test]
     fn orders_come_back_as_they_were() {
         let mut orders = Orders::default();
-        let scope = Scope { tenant: Some("a\"b".into()), sender: Some("*@x.test".into()), ..Scope::default() };
+        let scope =
+            Scope { tenant: Some("a\"b".into()), sender: Some("*@x.test".into()), ..Scope::default() };
         let actions = [
             Action::Suspend,
             Action::Hold,

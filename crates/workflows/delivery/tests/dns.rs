@@ -2,7 +2,9 @@
 
 use accounting::{Kind, Metrics, Recorder};
 use bench::sink::{Keep, Options, Sink, SinkHandle};
-use delivery::{Config, Delivery, DsnConfig, Keeper, MakeRules, Parts, RetryConfig, Routes, Settings, Sources};
+use delivery::{
+    Config, Delivery, DsnConfig, Keeper, MakeRules, Parts, RetryConfig, Routes, Settings, Sources,
+};
 use mail::{Domain, Envelope, Mailbox, Message, Origin, Recipient, ReversePath, Tags, UnixMillis};
 use net::tls::{Connector, ConnectorConfig};
 use net::{Destinations, DestinationsConfig, OwnAddresses, TcpDialer};

@@ -146,9 +146,7 @@ impl Session {
                 }
                 continue;
             }
-            if let Some((envelope, reply)) = self.server.take_refused() {
-                self.refused(&envelope, reply);
-            }
+            self.record_refusals();
             if self.feed() {
                 continue;
             }
@@ -169,6 +167,12 @@ impl Session {
                     break;
                 }
             }
+        }
+        self.record_refusals();
+        let left_out = self.server.refusals_left_out();
+        if left_out > 0 {
+            self.context.recorder.metrics().rejections.inc_by(left_out);
+            warn!(session = %self.id, peer = %self.peer.address, refusals = left_out, "refusals beyond refusal_records_max left no record");
         }
         debug!(session = %self.id, peer = %self.peer.address, "session ended");
     }
@@ -198,22 +202,10 @@ impl Session {
                 Ok(()) => Task::Answer(Answer::Accept),
                 Err(reply) => Task::Answer(Answer::Reply(reply)),
             },
-            Event::Rcpt { envelope, recipient } => {
+            Event::Rcpt { recipient, .. } => {
                 match context.rules.load().relay.refusal(Some(peer), user.as_deref(), recipient) {
                     None => Task::Answer(Answer::Accept),
-                    Some(reply) => {
-                        let refused = Refused {
-                            origin: origin_of(&self.listener, &self.peer, self.id, None),
-                            reverse_path: Some(envelope.reverse_path.clone()),
-                            recipient: Some(recipient.path.as_str().into()),
-                        };
-                        context.recorder.record(Record::rejected(
-                            wall(),
-                            Arc::new(refused),
-                            Arc::new(reply.clone()),
-                        ));
-                        Task::Answer(Answer::Reply(reply))
-                    }
+                    Some(reply) => Task::Answer(Answer::Reply(reply)),
                 }
             }
             Event::Data { .. } => Task::Reserve,
@@ -394,19 +386,29 @@ impl Session {
         }
     }
 
-    /// Records that a message was refused, for each recipient it had.
-    fn refused(&self, envelope: &Envelope, reply: Reply) -> Reply {
-        let (at, shared) = (wall(), Arc::new(reply.clone()));
-        let records = envelope.recipients.iter().map(|recipient| {
+    /// A message is refused: each of its recipients is for the records.
+    fn refused(&mut self, envelope: &Envelope, reply: Reply) -> Reply {
+        self.server.note_refused(envelope, &reply);
+        reply
+    }
+
+    /// Records what was refused, by the machine or by us: one record for each transaction or recipient, as many
+    /// as the session may leave.
+    fn record_refusals(&mut self) {
+        let refusals = self.server.take_refusals();
+        if refusals.is_empty() {
+            return;
+        }
+        let (at, origin) = (wall(), self.origin());
+        let records = refusals.into_iter().map(|refusal| {
             let refused = Refused {
-                origin: self.origin(),
-                reverse_path: Some(envelope.reverse_path.clone()),
-                recipient: Some(recipient.path.as_str().into()),
+                origin: origin.clone(),
+                reverse_path: refusal.reverse_path,
+                recipient: refusal.recipient,
             };
-            Record::rejected(at, Arc::new(refused), shared.clone())
+            Record::rejected(at, Arc::new(refused), Arc::new(refusal.reply))
         });
         self.context.recorder.record_many(records.collect());
-        reply
     }
 
     fn origin(&self) -> Origin {

@@ -3,10 +3,12 @@
 use crate::rig::{Log, What, keeps_to, minutes, offered, seconds, setup, simulation, watch};
 use std::time::Duration;
 
-/// The receiver tolerates two messages a second.
+/// The receiver tolerates two messages a second, and one connection alone does not send as many.
 const TRAFFIC: &str = r#"
     [receiver.site]
     message_rates = ["2/s"]
+    message_time = "600ms"
+    jitter = 0.1
     [campaign.mail]
     messages = 4_000
     rate = "1k/s"
@@ -34,7 +36,7 @@ fn backoff_begins_by_reply_and_ends_by_time() {
     let log = watch(&mut sim);
     sim.run_until(minutes(30));
     // The first seconds are at full speed, until the third refusal.
-    assert!(offers(&log, Duration::ZERO, seconds(5)) > 8);
+    assert!(offers(&log, Duration::ZERO, seconds(5)) > 6);
     // In backoff, once what was under way is over.
     let before = log.borrow().len();
     let later: Log = Log::default();
@@ -109,7 +111,12 @@ fn a_slowed_path_finds_what_is_tolerated_and_steps_back() {
     assert!(late < 4 * 60 * 3, "{late} in four minutes");
     sim.run();
     let report = sim.report();
-    assert!(report.notes.iter().any(|(note, _)| note.contains("rates are multiplied by 1.000")), "{:?}", report.notes);
+    // Down until it is below, and up again to see whether it still is too much.
+    let times = |factor: &str| {
+        let text = format!("rates are multiplied by {factor}");
+        report.notes.iter().find(|(note, _)| note.contains(&text)).map_or(0, |(_, times)| *times)
+    };
+    assert!(times("0.500") >= 1 && times("0.062") + times("0.125") > 3, "{:?}", report.notes);
     assert_eq!(report.outcomes.delivered, 4_000);
 }
 
@@ -119,7 +126,9 @@ fn a_receiver_that_blocks_a_source_forgets() {
         [receiver.site]
         replies = "outlook"
         message_rates = ["2/s"]
-        strikes = 20
+        message_time = "600ms"
+        jitter = 0.1
+        strikes = 5
         blocked_for = "1h"
         [campaign.mail]
         messages = 2_000
@@ -127,6 +136,13 @@ fn a_receiver_that_blocks_a_source_forgets() {
     "#;
     let rules = r#"
         [default]
+        connections = 10
+        backoff.message_rates = ["10/m"]
+        [[default.reply]]
+        name = "throttled"
+        match = '4\.7\.500 .*server busy'
+        when = "3/10m"
+        do = ["backoff 2h"]
         [[default.reply]]
         name = "reputation"
         match = '4\.7\.650 .*rate limited due to ip reputation'
@@ -141,5 +157,5 @@ fn a_receiver_that_blocks_a_source_forgets() {
     assert!(site.rules.iter().any(|(name, _)| name == "reputation"), "{:?}", site.rules);
     // While the path is suspended nothing is sent into the block.
     let blocked = site.replies.iter().find(|(text, _)| text.contains("4.7.650")).map_or(0, |(_, times)| *times);
-    assert!(blocked < 600, "{:?}", site.replies);
+    assert!(blocked < 100, "{:?}", site.replies);
 }

@@ -82,7 +82,7 @@ fn a_message_larger_than_the_rate_of_octets_goes_alone() {
 
 #[test]
 fn what_a_tenant_may_send_to_all_sites_together() {
-    let rules = "[tenant.\"t*\"]\nmessage_rates = [\"60/m\"]\n[tenant.t1.site.\"mx.d1.site.test\"]\nmessage_rates = [\"10/m\"]";
+    let rules = "[tenant.\"t*\"]\nmessage_rates = [\"60/m\"]\n[tenant.t1]\nmessage_rates = [\"60/m\"]\n[tenant.t1.site.\"mx.d1.site.test\"]\nmessage_rates = [\"10/m\"]";
     let traffic = r#"
         [receiver.site]
         count = 5

@@ -361,13 +361,24 @@ impl Tuma {
 
     /// Waits until nothing is queued and everything is accounted for.
     pub fn wait_until_settled(&self) {
-        wait_until("the queue is empty", || {
+        let began = Instant::now();
+        loop {
             let status = self.status();
             // Right after a start the spool may not have been read yet.
-            ["/spool/segments_to_load", "/spool/messages", "/recipients/queued", "/recipients/unaccounted"]
-                .iter()
-                .all(|figure| status.pointer(figure) == Some(&0.into()))
-        });
+            let settled = [
+                "/spool/segments_to_load",
+                "/spool/messages",
+                "/recipients/queued",
+                "/recipients/unaccounted",
+            ]
+            .iter()
+            .all(|figure| status.pointer(figure) == Some(&0.into()));
+            if settled {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "the queue does not empty: {status:#}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// A figure of `/metrics`.

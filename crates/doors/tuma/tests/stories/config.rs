@@ -108,6 +108,51 @@ fn a_new_configuration_is_applied_by_signal_and_by_command_and_a_bad_one_changes
 }
 
 #[test]
+fn a_reload_says_where_mail_may_go_and_at_which_port() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(keeping());
+    let file = folder.path().join("direct.toml");
+    let write = |delivery: &str| {
+        let text = format!(
+            r#"
+hostname = "direct.test"
+[http]
+listen = "${{TUMA_HTTP}}"
+[listener.smtp]
+listen = "${{TUMA_LISTEN}}"
+[relay]
+networks = ["127.0.0.0/8"]
+[spool]
+directory = "${{TUMA_DATA}}/spool"
+[dsn]
+enabled = false
+[delivery]
+tls = "off"
+{delivery}"#
+        );
+        std::fs::write(&file, text).unwrap();
+    };
+    write("");
+    let server = Setup::new(&file, folder.path()).start();
+    let mut session = server.session();
+    session.say("EHLO client.test", "250");
+    // To another destination each time: one that is refused goes on refusing for a moment what waits for it.
+    let mut send = |to: &str| {
+        let reply = session.message("a@b.test", &[to], "Subject: x\r\n\r\nx");
+        assert!(reply.starts_with("250"), "{reply}");
+        server.wait_until_settled();
+        (server.figure("/recipients/bounced"), server.figure("/recipients/delivered"))
+    };
+    assert_eq!(send("c@[127.0.0.2]"), (1, 0), "loopback is no place for mail");
+    write(&format!("allow = [\"127.0.0.0/8\"]\nport = {}\n", sink.addr().port()));
+    let output = server.ask(&["reload"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && !text.contains("restart"), "{text}");
+    assert_eq!(send("c@[127.0.0.1]"), (1, 1));
+    assert_eq!(sink.stats().messages, 1);
+}
+
+#[test]
 fn reloads_under_load_disturb_nobody() {
     let folder = tempfile::tempdir().unwrap();
     let sink = sink(Options::default());
@@ -122,7 +167,11 @@ fn reloads_under_load_disturb_nobody() {
         wait_until("mail is taken", || loader.accepted() > before + 10);
         setup.rewrite(
             "relay.toml",
-            &format!("[shaping.default]\nconnections = {}\n[smtp]\nrecipients_max = {}\n", 5 + n % 3, 100 + n),
+            &format!(
+                "[shaping.default]\nconnections = {}\n[smtp]\nrecipients_max = {}\n",
+                5 + n % 3,
+                100 + n
+            ),
         );
         assert!(server.ask(&["reload"]).status.success());
     }

@@ -28,6 +28,11 @@ fn every_outcome_has_its_record_in_every_file() {
             .message("a@b.test", &["c@d.test", "e@d.test"], "Subject: x\r\n\r\nbare\nline")
             .starts_with("550 5.6.11")
     );
+    // Refused before there was a message: one record each.
+    session.say("MAIL FROM:<big@b.test> SIZE=99999999999", "552 5.3.4");
+    session.say("MAIL FROM:<a@b.test> COLOUR=red", "555 5.5.4");
+    session.say("MAIL FROM:<a@b.test>", "250");
+    session.say("RCPT TO:<no path", "501 5.1.3");
     session.say("QUIT", "221");
     tuma.wait_until_settled();
     let kinds = ["received", "delivered", "deferred", "bounced", "expired", "rejected"];
@@ -35,7 +40,7 @@ fn every_outcome_has_its_record_in_every_file() {
         kinds.iter().map(|kind| (*kind, tuma.figure(&format!("/recipients/{kind}")))).collect();
     assert_eq!(
         (metrics["received"], metrics["rejected"], metrics["delivered"] + metrics["bounced"]),
-        (300, 3, 300)
+        (300, 6, 300)
     );
     assert!(metrics["deferred"] > 0 && metrics["bounced"] > 0);
     tuma.stop();
@@ -48,6 +53,7 @@ fn every_outcome_has_its_record_in_every_file() {
         *counted.get_mut(kind.unwrap_or_else(|| panic!("{line}"))).unwrap() += 1;
     }
     assert_eq!(counted, metrics);
+    assert!(text.contains("\"sender\":\"big@b.test\"") && text.contains("<no path"));
     let table = std::fs::read_to_string(folder.path().join("table.csv")).unwrap();
     let rows = |kind: &str| table.lines().filter(|line| line.starts_with(kind)).count() as i64;
     assert!(table.starts_with("type,"), "{}", &table[..100]);

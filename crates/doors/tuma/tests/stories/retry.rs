@@ -82,7 +82,8 @@ fn a_limit_holds_mail_back_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let sink = sink(keeping());
     let tuma =
-        Setup::relay_with(folder.path(), sink.addr(), "[shaping.default]\nmessage_rates = [\"2/h\"]\n").start();
+        Setup::relay_with(folder.path(), sink.addr(), "[shaping.default]\nmessage_rates = [\"2/h\"]\n")
+            .start();
     for _ in 0..5 {
         send(&tuma);
     }

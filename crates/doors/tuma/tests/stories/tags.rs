@@ -22,6 +22,7 @@ const MORE: &str = "assign = [\
     { senders = [\"*@news.test\"], pool = \"marketing\", priority = \"bulk\", campaign = \"by rule\" }, \
     { header = { name = \"X-Stream\", match = \"^rec(eipt)?$\" }, tenant = \"by header\", final = true }, \
     { campaign = \"the rest\" } ]\n\
+    [source.marketing]\n[source.pool-7]\n\
     [listener.smtp]\ntag_headers = true\n\
     [accounting.file.lines]\npath = \"lines.jsonl\"\nflush_interval = \"0s\"\nheaders = [\"Subject\", \"X-Job\"]\n\
     [accounting.file.table]\npath = \"table.csv\"\nformat = \"csv\"\nflush_interval = \"0s\"\nrecords = [\"delivered\"]\n\
@@ -154,6 +155,7 @@ fn a_user_s_tenant_is_not_for_the_mail_to_say() {
     let folder = tempfile::tempdir().unwrap();
     let sink = sink(keeping());
     let more = "[listener.submission]\ntag_headers = true\n\
+        [source.theirs]\n[source.p2]\n\
         [users.one]\ntenant = \"acme\"\npool = \"theirs\"\n\
         [accounting.file.lines]\npath = \"lines.jsonl\"\nflush_interval = \"0s\"\n";
     let tuma = Setup::submission(folder.path(), sink.addr(), more).start();

@@ -65,7 +65,11 @@ impl Connector {
     pub fn new(config: &ConnectorConfig) -> Result<Self, CertificateError> {
         let roots = roots(config)?;
         let provider = provider();
-        let own = config.client.as_ref().map(|(chain, key)| super::certificates::read_pair(chain, key)).transpose()?;
+        let own = config
+            .client
+            .as_ref()
+            .map(|(chain, key)| super::certificates::read_pair(chain, key))
+            .transpose()?;
         let verifier = if roots.is_empty() {
             None
         } else {

@@ -5,6 +5,7 @@ mod faults;
 mod formats;
 mod offline;
 mod rig;
+mod scans;
 mod threads;
 
 use crate::{Content, Draft};

@@ -1,49 +1,19 @@
 //! The table read from TOML, as the binary reads it.
 
-use settings::{Key, Node, Place, Problems, Setting, Sources, Value};
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use settings::{Place, Problems, Setting, Sources};
 
 use super::*;
 use crate::{Layer, Origin, Rules};
 
-fn place(span: std::ops::Range<usize>) -> Place {
-    Place::new(0, span.start, span.end)
-}
-
-fn table(table: DeTable<'_>) -> Value {
-    let mut entries: Vec<(Key, Node)> = table
-        .into_iter()
-        .map(|(key, value)| {
-            let at = place(key.span());
-            (Key { name: key.into_inner().into_owned(), place: at }, node(value))
-        })
-        .collect();
-    entries.sort_by_key(|(key, _)| key.place.start);
-    Value::Table(entries)
-}
-
-fn node(value: Spanned<DeValue<'_>>) -> Node {
-    let at = place(value.span());
-    let value = match value.into_inner() {
-        DeValue::String(text) => Value::String(text.into_owned()),
-        DeValue::Boolean(value) => Value::Bool(value),
-        DeValue::Datetime(date) => Value::Date(date.to_string()),
-        DeValue::Array(items) => Value::Array(items.into_iter().map(node).collect()),
-        DeValue::Table(inner) => table(inner),
-        DeValue::Float(float) => Value::Float(float.as_str().parse().unwrap()),
-        DeValue::Integer(int) => Value::Int(i128::from_str_radix(int.as_str(), int.radix()).unwrap()),
-    };
-    Node::new(value, at)
-}
+#[path = "../../tests/tree/mod.rs"]
+mod tree;
 
 /// Reads the `[shaping]` table of a file, or what is wrong with it as a person sees it.
 pub fn read(name: &str, text: &str) -> Result<(ShapingConfig, Sources), String> {
     let mut sources = Sources::default();
     sources.add(name, text);
     let mut problems = Problems::new();
-    let tree = table(DeTable::parse(text).expect("the test's TOML is sound").into_inner());
-    let root = Node::new(tree, Place::whole(0));
+    let root = tree::parse(text);
     let shaping = root.child("shaping").expect("the test has the table");
     let config = problems.within("shaping", |problems| ShapingConfig::read(shaping, problems));
     match config {

@@ -164,8 +164,8 @@ impl Compiler<'_> {
         prefix: &str,
         n: usize,
         reply: &ReplyRule,
-    ) -> Result<(Arc<Rule>, super::pattern::Required), String> {
-        let (pattern, required) = Pattern::new(&reply.r#match)?;
+    ) -> Result<(Arc<Rule>, Vec<super::pattern::Required>), String> {
+        let (pattern, options) = Pattern::new(&reply.r#match)?;
         let stages = match &reply.stage[..] {
             [] => Stage::ALL.iter().fold(0, |all, stage| all | bit(*stage)),
             some => some.iter().fold(0, |all, stage| all | bit(*stage)),
@@ -188,6 +188,6 @@ impl Compiler<'_> {
             stages,
             pattern,
         };
-        Ok((Arc::new(rule), required))
+        Ok((Arc::new(rule), options))
     }
 }

@@ -18,15 +18,20 @@ const COMPILED_MAX: usize = 4 << 20;
 #[derive(Debug)]
 pub struct Pattern {
     text: Box<str>,
-    /// The pattern is nothing but its only required literal.
+    /// The pattern is nothing but its literals: where one stands, it matches.
     literal_only: bool,
     /// Compiled when it is first a candidate: of ten thousand patterns a server meets some hundred, and each
     /// compiled one takes ten kilobytes and more.
     regex: OnceLock<Option<Regex>>,
 }
 
-/// Of these texts, in lower case, one stands in every text the pattern matches; empty if there are none such.
+/// Of these texts, in lower case, one stands in every text the pattern matches.
 pub type Required = Vec<Vec<u8>>;
+
+/// Most sets of required texts looked at for one pattern.
+const OPTIONS_MAX: usize = 16;
+/// Most texts that neighbours are multiplied out to: `(TS|RL)0[12]` has four.
+const PRODUCT_MAX: usize = 16;
 
 /// True if the text is a pattern; else why not.
 pub fn check(text: &str) -> Result<(), String> {
@@ -34,8 +39,9 @@ pub fn check(text: &str) -> Result<(), String> {
 }
 
 impl Pattern {
-    /// Reads a pattern.
-    pub fn new(text: &str) -> Result<(Self, Required), String> {
+    /// Reads a pattern. Each of the sets that come with it is required; one of them is enough to search for, and
+    /// there may be none.
+    pub fn new(text: &str) -> Result<(Self, Vec<Required>), String> {
         if text.is_empty() || text.len() > PATTERN_MAX {
             return Err(format!("it must have 1 to {PATTERN_MAX} characters"));
         }
@@ -45,15 +51,19 @@ impl Pattern {
             .build()
             .parse(text)
             .map_err(|error| one_line(&error.to_string()))?;
-        let mut required = required(&hir).unwrap_or_default();
-        let literal_only = matches!(hir.kind(), HirKind::Literal(_)) && text.is_ascii();
-        required.sort_unstable();
-        required.dedup();
+        let mut options = options(&hir);
+        options.truncate(OPTIONS_MAX);
+        for required in &mut options {
+            required.sort_unstable();
+            required.dedup();
+        }
+        // A flag in the pattern may forbid other case, of which the search for literals knows nothing.
+        let literal_only = exact(&hir).is_some() && !text.contains("(?");
         let pattern = Self { text: text.into(), literal_only, regex: OnceLock::new() };
         if size(&hir) > SMALL {
             pattern.build()?;
         }
-        Ok((pattern, required))
+        Ok((pattern, options))
     }
 
     fn build(&self) -> Result<Regex, String> {
@@ -84,57 +94,104 @@ fn one_line(error: &str) -> String {
     error.lines().last().unwrap_or_default().trim().trim_start_matches("error: ").to_string()
 }
 
-/// Literals of which one must be in the text. The rarest are kept.
-fn required(hir: &Hir) -> Option<Required> {
+/// Sets of literals; of each, one must be in the text.
+fn options(hir: &Hir) -> Vec<Required> {
+    if let Some(exact) = exact(hir) {
+        return if exact.iter().any(Vec::is_empty) { Vec::new() } else { vec![exact] };
+    }
     match hir.kind() {
-        HirKind::Capture(capture) => required(&capture.sub),
-        HirKind::Repetition(repetition) if repetition.min > 0 => required(&repetition.sub),
-        HirKind::Literal(literal) => longest_run(&literal.0).map(|run| vec![run]),
-        HirKind::Class(class) => letter(class).map(|letter| vec![vec![letter]]),
+        HirKind::Capture(capture) => options(&capture.sub),
+        HirKind::Repetition(repetition) if repetition.min > 0 => options(&repetition.sub),
+        HirKind::Literal(literal) => longest_run(&literal.0).map(|run| vec![run]).into_iter().collect(),
         HirKind::Alternation(parts) => {
             let mut all = Vec::new();
             for part in parts {
-                all.extend(required(part)?);
+                let best = options(part).into_iter().max_by_key(rarity);
+                let Some(best) = best else { return Vec::new() };
+                all.extend(best);
                 if all.len() > LITERALS_MAX {
+                    return Vec::new();
+                }
+            }
+            vec![all]
+        }
+        HirKind::Concat(parts) => {
+            let mut found = Vec::new();
+            // Neighbours that are literals, multiplied out.
+            let mut run: Required = vec![Vec::new()];
+            let keep = |run: &mut Required, found: &mut Vec<Required>| {
+                let run = std::mem::replace(run, vec![Vec::new()]);
+                if run.iter().all(|literal| !literal.is_empty()) {
+                    found.push(run);
+                }
+            };
+            for part in parts {
+                match exact(part) {
+                    Some(next) if run.len() * next.len() <= PRODUCT_MAX => run = product(&run, &next),
+                    Some(next) => {
+                        keep(&mut run, &mut found);
+                        run = next;
+                    }
+                    // What looks around and takes nothing does not part its neighbours.
+                    None if matches!(part.kind(), HirKind::Look(_)) => {}
+                    None => {
+                        keep(&mut run, &mut found);
+                        found.extend(options(part));
+                    }
+                }
+            }
+            keep(&mut run, &mut found);
+            found.sort_by_key(|required| std::cmp::Reverse(rarity(required)));
+            found
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The texts this matches, in lower case, if they are few and nothing else is.
+fn exact(hir: &Hir) -> Option<Required> {
+    match hir.kind() {
+        HirKind::Literal(literal) if literal.0.is_ascii() => Some(vec![literal.0.to_ascii_lowercase()]),
+        HirKind::Class(class) => letters(class),
+        HirKind::Capture(capture) => exact(&capture.sub),
+        HirKind::Alternation(parts) => {
+            let mut all = Vec::new();
+            for part in parts {
+                all.extend(exact(part)?);
+                if all.len() > PRODUCT_MAX {
                     return None;
                 }
             }
             Some(all)
         }
         HirKind::Concat(parts) => {
-            let mut best: Option<Required> = None;
-            let mut keep = |found: Option<Required>| {
-                if let Some(found) = found
-                    && best.as_ref().is_none_or(|best| rarity(&found) > rarity(best))
-                {
-                    best = Some(found);
-                }
-            };
-            // `(?i)foo` inside a pattern is a run of classes of one letter each.
-            let mut run = Vec::new();
+            let mut all: Required = vec![Vec::new()];
             for part in parts {
-                match part.kind() {
-                    HirKind::Literal(literal) if literal.0.is_ascii() => {
-                        run.extend(literal.0.to_ascii_lowercase())
-                    }
-                    HirKind::Class(class) if letter(class).is_some() => run.extend(letter(class)),
-                    _ => {
-                        keep((!run.is_empty()).then(|| vec![std::mem::take(&mut run)]));
-                        keep(required(part));
-                    }
+                let next = exact(part)?;
+                if all.len() * next.len() > PRODUCT_MAX {
+                    return None;
                 }
+                all = product(&all, &next);
             }
-            keep((!run.is_empty()).then(|| vec![run]));
-            best
+            Some(all)
         }
         _ => None,
     }
 }
 
-/// How rare the commonest of them is likely to be. Codes and punctuation stand in many replies, words in few.
-fn rarity(literals: &Required) -> usize {
-    let weigh = |literal: &Vec<u8>| literal.iter().map(|b| if b.is_ascii_alphabetic() { 3 } else { 1 }).sum();
-    literals.iter().map(weigh).min().unwrap_or_default()
+fn product(heads: &Required, tails: &Required) -> Required {
+    let one = |head: &Vec<u8>, tail: &Vec<u8>| [head.as_slice(), tail.as_slice()].concat();
+    heads.iter().flat_map(|head| tails.iter().map(move |tail| one(head, tail))).collect()
+}
+
+/// How rare the commonest of them is likely to be in replies. Codes and punctuation stand in many, words in few.
+pub fn rarity(literals: &Required) -> usize {
+    literals.iter().map(|literal| weight(literal)).min().unwrap_or_default()
+}
+
+/// How rare a literal is likely to be, in bits.
+pub fn weight(literal: &[u8]) -> usize {
+    literal.iter().map(|b| if b.is_ascii_alphabetic() { 3 } else { 1 }).sum()
 }
 
 /// The longest stretch of ASCII: other letters fold in ways that a search for octets does not know.
@@ -143,23 +200,22 @@ fn longest_run(literal: &[u8]) -> Option<Vec<u8>> {
     (!run.is_empty()).then(|| run.to_ascii_lowercase())
 }
 
-/// The letter a class stands for, in lower case, if it holds nothing but one letter's forms.
-fn letter(class: &Class) -> Option<u8> {
+/// The letters a class stands for, in lower case, if they are few.
+fn letters(class: &Class) -> Option<Required> {
     let Class::Unicode(class) = class else { return None };
-    let mut letter = None;
+    let mut letters = Vec::new();
     for range in class.ranges() {
-        if u32::from(range.end()) - u32::from(range.start()) > 1 {
-            return None;
-        }
         for c in range.start()..=range.end() {
-            let folded = fold(c);
-            if !folded.is_ascii() || letter.is_some_and(|letter| letter != folded) {
+            let folded = u8::try_from(fold(c)).ok().filter(u8::is_ascii)?;
+            if !letters.contains(&vec![folded]) {
+                letters.push(vec![folded]);
+            }
+            if letters.len() > 4 {
                 return None;
             }
-            letter = Some(folded);
         }
     }
-    u8::try_from(letter?).ok()
+    (!letters.is_empty()).then_some(letters)
 }
 
 fn fold(c: char) -> char {
@@ -216,21 +272,27 @@ mod tests {
     use super::*;
 
     fn literals(pattern: &str) -> Vec<String> {
-        let (_, required) = Pattern::new(pattern).unwrap();
-        required.into_iter().map(|literal| String::from_utf8(literal).unwrap()).collect()
+        let (_, options) = Pattern::new(pattern).unwrap();
+        let shown = |required: Required| {
+            let literals = required.into_iter().map(|literal| String::from_utf8(literal).unwrap());
+            literals.collect::<Vec<String>>().join("|")
+        };
+        options.into_iter().map(shown).collect()
     }
 
     #[test]
     fn what_must_be_there_is_found() {
         for (pattern, expected) in [
             ("Spam", vec!["spam"]),
-            (r"^421 4\.7\.0 .*(unusual rate|suspicious)", vec!["suspicious", "unusual rate"]),
-            (r"4\.7\.[0-9]+ blocked", vec![" blocked"]),
+            (r"^421 4\.7\.0 .*(unusual rate|suspicious)", vec!["suspicious|unusual rate", "421 4.7.0 "]),
+            (r"4\.7\.[0-9]+ blocked", vec![" blocked", "4.7."]),
             ("(foo|b*)", vec![]),
             ("(?i)Blocked Using", vec!["blocked using"]),
+            (r"\b(TS|RL)0[12]\b", vec!["rl01|rl02|ts01|ts02"]),
             ("(spam)+", vec!["spam"]),
             ("(spam)?", vec![]),
             ("[0-9]+", vec![]),
+            ("(|spam)", vec![]),
             ("zu viele Anfragen für", vec!["zu viele anfragen f"]),
             ("é", vec![]),
         ] {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crate::{RuleKey, Trigger};
 
-/// Rules of one path whose matches are counted at once; beyond it the one that matched longest ago is forgotten.
+/// Rules of one path whose matches are counted at once; beyond that the one that matched longest ago is forgotten.
 const COUNTED_MAX: usize = 64;
 
 #[derive(Debug)]

@@ -1,21 +1,13 @@
 //! Random traffic through a ledger, counted as the receiver counts.
 
+#[path = "../random/mod.rs"]
+mod random;
+
+use random::Random;
 use shaping::{Charge, Ledger, LedgerKey, MemoryLedger, Rate};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
-
-/// A generator whose seed replays a run.
-pub struct Random(pub u64);
-
-impl Random {
-    /// A number below another.
-    pub fn below(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let mixed = (self.0 ^ (self.0 >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> 33) % below.max(1)
-    }
-}
 
 /// What came of a run.
 #[derive(Debug)]
@@ -130,10 +122,15 @@ pub fn run(seed: u64) -> Outcome {
             over += u64::from(sum > rate.count);
         }
     }
+    // A hungry sender begins with a full window, which says nothing; what follows it is what counts.
     let used = hungry.then(|| {
         let (_, rate) = limits[0];
-        let total: u64 = arrivals[0].iter().filter(|(at, _)| *at < end).map(|(_, amount)| amount).sum();
-        total as f64 / (rate.count as f64 * (end as f64 / shortest as f64))
+        let (Some((first, _)), Some((last, _))) = (arrivals[0].first(), arrivals[0].last()) else {
+            return 0.0;
+        };
+        let later: u64 =
+            arrivals[0].iter().filter(|(at, _)| at - first >= shortest).map(|(_, amount)| amount).sum();
+        later as f64 / (rate.count as f64 * ((last - first) as f64 / shortest as f64))
     });
     // Of messages of many octets the last never fits quite, which is no fault of the window.
     Outcome { over, windows, used: used.filter(|_| !weighted) }

@@ -1,5 +1,6 @@
 //! The session machine.
 
+use super::output::Output;
 use super::reply::ReplyReader;
 use super::transaction::{Answered, Running, Step, obstacle, write_mail, write_rcpt};
 use super::{Extensions, Finished, Transaction};
@@ -8,7 +9,7 @@ use mail::Reply;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// Output gathered before the driver is asked to send it, in octets.
+/// Output gathered before the driver is asked to send it, in octets; content that is shared counts.
 const OUTPUT_MAX: usize = 128 * 1024;
 /// Content up to this size travels with its BDAT behind RCPT, without waiting for the replies.
 const EAGER_BDAT_MAX: usize = 64 * 1024;
@@ -198,7 +199,7 @@ pub struct Client {
     tls: bool,
     offered: Extensions,
     reader: ReplyReader,
-    out: Vec<u8>,
+    out: Output,
     /// Octets the peer took so far.
     sent_total: u64,
     expects: VecDeque<Expect>,
@@ -219,7 +220,7 @@ impl Client {
             tls,
             offered: Extensions::default(),
             reader: ReplyReader::default(),
-            out: Vec::new(),
+            out: Output::default(),
             sent_total: 0,
             expects: VecDeque::new(),
             running: VecDeque::new(),
@@ -280,7 +281,7 @@ impl Client {
     /// Ends the session once nothing is under way.
     pub fn quit(&mut self, now: Instant) {
         if self.phase == Phase::Ready && self.running.is_empty() {
-            self.out.extend_from_slice(b"QUIT\r\n");
+            self.out.own().extend_from_slice(b"QUIT\r\n");
             self.phase = Phase::Quit;
             self.last_progress = now;
         }
@@ -296,23 +297,17 @@ impl Client {
         !self.out.is_empty()
     }
 
-    /// What to send. The driver tells how much of it went with [`Client::sent`].
-    pub fn output(&self) -> &[u8] {
-        &self.out
+    /// What to send, in pieces that follow each other; none is empty. The driver tells how much went with
+    /// [`Client::sent`].
+    pub fn output(&self) -> impl Iterator<Item = &[u8]> {
+        self.out.pieces()
     }
 
     /// The first `count` octets of the output are with the peer: time starts anew, and more content may follow.
     pub fn sent(&mut self, now: Instant, count: usize) {
         self.last_progress = now;
         self.sent_total += count as u64;
-        if count == self.out.len() {
-            self.out.clear();
-            if self.out.capacity() > OUTPUT_MAX {
-                self.out = Vec::new();
-            }
-        } else {
-            self.out.drain(..count);
-        }
+        self.out.advance(count);
         self.pump();
     }
 
@@ -407,7 +402,7 @@ impl Client {
     }
 
     fn command(&mut self, line: &str) {
-        self.out.extend_from_slice(line.as_bytes());
+        self.out.own().extend_from_slice(line.as_bytes());
     }
 
     fn reply(&mut self, now: Instant, reply: Reply) {
@@ -486,7 +481,7 @@ impl Client {
 
     fn say_encoded(&mut self, verb: &str, secret: &[u8]) {
         self.command(verb);
-        base64::encode(secret, &mut self.out);
+        base64::encode(secret, self.out.own());
         self.command("\r\n");
     }
 
@@ -512,16 +507,16 @@ impl Client {
                 Step::Mail => {
                     if self.rset_due {
                         self.rset_due = false;
-                        self.out.extend_from_slice(b"RSET\r\n");
+                        self.out.own().extend_from_slice(b"RSET\r\n");
                         self.expects.push_back(Expect::Rset);
                         continue;
                     }
-                    write_mail(&running.tx, &self.offered, &mut self.out);
+                    write_mail(&running.tx, &self.offered, self.out.own());
                     self.expects.push_back(Expect::Mail);
                     running.step = Step::Rcpt(0);
                 }
                 Step::Rcpt(n) => {
-                    write_rcpt(&running.tx, n, &self.offered, &mut self.out);
+                    write_rcpt(&running.tx, n, &self.offered, self.out.own());
                     self.expects.push_back(Expect::Rcpt(n));
                     let last = n + 1 == running.tx.recipients.len();
                     running.step = if last { Step::Data } else { Step::Rcpt(n + 1) };
@@ -532,13 +527,15 @@ impl Client {
                     if !eager && !self.expects.is_empty() {
                         return;
                     }
-                    self.out.extend_from_slice(format!("BDAT {} LAST\r\n", running.content_len()).as_bytes());
+                    self.out
+                        .own()
+                        .extend_from_slice(format!("BDAT {} LAST\r\n", running.content_len()).as_bytes());
                     running.step = Step::Content(0);
                     // RFC 3030 §4.2: after a BDAT that fails only RSET is safe.
                     self.rset_due = true;
                 }
                 Step::Data => {
-                    self.out.extend_from_slice(b"DATA\r\n");
+                    self.out.own().extend_from_slice(b"DATA\r\n");
                     self.expects.push_back(Expect::Data);
                     running.step = Step::AwaitData;
                 }
@@ -599,7 +596,7 @@ impl Client {
                     running.step = Step::Content(0);
                 } else {
                     // RFC 2920 §3.1: a 354 must be answered, with nothing but the dot.
-                    self.out.extend_from_slice(b".\r\n");
+                    self.out.own().extend_from_slice(b".\r\n");
                     running.step = Step::Sent;
                     self.expects.push_front(Expect::LoneDot);
                 }

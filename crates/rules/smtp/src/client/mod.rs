@@ -11,6 +11,7 @@
 
 mod extensions;
 mod machine;
+mod output;
 mod reply;
 mod transaction;
 

@@ -1,6 +1,7 @@
 //! One transaction on its way through a session: what was sent, what was answered, what became of whom.
 
 use super::Extensions;
+use super::output::Output;
 use crate::command;
 use crate::data::{END_OF_DATA, Stuffer};
 use crate::parameter::{MailParameters, RcptParameters};
@@ -56,6 +57,10 @@ pub struct Finished {
     pub recipients: Vec<RecipientResult>,
 }
 
+/// A block of content from this size on is not copied into the output. Below, the copy is cheaper than one
+/// piece more in each write.
+const SHARED_MIN: usize = 8 * 1024;
+
 /// The next thing to send for a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -107,16 +112,24 @@ impl Running {
     }
 
     /// Appends up to about `budget` octets of content. True when the content and its end are out.
-    pub(super) fn write_content(&mut self, from: usize, budget: usize, out: &mut Vec<u8>) -> (usize, bool) {
+    pub(super) fn write_content(&mut self, from: usize, budget: usize, out: &mut Output) -> (usize, bool) {
         let mut at = from;
         let mut left = budget;
         for (piece, start) in [(&self.tx.content[0], 0), (&self.tx.content[1], self.tx.content[0].len())] {
             if at >= start && at < start + piece.len() && left > 0 {
-                let part = &piece[at - start..piece.len().min(at - start + left)];
-                if self.bdat {
-                    out.extend_from_slice(part);
+                let from = at - start;
+                let mut to = piece.len().min(from + left);
+                if to < piece.len() && to - from > 1 && piece[to - 1] == b'\r' {
+                    // A line end in two blocks would make the first one look as if it had a bare CR.
+                    to -= 1;
+                }
+                let part = &piece[from..to];
+                if part.len() >= SHARED_MIN && (self.bdat || self.stuffer.passes(part)) {
+                    out.share(piece.slice(from..to));
+                } else if self.bdat {
+                    out.own().extend_from_slice(part);
                 } else {
-                    self.stuffer.push(part, out);
+                    self.stuffer.push(part, out.own());
                 }
                 at += part.len();
                 left -= part.len();
@@ -125,8 +138,8 @@ impl Running {
         let done = at == self.content_len();
         if done {
             if !self.bdat {
-                self.stuffer.finish(out);
-                out.extend_from_slice(END_OF_DATA);
+                self.stuffer.finish(out.own());
+                out.own().extend_from_slice(END_OF_DATA);
             }
             self.ended = true;
         }
@@ -182,7 +195,7 @@ impl Running {
     pub(super) fn lost(&mut self, reply: &Reply) {
         for n in 0..self.results.len() {
             if self.results[n].is_none() {
-                self.results[n] = 
+                self.results[n] =
                     Some((Outcome::Deferred(reply.clone()), self.ended && self.accepted[n], None));
             }
         }

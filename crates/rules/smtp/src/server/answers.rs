@@ -21,14 +21,18 @@ impl Server {
                     self.say_or(&reply, replies::BAD_HELLO);
                 }
             }
-            Question::Mail { .. } => {
+            Question::Mail { size, .. } => {
                 self.say_or(&reply, replies::MAIL_OK);
                 if accepted {
                     self.go(Move::Mail);
                     self.transactions += 1;
                     self.excused = 0;
-                } else {
-                    self.count_refusal(&reply);
+                    self.declined = false;
+                    self.content.expect(size.unwrap_or(0));
+                } else if let Some(reply) = reply {
+                    let reverse_path = self.envelope.reverse_path.clone();
+                    self.decline(&reply);
+                    self.note(Some(reverse_path), None, reply);
                     self.reset_transaction();
                 }
             }
@@ -37,8 +41,10 @@ impl Server {
                 if accepted {
                     self.go(Move::Rcpt);
                     self.envelope.recipients.push(recipient);
-                } else {
-                    self.count_refusal(&reply);
+                } else if let Some(reply) = reply {
+                    self.decline(&reply);
+                    let reverse_path = self.envelope.reverse_path.clone();
+                    self.note(Some(reverse_path), Some(recipient.path.as_str().into()), reply);
                 }
             }
             Question::Data if accepted => {
@@ -48,6 +54,10 @@ impl Server {
             }
             Question::Data => {
                 self.say_or(&reply, replies::BAD_SEQUENCE);
+                if let Some(reply) = reply {
+                    self.declined = true;
+                    self.note_transaction(&reply);
+                }
                 self.lose_transaction();
             }
             Question::FirstChunk { size, last } if accepted => {
@@ -55,8 +65,11 @@ impl Server {
                 self.begin_chunk(now, size, last);
             }
             Question::FirstChunk { size, .. } => {
+                let reply = reply.expect("a refusal has a reply");
+                self.declined = true;
+                self.note_transaction(&reply);
                 self.lose_transaction();
-                self.swallow(now, size, reply.expect("a refusal has a reply"));
+                self.swallow(now, size, reply);
             }
             Question::XClient(attributes) if accepted => {
                 self.go(Move::XClient);
@@ -99,8 +112,11 @@ impl Server {
         }
         if given.is_empty() || given.iter().any(Reply::is_completed) {
             self.idle_commands = 0;
-        } else if given.iter().any(Reply::is_permanent) {
-            self.refused();
+        } else {
+            self.declined = true;
+            if given.iter().any(Reply::is_permanent) {
+                self.refused();
+            }
         }
         self.end_transaction();
         if close {

@@ -1,10 +1,11 @@
 //! Commands: whether they may come now, what they say, and what follows.
 
+use super::refusal::No;
 use super::{Move, Order, Question, Reading, Server, State, XClient, replies};
 use crate::command::{self, Command, Verb};
 use crate::parameter::{MailParameters, ParameterError, RcptParameters};
 use crate::{base64, path, reply, xtext};
-use mail::{BodyType, Envelope, Host, Protocol, Recipient, Reply};
+use mail::{BodyType, Envelope, ForwardPath, Host, Protocol, Recipient, Reply, ReversePath};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -39,7 +40,9 @@ impl Server {
             Verb::Data => self.data(now),
             Verb::Bdat => self.bdat(now, argument),
             Verb::Rset => {
-                if self.idle_command() {
+                // Who clears up after our no is not idle: on a full disk a client may do nothing else for
+                // long, and must go on to hear that the disk is full. Refusals for good have their own limit.
+                if std::mem::take(&mut self.declined) || self.idle_command() {
                     self.go(Move::Reset);
                     self.reset_transaction();
                     self.excused = 0;
@@ -155,44 +158,53 @@ impl Server {
     }
 
     fn mail(&mut self, now: Instant, argument: &str) {
+        let mut understood = None;
+        if let Err(no) = self.try_mail(argument, &mut understood) {
+            self.note(understood, None, fixed(no.line()));
+            self.say_no(now, no);
+        }
+    }
+
+    /// Asks about MAIL, or says why not; `understood` is the reverse-path once it is read.
+    fn try_mail(&mut self, argument: &str, understood: &mut Option<ReversePath>) -> Result<(), No> {
         if !self.state.permits(Move::Mail) {
             let line = if self.state == State::Start { replies::HELLO_FIRST } else { replies::MAIL_OPEN };
-            return self.wrong(now, line);
+            return Err(No::Wrong(line));
         }
         // Whatever is wrong with this MAIL, the RCPT and DATA pipelined behind it are not further mistakes.
         self.excuse(self.config.session.recipients_max.saturating_add(1));
         if self.connection.tls_required && !self.connection.tls {
-            return self.wrong(now, replies::TLS_REQUIRED);
+            return Err(No::Wrong(replies::TLS_REQUIRED));
         }
         if self.connection.auth_required && self.user.is_none() {
-            return self.wrong(now, replies::AUTH_REQUIRED);
+            return Err(No::Wrong(replies::AUTH_REQUIRED));
         }
         if self.transactions >= self.config.session.transactions_max {
-            return self.close_with(replies::TOO_MANY_TRANSACTIONS);
+            return Err(No::Close(replies::TOO_MANY_TRANSACTIONS));
         }
         let Some(text) = command::after_keyword(argument, "FROM:", self.config.session.space_after_colon)
         else {
-            return self.wrong(now, replies::MAIL_SYNTAX);
+            return Err(No::Wrong(replies::MAIL_SYNTAX));
         };
-        let Ok((reverse_path, rest)) = path::reverse(text) else {
-            return self.wrong(now, replies::BAD_SENDER);
+        let Ok((path, rest)) = path::reverse(text) else {
+            return Err(No::Wrong(replies::BAD_SENDER));
         };
+        *understood = Some(path);
         let parameters = match MailParameters::parse(rest) {
             Ok(parameters) => parameters,
-            Err(error) => return self.wrong(now, parameter_reply(error)),
+            Err(error) => return Err(No::Wrong(parameter_reply(error))),
         };
         if !self.offers(&parameters) {
-            return self.wrong(now, replies::UNKNOWN_PARAMETER);
+            return Err(No::Wrong(replies::UNKNOWN_PARAMETER));
         }
         if !parameters.smtputf8 && !argument.is_ascii() {
-            return self.wrong(now, replies::SENDER_NEEDS_SMTPUTF8);
+            return Err(No::Wrong(replies::SENDER_NEEDS_SMTPUTF8));
         }
         if parameters.size.is_some_and(|size| size > self.config.session.message_size_max.bytes()) {
-            self.refused();
-            return self.say(replies::TOO_BIG);
+            return Err(No::Never(replies::TOO_BIG));
         }
         self.envelope = Envelope {
-            reverse_path,
+            reverse_path: understood.take().unwrap_or(ReversePath::Null),
             recipients: Vec::new(),
             body: parameters.body.unwrap_or_default(),
             smtputf8: parameters.smtputf8,
@@ -201,6 +213,7 @@ impl Server {
             envid: parameters.envid.map(Into::into),
         };
         self.ask(Question::Mail { size: parameters.size, auth: parameters.auth.map(Into::into) });
+        Ok(())
     }
 
     /// Whether every parameter belongs to an extension on offer; the others are unknown words here.
@@ -213,37 +226,61 @@ impl Server {
     }
 
     fn rcpt(&mut self, now: Instant, argument: &str) {
+        let mut understood = None;
+        if let Err(no) = self.try_rcpt(argument, &mut understood) {
+            self.note_recipient(argument, understood, fixed(no.line()));
+            self.say_no(now, no);
+        }
+    }
+
+    /// Asks about RCPT, or says why not; `understood` is the path once it is read.
+    fn try_rcpt(&mut self, argument: &str, understood: &mut Option<ForwardPath>) -> Result<(), No> {
         if !self.state.permits(Move::Rcpt) {
             let line = if self.state == State::Chunks { replies::CHUNKS_OPEN } else { replies::MAIL_FIRST };
-            return self.out_of_order(now, line);
+            return Err(No::OutOfOrder(line));
         }
         self.rcpt_tried = true;
         let Some(text) = command::after_keyword(argument, "TO:", self.config.session.space_after_colon)
         else {
-            return self.wrong(now, replies::RCPT_SYNTAX);
+            return Err(No::Wrong(replies::RCPT_SYNTAX));
         };
         let Ok((path, rest)) = path::forward(text, &self.config.hostname) else {
-            return self.wrong(now, replies::BAD_RECIPIENT);
+            return Err(No::Wrong(replies::BAD_RECIPIENT));
         };
         let parameters = match RcptParameters::parse(rest) {
             Ok(parameters) => parameters,
-            Err(error) => return self.wrong(now, parameter_reply(error)),
+            Err(error) => return Err(No::Wrong(parameter_reply(error))),
         };
         if !self.config.session.dsn && (parameters.orcpt.is_some() || !parameters.notify.is_absent()) {
-            return self.wrong(now, replies::UNKNOWN_PARAMETER);
+            return Err(No::Wrong(replies::UNKNOWN_PARAMETER));
         }
         if !self.envelope.smtputf8 && !argument.is_ascii() {
-            return self.wrong(now, replies::RCPT_NEEDS_SMTPUTF8);
+            return Err(No::Wrong(replies::RCPT_NEEDS_SMTPUTF8));
         }
         if self.envelope.recipients.len() >= self.config.session.recipients_max as usize {
             // 452, never 5yz: the client sends the rest in another transaction (RFC 5321 §4.5.3.1.10).
-            return self.say(replies::TOO_MANY_RECIPIENTS);
+            *understood = Some(path);
+            return Err(No::Limit(replies::TOO_MANY_RECIPIENTS));
         }
         self.ask(Question::Rcpt(Recipient {
             path,
             notify: parameters.notify,
             orcpt: parameters.orcpt.map(Into::into),
         }));
+        Ok(())
+    }
+
+    fn say_no(&mut self, now: Instant, no: No) {
+        match no {
+            No::Wrong(line) => self.wrong(now, line),
+            No::OutOfOrder(line) => self.out_of_order(now, line),
+            No::Never(line) => {
+                self.refused();
+                self.say(line);
+            }
+            No::Limit(line) => self.say(line),
+            No::Close(line) => self.close_with(line),
+        }
     }
 
     fn data(&mut self, now: Instant) {
@@ -269,6 +306,7 @@ impl Server {
     fn bdat(&mut self, now: Instant, argument: &str) {
         let Some((size, last)) = command::bdat(argument) else {
             // The octets of the chunk cannot be told from commands any more.
+            self.note_transaction(&fixed(replies::BAD_CHUNK_SIZE));
             return self.close_with(replies::BAD_CHUNK_SIZE);
         };
         let most = self
@@ -278,6 +316,7 @@ impl Server {
             .bytes()
             .saturating_add(self.config.session.message_overrun_max.bytes());
         if size > most.saturating_sub(self.content.arrived()) {
+            self.note_transaction(&fixed(replies::TOO_BIG_CLOSING));
             return self.close_with(replies::TOO_BIG_CLOSING);
         }
         if !self.config.session.chunking {
@@ -307,11 +346,15 @@ impl Server {
         self.chunks += 1;
         if self.chunks > self.config.session.chunks_max {
             // Not excused: whoever goes on after so many is no victim of pipelining.
+            self.note_transaction(&fixed(replies::TOO_MANY_CHUNKS));
             self.end_transaction();
             return self.swallow(now, size, fixed(replies::TOO_MANY_CHUNKS));
         }
         if size == 0 {
             return self.chunk_ended(last);
+        }
+        if last {
+            self.content.expect(self.content.arrived().saturating_add(size));
         }
         self.content_begins(now, Reading::Chunk { left: size, last });
     }
@@ -438,7 +481,7 @@ impl Server {
 }
 
 /// One of our own lines as a reply, for the places that keep it for later.
-fn fixed(line: &'static str) -> Reply {
+pub(super) fn fixed(line: &'static str) -> Reply {
     let code = line.get(..3).and_then(|code| code.parse().ok()).expect("a line of ours begins with its code");
     let text = &line[4..];
     let enhanced = mail::EnhancedStatusCode::parse(text);

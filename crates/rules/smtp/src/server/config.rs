@@ -111,8 +111,11 @@ settings::table! {
         /// MAIL, RCPT and messages refused for good in a session; after them it ends with 421.
         #[in(1..)]
         pub refusals_max: u32 = 1_000,
+        /// Transactions and recipients refused in a session that leave a `rejected` record each. The rest only
+        /// count in the metric, so that a flood of junk does not fill the records.
+        pub refusal_records_max: u32 = 1_000,
         /// RSET, NOOP, VRFY, EXPN, HELP and repeated HELO since the last accepted message; after them the session
-        /// ends with 421.
+        /// ends with 421. A RSET after a command that was refused by policy or for lack of room is not counted.
         #[in(1..)]
         pub idle_commands_max: u32 = 100,
         /// Failed AUTH exchanges in a session; after them it ends with 421.

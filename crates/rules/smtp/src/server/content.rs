@@ -4,6 +4,10 @@
 //! first, so every other look-alike is content, and content with a bare CR or LF is refused or made CRLF.
 
 use super::config::{BareNewline, LongLine, SessionConfig};
+use crate::data::is_plain;
+
+/// Octets of a body that are looked at as one, to see that they are kept as they are.
+const BLOCK: usize = 2048;
 
 /// Why content will not be kept, whatever else comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +35,15 @@ enum At {
     Cr,
 }
 
-/// Content under way. Costs one pass over the octets, and grows only with what has come.
+/// Times what has come that room is made for on the word of the client.
+const ROOM_MAX: usize = 4;
+
+/// Content under way. Costs one pass over the octets, of which most go in blocks, and grows only with what has come.
 #[derive(Debug, Default)]
 pub(super) struct Content {
     kept: Vec<u8>,
+    /// Octets the client says there will be; 0 if it does not say.
+    expected: u64,
     /// Octets that came, kept or not.
     arrived: u64,
     /// Octets in the current line so far.
@@ -49,6 +58,12 @@ pub(super) struct Content {
 impl Content {
     pub(super) fn fault(&self) -> Option<Fault> {
         self.fault
+    }
+
+    /// The client says how many octets there will be. A claim: it says how large to make room once octets come, up to
+    /// [`ROOM_MAX`] times what has come.
+    pub(super) fn expect(&mut self, octets: u64) {
+        self.expected = octets;
     }
 
     pub(super) fn arrived(&self) -> u64 {
@@ -101,7 +116,14 @@ impl Content {
         let mut i = 0;
         // Octets from `from` to `i` are to be kept as they are.
         let mut from = 0;
+        // Before this no block is tried again: what is not plain is not looked at twice for each line of it.
+        let mut block_from = 0;
         while let Some(&b) = input.get(i) {
+            if self.in_body && i >= block_from && input.len() - i >= BLOCK {
+                i += self.plain_blocks(limits, &input[i..]);
+                block_from = i + BLOCK;
+                continue;
+            }
             match self.at {
                 At::LineStart => {
                     if b == b'.' && dots {
@@ -186,6 +208,30 @@ impl Content {
         (i, false)
     }
 
+    /// How many of the next octets of a body are to be kept as they are, found in whole blocks: no line begins with a
+    /// dot or is too long, and no CR or LF stands alone.
+    fn plain_blocks(&mut self, limits: &SessionConfig, input: &[u8]) -> usize {
+        let mut done = 0;
+        while input.len() - done >= BLOCK {
+            let block = &input[done..done + BLOCK];
+            // A line end in two blocks would make the first one look as if it had a bare CR.
+            let block = block.strip_suffix(b"\r").unwrap_or(block);
+            let begins_well = match self.at {
+                At::LineStart => block[0] != b'.',
+                At::Within => true,
+                At::Dot | At::DotCr | At::Cr => false,
+            };
+            if !begins_well || !is_plain(block) {
+                break;
+            }
+            let Some(line) = last_line(block, self.line, limits.body_line_max) else { break };
+            self.line = line;
+            self.at = if line == 0 { At::LineStart } else { At::Within };
+            done += block.len();
+        }
+        done
+    }
+
     /// A CR or LF stands alone, and what came before it is kept. What follows is a new line of content, but
     /// not one on which a dot means anything.
     fn bare(&mut self, limits: &SessionConfig) {
@@ -256,13 +302,45 @@ impl Content {
         if (self.kept.len() + octets.len()) as u64 > limits.message_size_max.bytes() {
             return self.fail(Fault::TooBig);
         }
+        self.make_room(octets.len());
         self.kept.extend_from_slice(octets);
+    }
+
+    /// Makes room for all of the content at once if the claim is believable: growing by and by copies it twice, and
+    /// leaves a message with up to double its size.
+    fn make_room(&mut self, more: usize) {
+        let needed = self.kept.len() + more;
+        if needed > self.kept.capacity() {
+            let expected = usize::try_from(self.expected).unwrap_or(usize::MAX);
+            let room = expected.min(needed.saturating_mul(ROOM_MAX));
+            if room > needed {
+                self.kept.reserve_exact(room - self.kept.len());
+            }
+        }
     }
 
     fn fail(&mut self, fault: Fault) {
         self.fault.get_or_insert(fault);
         // What is refused is not worth its memory.
         self.kept = Vec::new();
+    }
+}
+
+/// Octets of the unfinished line at the end of `block`, whose first line has `line` octets already; `None` if
+/// some line has more than `max`. Every line ends in CRLF, so that a line end within reach of the beginning of a line
+/// says that no line before it is too long: a few looks tell what would take one for each line.
+fn last_line(block: &[u8], line: usize, max: usize) -> Option<usize> {
+    let mut rest = block;
+    let mut line = line;
+    loop {
+        let reach = (max + 2).checked_sub(line)?;
+        match memchr::memrchr(b'\n', &rest[..reach.min(rest.len())]) {
+            Some(end) => {
+                rest = &rest[end + 1..];
+                line = 0;
+            }
+            None => return Some(line + rest.len()).filter(|&line| line <= max),
+        }
     }
 }
 
@@ -354,6 +432,67 @@ mod tests {
         let junk = [0x80u8; 200];
         let (found, _, ended) = run(&limits, &[&junk[..], b"\r\n.\r\n"].concat(), 7);
         assert!(ended && found.unwrap().split(|&b| b == b'\n').all(|line| line.len() <= 65));
+    }
+
+    #[test]
+    fn room_is_made_once_for_what_was_announced_and_never_for_much_more_than_came() {
+        let limits = SessionConfig::default();
+        let body = [b"A: b\r\n\r\n".as_slice(), &b"0123456789abcd\r\n".repeat(3_199)].concat();
+        let mut content = Content::default();
+        content.expect(body.len() as u64);
+        for piece in body.chunks(16 * 1024) {
+            content.data(&limits, piece);
+            assert!(content.kept.capacity() <= content.kept.len() * ROOM_MAX);
+        }
+        let kept = content.take();
+        assert!(kept == body && kept.capacity() == body.len());
+        // A claim that is a lie.
+        let mut content = Content::default();
+        content.expect(u64::MAX);
+        assert_eq!(content.kept.capacity(), 0);
+        for piece in body.chunks(1000) {
+            content.data(&limits, piece);
+            assert!(content.kept.capacity() <= content.kept.len() * ROOM_MAX);
+        }
+        assert!(content.take() == body);
+    }
+
+    #[test]
+    fn blocks_and_single_lines_are_judged_alike() {
+        let mut seed = 5u64;
+        let mut random = move |below: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize % below
+        };
+        let (mut refused, mut kept) = (0, 0);
+        for round in 0..600 {
+            let bare_newline = if round % 2 == 0 { BareNewline::Refuse } else { BareNewline::Normalise };
+            let long_line = if round % 3 == 0 { LongLine::Fold } else { LongLine::Refuse };
+            let limits =
+                SessionConfig { bare_newline, long_line, body_line_max: 998, ..SessionConfig::default() };
+            let odd_one_in = [50, 400, 100_000][round % 3];
+            let mut wire = b"A: b\r\n\r\n".to_vec();
+            while wire.len() < 12_000 {
+                match random(odd_one_in) {
+                    0 => wire.extend_from_slice(b"..\r\n"),
+                    1 => wire.extend_from_slice(b"x\ny"),
+                    2 => wire.extend_from_slice(b"x\ry"),
+                    3 => wire.extend(std::iter::repeat_n(b'x', 990 + random(20)).chain(*b"\r\n")),
+                    _ => wire.extend(std::iter::repeat_n(b'x', random(998)).chain(*b"\r\n")),
+                }
+            }
+            wire.extend_from_slice(b"\r\n.\r\nNOOP\r\n");
+            // In pieces that are less than a block nothing goes in blocks.
+            let by_lines = run(&limits, &wire, 100);
+            for piece in [BLOCK, BLOCK + random(5000), wire.len()] {
+                assert!(run(&limits, &wire, piece) == by_lines, "round {round}, by {piece}");
+            }
+            match by_lines.0 {
+                Ok(_) => kept += 1,
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(kept > 50 && refused > 50, "{kept} and {refused}");
     }
 
     #[test]

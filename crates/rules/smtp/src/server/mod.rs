@@ -15,18 +15,20 @@ mod config;
 mod content;
 mod event;
 mod octets;
+mod refusal;
 mod replies;
 pub mod transitions;
 
 pub use config::{BareNewline, Config, Connection, HelloName, LongLine, SessionConfig};
 pub use event::{Answer, Event, XClient};
+pub use refusal::Refusal;
 pub use transitions::State;
 
-use crate::client::ReplyReader;
 use crate::reply;
 use answers::Verdict;
 use content::Content;
 use mail::{EnhancedStatusCode, Envelope, Protocol, Recipient, Reply, ReplyClass, ReversePath};
+use refusal::Refusals;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use transitions::Move;
@@ -72,8 +74,10 @@ pub struct Server {
     held_until: Option<Instant>,
     shutting_down: bool,
     talked_early: bool,
-    /// The last message refused for its content.
-    refused_content: Option<Box<(Envelope, &'static str)>>,
+    /// MAIL, RCPT or a message was refused by the driver, and the client has not cleared up after it yet.
+    declined: bool,
+    /// What was refused; none in most sessions.
+    refusals_noted: Option<Box<Refusals>>,
 }
 
 /// What the next octets are.
@@ -137,7 +141,7 @@ impl Server {
             hello: "".into(),
             extended: false,
             user: None,
-            envelope: Envelope::new(ReversePath::Null, Vec::new()),
+            envelope: no_envelope(),
             rcpt_tried: false,
             content: Content::default(),
             chunks: 0,
@@ -154,7 +158,8 @@ impl Server {
             held_until: None,
             shutting_down: false,
             talked_early: false,
-            refused_content: None,
+            declined: false,
+            refusals_noted: None,
         }
     }
 
@@ -225,9 +230,8 @@ impl Server {
         self.asked = true;
         if let Some(Question::Message { .. }) = self.question {
             let content = std::mem::take(&mut self.content).take();
-            let nothing = Envelope::new(ReversePath::Null, Vec::new());
             return Some(Event::Message {
-                envelope: std::mem::replace(&mut self.envelope, nothing),
+                envelope: std::mem::replace(&mut self.envelope, no_envelope()),
                 content,
             });
         }
@@ -244,15 +248,6 @@ impl Server {
             Question::Expn(name) => Event::Expn(name),
             Question::XClient(attributes) => Event::XClient(attributes),
         })
-    }
-
-    /// The message that was last refused for its content (line ends, sizes, header), with the reply it got: for
-    /// the driver's records. Given once; a next one can only come after a question.
-    pub fn take_refused(&mut self) -> Option<(Envelope, Reply)> {
-        let (envelope, line) = *self.refused_content.take()?;
-        let line = format!("{line}\r\n");
-        let reply = ReplyReader::default().read(&mut line.as_bytes()).ok().flatten()?;
-        Some((envelope, reply))
     }
 
     /// Answers the open question.
@@ -471,7 +466,7 @@ impl Server {
     }
 
     fn reset_transaction(&mut self) {
-        self.envelope = Envelope::new(ReversePath::Null, Vec::new());
+        self.envelope = no_envelope();
         self.content = Content::default();
         self.rcpt_tried = false;
         self.chunks = 0;
@@ -528,8 +523,10 @@ impl Server {
         }
     }
 
-    fn count_refusal(&mut self, reply: &Option<Reply>) {
-        if reply.as_ref().is_some_and(Reply::is_permanent) {
+    /// The driver refused. What is for good counts against the client.
+    fn decline(&mut self, reply: &Reply) {
+        self.declined = true;
+        if reply.is_permanent() {
             self.refused();
         }
     }
@@ -537,4 +534,9 @@ impl Server {
     fn refused(&mut self) {
         self.refusals += 1;
     }
+}
+
+/// The envelope of no transaction.
+fn no_envelope() -> Envelope {
+    Envelope::new(ReversePath::Null, Vec::new())
 }

@@ -1,10 +1,11 @@
 //! Octets from the client: lines, content, chunks, and what is thrown away.
 
+use super::commands::fixed;
 use super::content::Fault;
 use super::{Move, Question, Reading, Server, State, TLS_HANDSHAKE, replies};
 use crate::command::{self, Verb};
 use crate::reply;
-use mail::{BodyType, Envelope, ReversePath};
+use mail::BodyType;
 use std::time::Instant;
 
 impl Server {
@@ -82,10 +83,15 @@ impl Server {
                 if too_long { replies::AUTH_LINE_TOO_LONG } else { replies::BARE_LF_IN_COMMAND },
             );
         }
-        if command::verb_of(&head) == Verb::Foreign {
-            return self.close_with(replies::NOT_SMTP);
+        let line = if too_long { replies::LINE_TOO_LONG } else { replies::BARE_LF_IN_COMMAND };
+        match command::verb_of(&head) {
+            Verb::Foreign => return self.close_with(replies::NOT_SMTP),
+            // Whom it was about stands in what nobody reads.
+            Verb::Mail => self.note(None, None, fixed(line)),
+            Verb::Rcpt => self.note_recipient("", None, fixed(line)),
+            _ => {}
         }
-        self.wrong(now, if too_long { replies::LINE_TOO_LONG } else { replies::BARE_LF_IN_COMMAND });
+        self.wrong(now, line);
     }
 
     fn discard(&mut self, count: u64, after_cr: bool) {
@@ -151,7 +157,7 @@ impl Server {
             self.content_ended();
         } else if let Some(fault) = self.content.fault() {
             self.say(fault_reply(fault));
-            self.note_refused(fault);
+            self.note_transaction(&fixed(fault_reply(fault)));
             self.refused();
             self.lose_transaction();
         } else {
@@ -172,13 +178,6 @@ impl Server {
         taken
     }
 
-    /// Keeps what was refused for the driver's records.
-    fn note_refused(&mut self, fault: Fault) {
-        let nothing = Envelope::new(ReversePath::Null, Vec::new());
-        let envelope = std::mem::replace(&mut self.envelope, nothing);
-        self.refused_content = Some(Box::new((envelope, fault_reply(fault))));
-    }
-
     /// The end of the content has come.
     fn content_ended(&mut self) {
         let recipients = self.envelope.recipients.len();
@@ -187,7 +186,7 @@ impl Server {
         };
         let replies = if self.connection.lmtp { recipients } else { 1 };
         (0..replies).for_each(|_| self.say(fault_reply(fault)));
-        self.note_refused(fault);
+        self.note_transaction(&fixed(fault_reply(fault)));
         self.refused();
         self.end_transaction();
     }
@@ -200,6 +199,7 @@ impl Server {
             .bytes()
             .saturating_add(self.config.session.message_overrun_max.bytes());
         if self.content.arrived() > most {
+            self.note_transaction(&fixed(replies::TOO_BIG_CLOSING));
             self.close_with(replies::TOO_BIG_CLOSING);
         }
     }

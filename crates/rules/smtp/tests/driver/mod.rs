@@ -8,6 +8,7 @@
 //! | `C~: text` | the client sends the text alone |
 //! | `S: text` | the server says this line; `*` stands for anything |
 //! | `M: from to,to content` | the server hands over this message |
+//! | `R: from to reply` | this refusal is for the records; `-` is nobody. In a dialogue without one none are looked at |
 //! | `E: close`, `E: starttls` | the server orders this |
 //! | `T: 10` | ten seconds pass |
 //! | `TLS:` | the handshake succeeds |
@@ -43,6 +44,7 @@ enum Step {
     Client(Vec<u8>),
     Server(String),
     Message(String),
+    Refusal(String),
     Order(String),
     Time(Duration),
     TlsDone,
@@ -99,6 +101,7 @@ pub fn parse(name: &str, text: &str) -> Script {
             "C~" => Step::Client(unescape(rest)),
             "S" => Step::Server(rest.into()),
             "M" => Step::Message(rest.into()),
+            "R" => Step::Refusal(rest.into()),
             "E" => Step::Order(rest.into()),
             "T" => Step::Time(Duration::from_secs(rest.parse().expect("seconds"))),
             "TLS" => Step::TlsDone,
@@ -127,6 +130,7 @@ impl Script {
             "transactions_max" => config.transactions_max = number() as u32,
             "chunks_max" => config.chunks_max = number() as u32,
             "errors_max" => config.errors_max = number() as u32,
+            "refusal_records_max" => config.refusal_records_max = number() as u32,
             "refusals_max" => config.refusals_max = number() as u32,
             "idle_commands_max" => config.idle_commands_max = number() as u32,
             "data_rate_min" => config.data_rate_min = number() as u32,
@@ -198,12 +202,13 @@ impl Script {
 
     fn run_part(&self, driver: &mut Driver<'_>, part: &[Step], cut: Cut) -> Result<(), String> {
         let mut input = Vec::new();
-        let (mut replies, mut messages, mut orders) = (vec![], vec![], vec![]);
+        let (mut replies, mut messages, mut refusals, mut orders) = (vec![], vec![], vec![], vec![]);
         for step in part {
             match step {
                 Step::Client(bytes) => input.extend_from_slice(bytes),
                 Step::Server(line) => replies.push(line.clone()),
                 Step::Message(message) => messages.push(message.clone()),
+                Step::Refusal(refusal) => refusals.push(refusal.clone()),
                 Step::Order(order) => orders.push(order.clone()),
                 Step::Time(time) => driver.pass(*time),
                 Step::TlsDone => driver.server.tls_started(driver.now),
@@ -221,6 +226,10 @@ impl Script {
         let context = format!("{} by {cut:?}, after {:?}", self.name, input.escape_ascii().to_string());
         compare(&replies, &driver.take_replies(), &context)?;
         compare(&messages, &std::mem::take(&mut driver.messages), &context)?;
+        let noted = driver.take_refusals();
+        if self.steps.iter().any(|step| matches!(step, Step::Refusal(_))) {
+            compare(&refusals, &noted, &context)?;
+        }
         compare(&orders, &std::mem::take(&mut driver.orders), &context)
     }
 }
@@ -318,6 +327,15 @@ impl<'a> Driver<'a> {
             worked = true;
         }
         worked
+    }
+
+    fn take_refusals(&mut self) -> Vec<String> {
+        let text = |refusal: smtp::server::Refusal| {
+            let from = refusal.reverse_path.map_or("-".into(), |path| format!("<{}>", path.as_str()));
+            let to = refusal.recipient.unwrap_or_else(|| "-".into());
+            format!("{from} {to} {}", refusal.reply)
+        };
+        self.server.take_refusals().into_iter().map(text).collect()
     }
 
     pub fn take_replies(&mut self) -> Vec<String> {
