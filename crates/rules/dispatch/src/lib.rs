@@ -38,9 +38,7 @@ pub use hold::{Hold, Reason};
 pub use inputs::{NewMail, SiteFound};
 pub use ordered::Preview;
 pub use state::{Config, Dispatch};
-pub use status::{
-    EntryStatus, HeldMail, PathStatus, QueueStatus, Release, SiteStatus, Status,
-};
+pub use status::{EntryStatus, HeldMail, PathStatus, QueueStatus, Release, SiteStatus, Status};
 pub use target::Target;
 
 /// Jobs a connection may hold: two in the session, so that they overlap, and one whose content is at hand.

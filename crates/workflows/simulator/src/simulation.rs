@@ -24,6 +24,9 @@ const HAND_IN_EVERY: Nanos = 10_000_000;
 /// How long a job without a connection takes to be settled.
 const SETTLE_TIME: Nanos = 1_000_000;
 
+/// The machine is told the time at least as often as this.
+const TELL_EVERY: Nanos = 1_000_000_000;
+
 /// How long a site stays known, as the server's driver says it.
 const SITE_HOLDS: Duration = Duration::from_secs(300);
 
@@ -123,6 +126,8 @@ pub struct Simulation {
     planned: BinaryHeap<Planned>,
     order: u64,
     next_tick: Nanos,
+    /// When deferred messages are due.
+    dues: BinaryHeap<Reverse<Nanos>>,
     next_sample: Nanos,
     turns: u32,
     pub(crate) connections: Vec<Option<Connection>>,
@@ -162,6 +167,7 @@ impl Simulation {
             planned: BinaryHeap::new(),
             order: 0,
             next_tick: 0,
+            dues: BinaryHeap::new(),
             next_sample: 0,
             turns: 0,
             connections: Vec::new(),
@@ -263,7 +269,6 @@ impl Simulation {
     /// # Panics
     /// If a message is lost or counted twice, or the machine does not come to rest: our mistake.
     pub fn step(&mut self) -> bool {
-        let tick = nanos(queue::TICK);
         let wake = self.dispatch.wake_at().map(|at| nanos(at.saturating_duration_since(self.base)));
         let mut next = self.next_tick;
         if let Some(Reverse((at, ..))) = self.planned.peek() {
@@ -283,9 +288,7 @@ impl Simulation {
         if self.now >= self.next_tick || wake.is_some_and(|at| at <= self.now) {
             let (now, wall) = (self.instant(), self.wall());
             self.dispatch.advance(now, wall);
-            if self.now >= self.next_tick {
-                self.next_tick = (self.now / tick + 1) * tick;
-            }
+            self.plan_tick();
         }
         while let Some(Reverse((at, _, event))) = self.planned.peek().copied()
             && at <= self.now
@@ -303,6 +306,18 @@ impl Simulation {
             self.now()
         );
         self.settled() < self.messages()
+    }
+
+    /// The machine is told the time at every tick at which something is due, as a server does at every tick; and each
+    /// second besides, for what it does by and by.
+    fn plan_tick(&mut self) {
+        let tick = nanos(queue::TICK);
+        while self.dues.peek().is_some_and(|Reverse(due)| *due <= self.now) {
+            self.dues.pop();
+        }
+        let each = (self.now / TELL_EVERY + 1) * TELL_EVERY;
+        let due = self.dues.peek().map_or(each, |Reverse(due)| due.div_ceil(tick) * tick);
+        self.next_tick = due.min(each).max(self.now + 1);
     }
 
     /// Runs to the end.
@@ -475,6 +490,10 @@ impl Simulation {
                     }
                     None => self.setup.schedule.wait(attempts, random),
                 };
+                let due = now + wait.max(at_least);
+                let due_at = nanos(due.saturating_duration_since(self.base)).div_ceil(nanos(queue::TICK));
+                self.dues.push(Reverse(due_at * nanos(queue::TICK)));
+                self.next_tick = self.next_tick.min(due_at * nanos(queue::TICK));
                 done.deferred.push(dispatch::Deferred {
                     key: entry.key,
                     index,
@@ -482,7 +501,7 @@ impl Simulation {
                     ambiguous: false,
                     delay_reported: entry.delay_reported,
                     reply: reply.clone(),
-                    due: now + wait.max(at_least),
+                    due,
                 });
             }
         }

@@ -2,12 +2,5 @@
 
 #![allow(clippy::disallowed_methods, reason = "only the clock makes an Instant")]
 
-mod adaptive;
-mod backoff;
-mod clock;
-mod dns;
-mod fairness;
-mod limits;
 mod rig;
-mod same;
-mod warmup;
+mod stories;

@@ -40,7 +40,9 @@ fn backoff_begins_by_reply_and_ends_by_time() {
     // In backoff, once what was under way is over.
     let before = log.borrow().len();
     let later: Log = Log::default();
-    later.borrow_mut().extend(log.borrow().iter().filter(|s| s.at > seconds(70) && s.at < minutes(20)).cloned());
+    later
+        .borrow_mut()
+        .extend(log.borrow().iter().filter(|s| s.at > seconds(70) && s.at < minutes(20)).cloned());
     let slow = keeps_to(&later, "6/m", offered);
     assert!((100..=118).contains(&slow), "six a minute for nineteen minutes, and nearly all of them: {slow}");
     // Then at full speed again, and again into backoff.
@@ -142,7 +144,7 @@ fn a_receiver_that_blocks_a_source_forgets() {
         name = "throttled"
         match = '4\.7\.500 .*server busy'
         when = "3/10m"
-        do = ["backoff 2h"]
+        do = ["backoff 12h"]
         [[default.reply]]
         name = "reputation"
         match = '4\.7\.650 .*rate limited due to ip reputation'
@@ -156,6 +158,7 @@ fn a_receiver_that_blocks_a_source_forgets() {
     let site = &report.receivers[0];
     assert!(site.rules.iter().any(|(name, _)| name == "reputation"), "{:?}", site.rules);
     // While the path is suspended nothing is sent into the block.
-    let blocked = site.replies.iter().find(|(text, _)| text.contains("4.7.650")).map_or(0, |(_, times)| *times);
+    let blocked =
+        site.replies.iter().find(|(text, _)| text.contains("4.7.650")).map_or(0, |(_, times)| *times);
     assert!(blocked < 100, "{:?}", site.replies);
 }

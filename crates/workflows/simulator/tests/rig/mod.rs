@@ -114,7 +114,6 @@ pub struct Seen {
     pub campaign: String,
     pub tenant: Option<String>,
     pub octets: u64,
-    pub attempts: u16,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,21 +139,19 @@ pub fn watch(simulation: &mut Simulation) -> Log {
             campaign: String::new(),
             tenant: None,
             octets: 0,
-            attempts: 0,
         };
         let seen = match observed {
             Observed::Opened { source, site } => Seen { source: source.into(), site: site.into(), ..blank },
             Observed::Closed { source, site } => {
                 Seen { what: What::Closed, source: source.into(), site: site.into(), ..blank }
             }
-            Observed::Offered { source, site, campaign, tenant, octets, attempts } => Seen {
+            Observed::Offered { source, site, campaign, tenant, octets, .. } => Seen {
                 what: What::Offered,
                 source: source.into(),
                 site: site.into(),
                 campaign: campaign.into(),
                 tenant: tenant.map(str::to_owned),
                 octets,
-                attempts,
                 ..blank
             },
         };

@@ -1,14 +1,14 @@
 //! New sources: daily caps, days of UTC, and the mail that is beyond them.
 
-use crate::rig::{egress, setup, simulation, watch, What};
+use crate::rig::{What, egress, setup, simulation, watch};
 
-/// Two hundred messages an hour for five days, from eight in the morning of the first.
+/// Fifty messages an hour for five days, from eight in the morning of the first.
 const TRAFFIC: &str = r#"
     [receiver.site]
     [campaign.mail]
     pool = "fresh"
-    messages = 24_000
-    rate = "200/h"
+    messages = 6_000
+    rate = "50/h"
     to = { site = 1 }
 "#;
 
@@ -20,18 +20,18 @@ fn pools() -> dispatch::Egress {
 fn what_is_beyond_a_day_of_the_warm_up_goes_by_warm_sources() {
     let rules = r#"
         [default.source.new.warmup]
-        caps = [50, 100, 400]
+        caps = [12, 25, 100]
         overflow = ["old1"]
     "#;
     let mut sim = simulation(simulator::Setup { egress: pools(), ..setup(rules) }, TRAFFIC, 1);
     sim.run();
     let report = sim.report();
-    assert_eq!(report.outcomes.delivered, 24_000);
+    assert_eq!(report.outcomes.delivered, 6_000);
     let by = |name: &str| report.receivers[0].sources.iter().find(|s| s.source == name).cloned().unwrap();
     let (new, old) = (by("new"), by("old1"));
-    // 200 an hour: 3,200 on the first day, which begins at eight, then 4,800.
-    assert_eq!(new.by_day[..4], [50, 100, 400, 4_800], "all of each cap and no more, then no cap: {new:?}");
-    assert_eq!(old.by_day[..3], [3_150, 4_700, 4_400], "{old:?}");
+    // 50 an hour: 800 on the first day, which begins at eight, then 1,200.
+    assert_eq!(new.by_day[..4], [12, 25, 100, 1_200], "all of each cap and no more, then no cap: {new:?}");
+    assert_eq!(old.by_day[..3], [788, 1_175, 1_100], "{old:?}");
     assert_eq!((new.for_others, old.for_others), (0, old.delivered));
     assert!(report.receivers[0].held.iter().all(|held| held.gate != "warm-up"), "nothing waited");
 }
@@ -40,18 +40,18 @@ fn what_is_beyond_a_day_of_the_warm_up_goes_by_warm_sources() {
 fn without_warm_sources_it_waits_for_the_day() {
     let rules = r#"
         [default.source.new.warmup]
-        start = 1_000
+        start = 250
         growth = 2.0
-        max = 100_000
+        max = 25_000
     "#;
     let mut sim = simulation(simulator::Setup { egress: pools(), ..setup(rules) }, TRAFFIC, 1);
     let log = watch(&mut sim);
     sim.run();
     let report = sim.report();
-    assert_eq!(report.outcomes.delivered, 24_000);
+    assert_eq!(report.outcomes.delivered, 6_000);
     let new = &report.receivers[0].sources[0];
-    assert_eq!(new.by_day[..3], [1_000, 2_000, 4_000], "{new:?}");
-    assert!(new.by_day[3] <= 8_000 && new.by_day.iter().sum::<u64>() == 24_000, "{new:?}");
+    assert_eq!(new.by_day[..3], [250, 500, 1_000], "{new:?}");
+    assert!(new.by_day[3] <= 2_000 && new.by_day.iter().sum::<u64>() == 6_000, "{new:?}");
     let held = &report.receivers[0].held;
     assert!(held.iter().any(|held| held.gate == "warm-up" && held.setting.is_some()), "{held:?}");
     assert!(log.borrow().iter().filter(|seen| seen.what == What::Offered).all(|seen| seen.source == "new"));
@@ -59,8 +59,8 @@ fn without_warm_sources_it_waits_for_the_day() {
 
 #[test]
 fn a_receiver_that_takes_more_day_by_day_refuses_nothing_of_a_warm_up_that_fits() {
-    let traffic = TRAFFIC.replace("[receiver.site]", "[receiver.site]\ndaily_first = 60\ndaily_growth = 2.0");
-    let careful = "[default.source.new.warmup]\ncaps = [60, 120, 240, 480, 960, 1920]\noverflow = [\"old1\"]\n\
+    let traffic = TRAFFIC.replace("[receiver.site]", "[receiver.site]\ndaily_first = 15\ndaily_growth = 2.0");
+    let careful = "[default.source.new.warmup]\ncaps = [15, 30, 60, 120, 240, 480]\noverflow = [\"old1\"]\n\
                    [default.source.old1]\nmessage_rates = [\"1/s\"]";
     let mut sim = simulation(simulator::Setup { egress: pools(), ..setup(careful) }, &traffic, 1);
     let log = watch(&mut sim);
@@ -70,10 +70,10 @@ fn a_receiver_that_takes_more_day_by_day_refuses_nothing_of_a_warm_up_that_fits(
     };
     let site = sim.report().receivers.remove(0);
     let new = site.sources.iter().find(|source| source.source == "new").expect("it sent");
-    assert_eq!(new.by_day, [60, 120], "sixteen hours of the first day, all of the second");
-    assert_eq!(by("new"), 60 + 120, "nothing of it was refused");
+    assert_eq!(new.by_day, [15, 30], "sixteen hours of the first day, all of the second");
+    assert_eq!(by("new"), 15 + 30, "nothing of it was refused");
     // The old source is as new to this receiver, which takes no more of it than of the other.
     let old = site.sources.iter().find(|source| source.source == "old1").expect("it sent");
-    assert_eq!(old.by_day, [60, 120]);
-    assert!(by("old1") > 1_000, "most of it was refused");
+    assert_eq!(old.by_day, [15, 30]);
+    assert!(by("old1") > 500, "most of it was refused");
 }

@@ -62,7 +62,8 @@ fn messages_in_several_windows() {
 #[test]
 fn octets() {
     let rules = "[default]\nbyte_rates = [\"10MB/m\"]";
-    let mut sim = simulation(setup(rules), &mail(900, "[campaign.mail.x]").replace("[campaign.mail.x]", ""), 1);
+    let mut sim =
+        simulation(setup(rules), &mail(900, "[campaign.mail.x]").replace("[campaign.mail.x]", ""), 1);
     let log = watch(&mut sim);
     sim.run();
     let octets = |seen: &crate::rig::Seen| (seen.what == What::Offered).then_some(seen.octets);
