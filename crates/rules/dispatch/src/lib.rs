@@ -16,6 +16,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "only the clock makes an Instant"))]
 
 mod act;
+mod answering;
 mod egress;
 mod explain;
 mod hold;
@@ -41,7 +42,7 @@ pub use listing::{LimitStatus, SourceStatus, Stopped};
 pub use ordered::{Candidate, Preview};
 pub use release::Release;
 pub use state::{Config, Dispatch};
-pub use status::{EntryStatus, PathStatus, QueueStatus, SiteStatus, Status};
+pub use status::{EntryStatus, HeldMail, PathStatus, QueueStatus, SiteStatus, Status};
 pub use target::Target;
 
 /// Jobs a connection may hold: two in the session, so that they overlap, and one whose content is at hand.

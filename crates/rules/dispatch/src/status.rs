@@ -327,3 +327,35 @@ fn mode(mode: &shaping::Mode) -> String {
         shaping::Mode::Backoff { by, .. } => format!("backoff by {by}"),
     }
 }
+
+/// Mail that could go and does not.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldMail<'a> {
+    /// Its site.
+    pub site: &'a Arc<str>,
+    /// Why.
+    pub hold: &'a Hold,
+    /// Entries that wait.
+    pub ready: u32,
+}
+
+impl Dispatch {
+    /// What holds mail that could go otherwise, for the queues of each site and pool together, and for single queues
+    /// that a limit of their own sets aside.
+    pub fn held(&self) -> impl Iterator<Item = HeldMail<'_>> {
+        let together = self.sites.iter().flatten().flat_map(|site| {
+            site.groups.iter().filter_map(|group| {
+                let (hold, _) = group.hold.as_deref()?;
+                let ready = self.queue.group_ready(group.key);
+                (ready > 0).then_some(HeldMail { site: &site.name, hold, ready })
+            })
+        });
+        let aside = self.lines().filter_map(|(key, line)| {
+            let Some((Aside::Held(hold), _)) = line.aside.as_deref() else { return None };
+            let site = self.site(self.site_of_line(key)?)?;
+            let ready = self.queue.counts(key).ready;
+            (ready > 0).then_some(HeldMail { site: &site.name, hold, ready })
+        });
+        together.chain(aside)
+    }
+}

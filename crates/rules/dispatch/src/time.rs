@@ -198,7 +198,7 @@ impl Dispatch {
     /// A site without targets, connections and anything to remember costs nothing.
     fn forget_site(&mut self, now: Instant, key: SiteKey) {
         let Some(site) = self.site(key) else { return };
-        if site.targets > 0 || site.wants_connection {
+        if site.targets > 0 || site.wants_connection || site.shares {
             return;
         }
         let mut kept = false;

@@ -33,7 +33,7 @@ pub use named::{Found, Named, SearchLimits};
 pub use notices::NoticeFigures;
 pub use queue::{EntryKey, orders};
 pub use route::{NextHop, Route, Routes};
-pub use shared::{Count, Figures, MakeRules, Parts, Queued, Settings};
+pub use shared::{Count, Figures, MakeRules, Parts, Queued, Settings, dispatch_config};
 pub use sources::{SourceError, Sources, egress};
 pub use state::{Keeper, StateError, action_of, order_to_json, scope_of};
 pub use status::{EntryStatus, NewOrder, Order, PathStatus, QueueCounts, QueueStatus, SiteStatus, Status};

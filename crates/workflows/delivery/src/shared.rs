@@ -45,15 +45,19 @@ impl Settings {
 
     /// What the rules of dispatching need to know.
     pub(crate) fn dispatch_config(&self) -> dispatch::Config {
-        let delivery = &self.delivery;
-        dispatch::Config {
-            connections_total_max: delivery.connections_total_max as usize,
-            expire_after: self.retry.expire_after,
-            resolving_max: delivery.resolving_max as usize,
-            resolve_again: (delivery.resolve_again_min, delivery.resolve_again_max),
-            weights: delivery.tenant_weights.iter().map(|(name, n)| (name.as_str().into(), *n)).collect(),
-            ..dispatch::Config::default()
-        }
+        dispatch_config(&self.delivery, &self.retry)
+    }
+}
+
+/// What the rules of dispatching need to know of a configuration.
+pub fn dispatch_config(delivery: &Config, retry: &RetryConfig) -> dispatch::Config {
+    dispatch::Config {
+        connections_total_max: delivery.connections_total_max as usize,
+        expire_after: retry.expire_after,
+        resolving_max: delivery.resolving_max as usize,
+        resolve_again: (delivery.resolve_again_min, delivery.resolve_again_max),
+        weights: delivery.tenant_weights.iter().map(|(name, n)| (name.as_str().into(), *n)).collect(),
+        ..dispatch::Config::default()
     }
 }
 

@@ -14,6 +14,7 @@ mod order;
 mod queue;
 mod send;
 mod serve;
+mod simulate;
 mod source;
 mod spool;
 
@@ -77,6 +78,8 @@ enum Command {
     Spool(spool::Spool),
     /// Make the `password_hash` of a user from a password on standard input.
     Password,
+    /// Tell when mail would be through, by sending it to simulated receivers.
+    Simulate(simulate::Simulate),
     /// Offer mail to a server and measure.
     Bench(bench::Bench),
     /// Take mail, count it, and misbehave when told to.
@@ -109,6 +112,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::LogLevel(level) => level.run(),
         Command::Spool(spool) => spool.run(),
         Command::Password => password(),
+        Command::Simulate(simulate) => simulate.run(),
         Command::Bench(bench) => bench.run(),
         Command::Sink(sink) => sink.run(),
     }
