@@ -90,6 +90,8 @@ impl Dispatch {
                     let waits = target.lines.iter().any(|&line| self.queue.counts(line).ready > 0);
                     if over && waits {
                         self.want_site(key);
+                    } else if target.lines.is_empty() {
+                        self.forget_target(now, key);
                     }
                 }
             }
