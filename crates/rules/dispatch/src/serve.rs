@@ -206,6 +206,7 @@ impl Dispatch {
         let mut why: Option<Hold> = None;
         let mut overflow: Vec<Arc<str>> = Vec::new();
         let mut placed = None;
+        let mut held: Vec<usize> = Vec::new();
         for &at in &order {
             let Some(&(source, _)) = weights.get(at) else { continue };
             match self.try_source(now, wall, site, line, source, depends) {
@@ -213,7 +214,7 @@ impl Dispatch {
                     if let Some(state) = self.site_mut(site)
                         && let Some(group) = state.groups.get_mut(group)
                     {
-                        group.turns.had_turn(&weights, at);
+                        group.turns.had_turn(&weights, at, &held);
                     }
                     placed = Some(Placed::Yes);
                     break;
@@ -224,6 +225,7 @@ impl Dispatch {
                     break;
                 }
                 Tried::Held(hold) => {
+                    held.push(at);
                     if hold.overflows()
                         && let Some(path) = self.path_for(now, site, source).and_then(|at| self.path(at))
                         && let Some(warmup) = &self.shaper.profile(path.key).warmup
