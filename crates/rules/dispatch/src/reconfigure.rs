@@ -94,7 +94,7 @@ impl Dispatch {
             }
         }
         for at in (0..self.paths.len() as u32).map(PathAt) {
-            self.forget_gone(at);
+            self.forget_gone(now, at);
         }
         for (line, site) in lines {
             if let Some(site) = site {
@@ -104,13 +104,17 @@ impl Dispatch {
     }
 
     /// A path whose source is gone is forgotten with its last connection.
-    pub(crate) fn forget_gone(&mut self, at: PathAt) {
+    pub(crate) fn forget_gone(&mut self, now: Instant, at: PathAt) {
         if let Some(path) = self.path(at)
             && path.source == GONE
             && path.connections.is_empty()
         {
             let key = path.key;
-            self.path_of.remove(&key);
+            // A source that came back before its connections ended has another path under this key.
+            if self.path_of.get(&key) == Some(&at) {
+                self.path_of.remove(&key);
+                self.shaper.forget_if_idle(now, key);
+            }
             self.paths[at.0 as usize] = None;
             self.free_paths.push(at.0);
         }
