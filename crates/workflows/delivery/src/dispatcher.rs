@@ -124,6 +124,7 @@ impl Dispatcher {
                 _ = tick.tick() => {
                     self.dispatch.advance(now(), wall());
                     self.keeper.keep(now(), wall(), &mut self.dispatch);
+                    self.shared.metrics.set_sizes(self.dispatch.sizes());
                 }
                 () = sleep_until(wake_at), if wake_at.is_some() => self.dispatch.advance(now(), wall()),
                 () = std::future::ready(()), if self.dispatch.has_more() => {}
