@@ -6,6 +6,9 @@ use net::Limits;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+/// One of the dispatcher's sizes.
+type Size = fn(&dispatch::Sizes) -> u64;
+
 /// Registers what is asked for at each scrape.
 pub fn register(server: &Arc<Server>, queued: &Arc<Queued>, limits: &Arc<Limits>) {
     let metrics = &server.metrics;
@@ -35,7 +38,7 @@ pub fn register(server: &Arc<Server>, queued: &Arc<Queued>, limits: &Arc<Limits>
         move || figures.list(),
     );
 
-    let sizes: [(&str, &str, fn(&dispatch::Sizes) -> u64); 10] = [
+    let sizes: [(&str, &str, Size); 10] = [
         ("queue_entries", "Entries queued: recipients of one message in one queue", |s| s.entries),
         ("queues", "Queues in memory", |s| s.queues),
         ("targets", "Domains, routes and addresses in memory that mail waits for", |s| s.targets),
