@@ -255,7 +255,7 @@ impl Dispatch {
                 self.bind(now, key, &domain, &hosts, holds);
             }
             SiteFound::Refused(reply, holds) => {
-                self.unbind(key);
+                self.unbind(now, key);
                 let until = now + holds.clamp(self.config.site_known_for.1, self.config.site_known_for.0);
                 if let Some(state) = self.target_mut(key) {
                     state.binding = Binding::Refused { reply, until };
@@ -266,6 +266,10 @@ impl Dispatch {
                 self.wakes.push(Reverse((until, Wake::Target(key))));
             }
             SiteFound::Failed(reply) => self.site_failed(now, key, reply),
+        }
+        // Its last queue may have gone while the answer was on its way.
+        if self.target(key).is_some_and(|target| target.lines.is_empty()) {
+            self.forget_target(now, key);
         }
     }
 
@@ -306,7 +310,7 @@ impl Dispatch {
             (*ends, *asking) = (until, false);
             return self.touch(site);
         }
-        self.unbind(key);
+        self.unbind(now, key);
         if let Some(state) = self.target_mut(key) {
             state.binding = Binding::Bound { site, until, asking: false };
         }
@@ -340,7 +344,7 @@ impl Dispatch {
     }
 
     /// A target's site is not known any more.
-    fn unbind(&mut self, key: TargetKey) {
+    fn unbind(&mut self, now: Instant, key: TargetKey) {
         let Some(state) = self.target_mut(key) else { return };
         let Binding::Bound { site, .. } = std::mem::replace(&mut state.binding, Binding::Unknown) else {
             return;
@@ -351,6 +355,8 @@ impl Dispatch {
         if let Some(state) = self.site_mut(site) {
             state.targets -= 1;
         }
+        // Nothing may happen at it any more that would tell.
+        self.list_idle_site(now, site);
     }
 
     fn site_for(&mut self, name: Arc<str>, provider: Option<Arc<str>>) -> SiteKey {
@@ -484,7 +490,6 @@ impl Dispatch {
             self.wake_site(now, site, until);
             self.did_not_answer(site);
         }
-        self.forget_gone(at);
         self.touch(site);
         self.offer_places();
     }

@@ -88,8 +88,12 @@ impl Dispatch {
                         Binding::Unknown | Binding::Bound { .. } => false,
                     };
                     let waits = target.lines.iter().any(|&line| self.queue.counts(line).ready > 0);
+                    let unused = target.lines.is_empty();
                     if over && waits {
                         self.want_site(key);
+                    } else if over && unused {
+                        // It was kept so that the refusal is not asked for again each time.
+                        self.forget_target(now, key);
                     }
                 }
             }
@@ -164,7 +168,7 @@ impl Dispatch {
         }
     }
 
-    fn forget_target(&mut self, now: Instant, key: crate::state::TargetKey) {
+    pub(crate) fn forget_target(&mut self, now: Instant, key: crate::state::TargetKey) {
         let Some(state) = self.target(key) else { return };
         // While an answer is on its way it would find another target in this place.
         let asking = match &state.binding {
@@ -202,7 +206,7 @@ impl Dispatch {
             return;
         }
         let mut kept = false;
-        for (source, at) in site.paths.clone() {
+        for (_, at) in site.paths.clone() {
             let Some(path) = self.path(at) else { continue };
             let shaped = path.key;
             if path.connections.is_empty() && self.shaper.forget_if_idle(now, shaped) {
@@ -210,7 +214,7 @@ impl Dispatch {
                 self.paths[at.0 as usize] = None;
                 self.free_paths.push(at.0);
                 if let Some(site) = self.site_mut(key) {
-                    site.paths.retain(|(kept, _)| *kept != source);
+                    site.paths.retain(|(_, kept)| *kept != at);
                 }
             } else {
                 kept = true;
