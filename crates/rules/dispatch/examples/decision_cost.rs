@@ -29,12 +29,24 @@ fn target(n: usize) -> Target {
     Target::parse(&format!("d{n}.example")).expect("it is a domain")
 }
 
+/// What queues have a part of their own of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Own {
+    /// The campaign: all go to one domain.
+    Campaign,
+    /// The domain: all have one site.
+    Domain,
+    /// The site, with its path.
+    Site,
+}
+
 struct Rig {
     dispatch: Dispatch,
     now: Instant,
     /// Jobs that connections have.
     jobs: VecDeque<(ConnectionId, dispatch::Job)>,
     handle: u64,
+    own: Own,
 }
 
 impl Rig {
@@ -53,7 +65,10 @@ impl Rig {
             for action in actions {
                 match action {
                     Action::Resolve(target) => {
-                        let host: Arc<str> = format!("mx.{target}").into();
+                        let host: Arc<str> = match self.own {
+                            Own::Site => format!("mx.{target}").into(),
+                            _ => "mx.example".into(),
+                        };
                         let found = SiteFound::Exchangers(vec![host], Duration::from_secs(3_600));
                         self.dispatch.site_found(self.now, &target, found);
                     }
@@ -68,9 +83,11 @@ impl Rig {
         }
     }
 
-    fn push(&mut self, target: &Target) {
+    fn push(&mut self, n: usize, target: &Target) {
         self.handle += 1;
-        let mail = NewMail { tenant: Some("t"), campaign: Some("c"), ..NewMail::new(self.handle, target) };
+        let campaign = if self.own == Own::Campaign { format!("c{n}") } else { "c".into() };
+        let mail =
+            NewMail { tenant: Some("t"), campaign: Some(&campaign), ..NewMail::new(self.handle, target) };
         self.dispatch.push(self.now, &mail);
     }
 
@@ -83,7 +100,20 @@ impl Rig {
     }
 }
 
-fn measure(queues: usize, busy: bool) {
+/// What a queue costs that is known and has nothing to send.
+fn memory(queues: usize, own: Own) {
+    let before = resident();
+    let mut rig = rig(own);
+    fill(&mut rig, queues, 0);
+    let octets = resident().saturating_sub(before) as f64 / queues as f64;
+    let status = rig.dispatch.status(rig.now);
+    println!(
+        "{queues:>9} queues, each with its own {own:?}: {octets:>5.0} octets a queue; {} targets, {} paths",
+        status.targets, status.paths
+    );
+}
+
+fn rig(own: Own) -> Rig {
     let began = Instant::now();
     let rules = Arc::new(Rules::compile(&[]).expect("nothing compiles"));
     let config = Config {
@@ -93,38 +123,41 @@ fn measure(queues: usize, busy: bool) {
         site_known_for: (Duration::from_secs(1_000_000), Duration::from_secs(1_000_000)),
         ..Config::default()
     };
-    let before = resident();
     let dispatch = Dispatch::new(began, config, Egress::default(), rules);
-    let mut rig = Rig { dispatch, now: began, jobs: VecDeque::new(), handle: 0 };
-    // Each queue had a message, which was delivered, and its connection is closed.
+    Rig { dispatch, now: began, jobs: VecDeque::new(), handle: 0, own }
+}
+
+/// Each queue had a message, which was delivered, and its connection is closed, but for the first `busy` of them.
+fn fill(rig: &mut Rig, queues: usize, busy: usize) {
     for n in 0..queues {
-        let target = target(n);
-        rig.push(&target);
-        if busy && n < BUSY {
-            // A second one keeps a connection open for the measurement.
-            rig.push(&target);
-        }
+        let target = if rig.own == Own::Campaign { target(0) } else { target(n) };
+        rig.push(n, &target);
         rig.act();
         let ids: Vec<ConnectionId> = rig.jobs.iter().map(|(id, _)| *id).collect();
         while !rig.jobs.is_empty() {
             rig.deliver();
         }
         for id in ids {
-            if !(busy && n < BUSY) {
+            if n >= busy {
                 rig.dispatch.draining(id);
                 rig.dispatch.closed(rig.now, id, true, None);
             }
         }
         rig.act();
     }
-    let octets = resident().saturating_sub(before);
+}
+
+fn measure(queues: usize) {
+    let mut rig = rig(Own::Site);
+    fill(&mut rig, queues, BUSY);
     let targets: Vec<Target> = (0..BUSY.min(queues)).map(target).collect();
     // Once around to warm up, then in earnest.
     let mut each = Vec::new();
     for _ in 0..5 {
         let began = Instant::now();
         for n in 0..DECISIONS / 5 {
-            rig.push(&targets[n as usize % targets.len()]);
+            let n = n as usize % targets.len();
+            rig.push(n, &targets[n]);
             rig.act();
             rig.deliver();
             rig.act();
@@ -134,25 +167,16 @@ fn measure(queues: usize, busy: bool) {
     each.sort_by(f64::total_cmp);
     let status = rig.dispatch.status(rig.now);
     println!(
-        "{queues:>9} queues: {:>6.0} ns a message (of five rounds {:.0} to {:.0}), {:>5.0} octets a queue; {} queues, \
-         {} paths in memory",
-        each[2],
-        each[0],
-        each[4],
-        octets as f64 / queues as f64,
-        status.queues,
-        status.paths
+        "{queues:>9} queues: {:>6.0} ns a message (of five rounds {:.0} to {:.0}); {} queues, {} paths in memory",
+        each[2], each[0], each[4], status.queues, status.paths
     );
 }
 
 fn main() {
-    let only = std::env::args().nth(1).and_then(|text| text.replace('_', "").parse().ok());
-    match only {
-        Some(queues) => measure(queues, true),
-        None => {
-            for queues in [1_000, 10_000, 100_000, 1_000_000] {
-                measure(queues, true);
-            }
-        }
+    for own in [Own::Campaign, Own::Domain, Own::Site] {
+        memory(100_000, own);
+    }
+    for queues in [1_000, 10_000, 100_000, 1_000_000] {
+        measure(queues);
     }
 }

@@ -388,6 +388,8 @@ impl Dispatch {
             None => {
                 let key = self.queue.add_group();
                 let Some(state) = self.site_mut(site) else { return };
+                // Nearly every site has mail by one pool.
+                state.groups.reserve_exact(1);
                 state.groups.push(GroupState {
                     pool: name.pool,
                     key,
@@ -480,6 +482,10 @@ impl Dispatch {
         let Some(path) = self.path_mut(at) else { return };
         let was_ready = path.connections.iter().any(|line| line.id == id && line.ready);
         path.connections.retain(|line| line.id != id);
+        if path.connections.is_empty() {
+            // A path that is only known must cost little: there may be a million.
+            path.connections = Vec::new();
+        }
         let (key, site) = (path.key, path.site);
         if connected || was_ready {
             self.shaper.closed(key);
