@@ -27,6 +27,14 @@ pub fn register(server: &Arc<Server>, queued: &Arc<Queued>, limits: &Arc<Limits>
         weak.upgrade().map_or(0.0, |server| server.delivery.figures().connections_out.get() as f64)
     });
 
+    let figures = server.delivery.notice_figures();
+    metrics.labelled_counter_source(
+        "notices",
+        "Notices to people, by what became of them",
+        "fate",
+        move || figures.list(),
+    );
+
     let figure = |read: fn(&net::Figures) -> u64| {
         let limits = limits.clone();
         move || read(&limits.figures())

@@ -55,6 +55,8 @@ settings::table! {
         pub pool: BTreeMap<String, PoolConfig> = BTreeMap::new(),
         /// What receivers tolerate.
         pub shaping: shaping::ShapingConfig = shaping::ShapingConfig::default(),
+        /// Who is told when something is worth a person's look.
+        pub notify: notify::Config = notify::Config::default(),
         /// Static routes; the key is a domain, `*.domain`, or `*`.
         pub route: BTreeMap<String, RouteConfig> = BTreeMap::new(),
         /// Names to addresses.

@@ -186,7 +186,10 @@ fn delivery_settings(loaded: &Loaded<Root>) -> Result<delivery::Settings> {
     let hostname = root.hostname();
     let routes =
         delivery::Routes::new(&root.route).map_err(|(key, text)| anyhow::anyhow!("route `{key}`: {text}"))?;
+    let webhook = webhook(root).context("notify")?;
     Ok(delivery::Settings {
+        notify: root.notify.clone(),
+        webhook,
         hostname,
         schedule: root.retry.schedule(),
         retry: root.retry.clone(),
@@ -199,6 +202,24 @@ fn delivery_settings(loaded: &Loaded<Root>) -> Result<delivery::Settings> {
         hot_bytes_max: memory::budget(root.server.memory_max.bytes()) / 16,
         delivery: root.delivery.clone(),
     })
+}
+
+/// Where notices are posted.
+fn webhook(root: &Root) -> Result<Option<Arc<notify::Target>>> {
+    let notify = &root.notify;
+    let Some(url) = notify.webhook.clone() else { return Ok(None) };
+    let tls = if url.is_secure() {
+        Some(net::tls::client_config(notify.webhook_ca_file.as_deref())?)
+    } else {
+        None
+    };
+    Ok(Some(Arc::new(notify::Target {
+        url: url.into_inner(),
+        tls,
+        timeout: notify.webhook_timeout,
+        waits: notify.webhook_waits.clone(),
+        server: root.hostname().to_string(),
+    })))
 }
 
 fn destinations(root: &Root, listening: &[SocketAddr]) -> Result<Destinations> {
@@ -393,6 +414,11 @@ impl Server {
     /// The memory budget as configured; 0 is by default.
     pub fn memory_max(&self) -> u64 {
         self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner).server.memory_max.bytes()
+    }
+
+    /// The egress sources as configured.
+    pub fn source_configs(&self) -> std::collections::BTreeMap<String, delivery::SourceConfig> {
+        self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner).source.clone()
     }
 
     /// How long a stop waits.

@@ -32,4 +32,5 @@ pub use prometheus_client;
 pub use record::{Attempt, Connection, Kind, Record, Refused, Subject, Via};
 pub use recorder::Recorder;
 pub use status::{bounce_category, status_text};
+pub use time::iso_time;
 pub use writer::FileStats;

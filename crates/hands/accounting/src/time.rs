@@ -45,6 +45,14 @@ impl TimeWriter {
     }
 }
 
+/// `2026-03-01T10:00:05.123Z`
+pub fn iso_time(time: UnixMillis) -> String {
+    let mut out = Vec::with_capacity(24);
+    TimeWriter::default().iso_millis(&mut out, time);
+    // Digits and a few signs.
+    String::from_utf8_lossy(&out).into_owned()
+}
+
 /// `2026-03-01`
 pub(crate) fn day(time: UnixMillis) -> String {
     let (year, month, day) = civil(time.0 / 86_400_000);

@@ -108,8 +108,37 @@ pub struct Note {
     pub about: String,
     /// What happened.
     pub text: String,
-    /// An operator asked to be told by a rule.
+    /// People are to be told, as a rule asks for.
     pub notify: bool,
+    /// The egress source it concerns, if it concerns one.
+    pub source: Option<Arc<str>>,
+    /// The site it concerns, if it concerns one.
+    pub site: Option<Arc<str>>,
+    /// The rule that led to it with its file and line, if one did.
+    pub rule: Option<String>,
+}
+
+/// Leave given that a restart must know of, since it counts for a minute or more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// The site.
+    pub site: Arc<str>,
+    /// Its provider.
+    pub provider: Option<Arc<str>>,
+    /// Domains at it that rules name.
+    pub domains: Vec<Arc<str>>,
+    /// The source.
+    pub source: Arc<str>,
+    /// The tenant.
+    pub tenant: Option<Arc<str>>,
+    /// The campaign.
+    pub campaign: Option<Arc<str>>,
+    /// Messages.
+    pub messages: u64,
+    /// Their octets together.
+    pub octets: u64,
+    /// Connections.
+    pub connections: u64,
 }
 
 /// What is to be done.
@@ -183,4 +212,7 @@ pub struct Done {
     pub host: Option<Arc<str>>,
     /// Octets of the message; spent with its permit.
     pub octets: u64,
+    /// The message told people of something itself: rules act on what it met, but nobody is told of that, or telling
+    /// would never end.
+    pub is_notice: bool,
 }

@@ -11,6 +11,7 @@ use mail::{Reply, UnixMillis};
 use queue::{LineKey, NewEntry, Part, Rank};
 use shaping::{Attempted, Effect, Fired};
 use std::cmp::Reverse;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -202,6 +203,7 @@ impl Dispatch {
             target: target.clone(),
             lines: Vec::new(),
             binding: Binding::Unknown,
+            exchangers: 0,
             wants_site: false,
         };
         let key = TargetKey(Self::insert(&mut self.targets, &mut self.free_targets, state));
@@ -304,6 +306,9 @@ impl Dispatch {
         let until = now + holds.clamp(shortest, longest);
         let site = self.site_for(of.name, of.provider);
         let Some(state) = self.target_mut(key) else { return };
+        let mut set = DefaultHasher::new();
+        hosts.hash(&mut set);
+        state.exchangers = set.finish();
         if let Binding::Bound { site: known, until: ends, asking } = &mut state.binding
             && *known == site
         {
@@ -408,6 +413,14 @@ impl Dispatch {
             Rank { group, tenant: name.tenant, weight: weight.copied().unwrap_or(1), class: name.class };
         self.queue.set_rank(line, Some(rank));
         self.set_line_expiry(now, line, site, name.pool);
+        // An order by site could not tell before.
+        if let Some(state) = self.line_mut(line) {
+            state.orders_version = u64::MAX;
+        }
+        self.look_at_orders(line);
+        if self.line(line).is_some_and(|state| state.bounced_by.is_some()) {
+            self.bounce_walk = Some(0);
+        }
     }
 
     /// How long a queue's mail is tried may be a rule's word.
@@ -620,19 +633,12 @@ impl Dispatch {
                 exchanger: done.host.as_deref(),
             },
         );
-        self.carry_out(key, effects);
+        self.carry_out_and_tell(key, effects, !done.is_notice);
     }
 
-    /// A session ended outside of any job, with a reply that a rule knows.
-    pub fn session_failed(
-        &mut self,
-        now: Instant,
-        wall: UnixMillis,
-        id: ConnectionId,
-        fired: Fired,
-        reply: Arc<str>,
-        host: Option<Arc<str>>,
-    ) {
+    /// A session ended outside of any job, with a reply that a rule knows: what `failed` says of it is its rule, its
+    /// exchanger, and whether it last carried a notice.
+    pub fn session_failed(&mut self, now: Instant, wall: UnixMillis, id: ConnectionId, failed: Done) {
         let Some(path) = self.owners.get(&id).and_then(|&at| self.path(at)) else { return };
         let (key, site) = (path.key, path.site);
         // The queue it last carried mail of stands for it, where a rule speaks of the queue.
@@ -642,7 +648,7 @@ impl Dispatch {
             .find(|line| line.id == id)
             .and_then(|line| line.jobs.first())
             .map(|job| job.line);
-        let done = Done { fired: vec![(fired, reply)], host, ..Done::default() };
+        let done = failed;
         match line {
             Some(line) => self.report(now, wall, key, line, &done),
             None => {
@@ -655,7 +661,7 @@ impl Dispatch {
                     ..Attempted::default()
                 };
                 let effects = self.shaper.report(now, wall, key, &attempted);
-                self.carry_out(key, effects);
+                self.carry_out_and_tell(key, effects, !done.is_notice);
             }
         }
         self.touch(site);
@@ -663,6 +669,11 @@ impl Dispatch {
 
     /// Does what the rules for traffic ask for, and tells what they did by themselves.
     pub(crate) fn carry_out(&mut self, key: shaping::PathKey, effects: Vec<Effect>) {
+        self.carry_out_and_tell(key, effects, true);
+    }
+
+    /// The same; people are told only if `told`.
+    fn carry_out_and_tell(&mut self, key: shaping::PathKey, effects: Vec<Effect>, told: bool) {
         for effect in effects {
             let path = match &effect {
                 Effect::BackoffEntered { path, .. }
@@ -671,15 +682,31 @@ impl Dispatch {
                 | Effect::Suspended { path, .. } => *path,
                 _ => key,
             };
-            let about = match self.path_of.get(&path).and_then(|&at| self.path(at)) {
-                Some(path) => {
-                    let site = self.site(path.site).map(|site| site.name.clone()).unwrap_or_default();
-                    format!("{} to {site}", self.egress.source_name(path.source))
-                }
-                None => String::new(),
+            let (mut source, mut site) = (None, None);
+            if let Some(path) = self.path_of.get(&path).and_then(|&at| self.path(at)) {
+                source = Some(self.egress.source_name(path.source));
+                site = self.site(path.site).map(|site| site.name.clone());
+            }
+            if let Effect::SourceDisabled { source: name, .. } | Effect::SourceEnabled { source: name } =
+                &effect
+            {
+                (source, site) = (Some(name.clone()), None);
+            }
+            let about = match (&source, &site) {
+                (Some(source), Some(site)) => format!("{source} to {site}"),
+                (Some(source), None) => source.to_string(),
+                _ => String::new(),
             };
-            let mut note = |text: String, notify| {
-                self.actions.push(Action::Note(Note { about: about.clone(), text, notify }));
+            let rule = effect.cause().map(|by| format!("{} ({})", by.name, by.setting.origin));
+            let mut note = |text: String, notify: bool| {
+                self.actions.push(Action::Note(Note {
+                    about: about.clone(),
+                    text,
+                    notify: notify && told,
+                    source: source.clone(),
+                    site: site.clone(),
+                    rule: rule.clone(),
+                }));
             };
             match effect {
                 Effect::BounceQueue { queue, by } => {

@@ -21,9 +21,11 @@ mod egress;
 mod explain;
 mod hold;
 mod inputs;
+mod listing;
 mod names;
 mod ordered;
 mod reconfigure;
+mod release;
 mod replies;
 mod serve;
 mod state;
@@ -31,14 +33,16 @@ mod status;
 mod target;
 mod time;
 
-pub use act::{Action, ConnectionId, Deferred, Done, Fate, Job, JobEntry, Note, QueueName};
+pub use act::{Action, ConnectionId, Deferred, Done, Fate, Granted, Job, JobEntry, Note, QueueName};
 pub use egress::{Egress, Pool, PoolAt, Source, SourceAt};
 pub use explain::{Explained, GateReport, Question};
 pub use hold::{Hold, Reason};
 pub use inputs::{NewMail, SiteFound};
-pub use ordered::Preview;
+pub use listing::{LimitStatus, SourceStatus, Stopped};
+pub use ordered::{Candidate, Preview};
+pub use release::Release;
 pub use state::{Config, Dispatch};
-pub use status::{EntryStatus, HeldMail, PathStatus, QueueStatus, Release, SiteStatus, Status};
+pub use status::{EntryStatus, HeldMail, PathStatus, QueueStatus, SiteStatus, Status};
 pub use target::Target;
 
 /// Jobs a connection may hold: two in the session, so that they overlap, and one whose content is at hand.

@@ -1,6 +1,6 @@
 //! The decision: which queue of a site has its turn, by which source it may leave, and whether now.
 
-use crate::act::{Action, ConnectionId, Job, JobEntry, QueueName};
+use crate::act::{Action, ConnectionId, Granted, Job, JobEntry, QueueName};
 use crate::egress::{PoolAt, SourceAt};
 use crate::hold::{Hold, Reason};
 use crate::state::{Aside, Assigned, Binding, Dispatch, Line, PathAt, PathState, SiteKey};
@@ -206,6 +206,7 @@ impl Dispatch {
         let mut why: Option<Hold> = None;
         let mut overflow: Vec<Arc<str>> = Vec::new();
         let mut placed = None;
+        let mut held: Vec<usize> = Vec::new();
         for &at in &order {
             let Some(&(source, _)) = weights.get(at) else { continue };
             match self.try_source(now, wall, site, line, source, depends) {
@@ -213,7 +214,7 @@ impl Dispatch {
                     if let Some(state) = self.site_mut(site)
                         && let Some(group) = state.groups.get_mut(group)
                     {
-                        group.turns.had_turn(&weights, at);
+                        group.turns.had_turn(&weights, at, &held);
                     }
                     placed = Some(Placed::Yes);
                     break;
@@ -224,6 +225,7 @@ impl Dispatch {
                     break;
                 }
                 Tried::Held(hold) => {
+                    held.push(at);
                     if hold.overflows()
                         && let Some(path) = self.path_for(now, site, source).and_then(|at| self.path(at))
                         && let Some(warmup) = &self.shaper.profile(path.key).warmup
@@ -297,12 +299,14 @@ impl Dispatch {
 
     fn try_path(&mut self, now: Instant, wall: UnixMillis, at: PathAt, line: LineKey) -> Tried {
         let Some(path) = self.path(at) else { return Tried::Busy };
-        // The connection with the least to do, if it has room for more.
+        let exchangers = self.exchangers_of(line);
+        // The connection with the least to do, if it has room for more and leads to an exchanger of the domain.
         let free = path
             .connections
             .iter()
             .enumerate()
             .filter(|(_, line)| line.ready && !line.draining && line.jobs.len() < JOBS_MAX)
+            .filter(|(_, line)| line.exchangers == exchangers)
             .min_by_key(|(_, line)| line.jobs.len())
             .map(|(n, _)| n);
         let key = path.key;
@@ -310,6 +314,7 @@ impl Dispatch {
             return match self.ask_message(now, wall, key, line) {
                 Err(hold) => Tried::Held(hold.into()),
                 Ok(permit) => {
+                    let octets = self.octets_of(line);
                     let Some((job, keys)) = self.take_job(now, line, at) else {
                         self.shaper.give_back(permit);
                         return Tried::Busy;
@@ -318,6 +323,7 @@ impl Dispatch {
                     let connection = &mut path.connections[n];
                     connection.jobs.push(Assigned { keys, permit, line });
                     let id = connection.id;
+                    self.note_granted(at, &job, permit, octets, false);
                     self.actions.push(Action::Give(id, job));
                     Tried::Placed
                 }
@@ -331,7 +337,9 @@ impl Dispatch {
         let Some(path) = self.path(at) else { return Tried::Busy };
         let (key, site, source) = (path.key, path.site, path.source);
         // One that is being opened will soon take up to JOBS_MAX: no need for one for each message.
-        let opening = path.connections.iter().filter(|line| !line.ready).count();
+        let exchangers = self.exchangers_of(line);
+        let opening =
+            path.connections.iter().filter(|line| !line.ready && line.exchangers == exchangers).count();
         let ready = self.queue.rank(line).map_or(0, |rank| self.queue.group_ready(rank.group)) as usize;
         if opening > 0 && ready < opening * JOBS_MAX {
             return Tried::Busy;
@@ -357,6 +365,7 @@ impl Dispatch {
                 return Tried::Held(hold.into());
             }
         };
+        let octets = self.octets_of(line);
         let Some((job, keys)) = self.take_job(now, line, at) else {
             self.shaper.unopened(key);
             self.shaper.give_back(permit);
@@ -380,9 +389,60 @@ impl Dispatch {
             jobs: vec![Assigned { keys, permit, line }],
             ready: false,
             draining: false,
+            exchangers,
         });
+        self.note_granted(at, &job, permit, octets, true);
         self.actions.push(Action::Open { id, source, target, site: name, messages_max, job });
         Tried::Placed
+    }
+
+    /// Octets of the next message of a queue.
+    fn octets_of(&self, line: LineKey) -> u64 {
+        self.queue.peek(line).map_or(0, |entry| u64::from(entry.size))
+    }
+
+    /// Remembers leave that counts for long, so that it can be written down before it is used.
+    fn note_granted(&mut self, at: PathAt, job: &Job, permit: shaping::Permit, octets: u64, opens: bool) {
+        let Some(path) = self.path(at) else { return };
+        let (key, site, source) = (path.key, path.site, path.source);
+        let connections = u64::from(opens && self.shaper.connection_outlives(key));
+        let messages = u64::from(self.shaper.outlives(permit));
+        if messages + connections == 0 {
+            return;
+        }
+        let Some(state) = self.site(site) else { return };
+        let (site, provider, domains) = (state.name.clone(), state.provider.clone(), state.domains.clone());
+        let source = self.egress.source_name(source);
+        // What goes the same way in one pass is one note.
+        let same = |known: &&mut Granted| {
+            known.site == site
+                && known.source == source
+                && known.tenant == job.queue.tenant
+                && known.campaign == job.queue.campaign
+        };
+        match self.granted.last_mut().filter(same) {
+            Some(known) => {
+                known.messages += messages;
+                known.octets += octets;
+                known.connections += connections;
+            }
+            None => self.granted.push(Granted {
+                site,
+                provider,
+                domains,
+                source,
+                tenant: job.queue.tenant.clone(),
+                campaign: job.queue.campaign.clone(),
+                messages,
+                octets,
+                connections,
+            }),
+        }
+    }
+
+    /// Tells the exchangers of a queue's target from others.
+    fn exchangers_of(&self, line: LineKey) -> u64 {
+        self.line(line).and_then(|line| self.target(line.name.target)).map_or(0, |target| target.exchangers)
     }
 
     fn ask_message(
@@ -400,7 +460,7 @@ impl Dispatch {
             tenant: self.tenants.get(name.tenant).map(|text| &**text),
             campaign: self.campaigns.get(name.campaign).map(|text| &**text),
             queue: line.0,
-            bytes: self.queue.peek(line).map_or(0, |entry| u64::from(entry.size)),
+            bytes: self.octets_of(line),
         };
         self.shaper.ask_message(now, wall, key, &facts)
     }

@@ -88,11 +88,9 @@ impl Dispatch {
                         Binding::Unknown | Binding::Bound { .. } => false,
                     };
                     let waits = target.lines.iter().any(|&line| self.queue.counts(line).ready > 0);
-                    let unused = target.lines.is_empty();
                     if over && waits {
                         self.want_site(key);
-                    } else if over && unused {
-                        // It was kept so that the refusal is not asked for again each time.
+                    } else if target.lines.is_empty() {
                         self.forget_target(now, key);
                     }
                 }

@@ -8,7 +8,7 @@
 //! [`add_missing`] in front; [`first_values`] reads the fields that tag a message, [`take_out_fields`] removes them.
 //! On the way out, delivery asks [`Needs`] whether the next hop can carry the message.
 //! When a recipient's fate is to be told, [`wanted`] says whether, [`write_dsn`] says how, and [`read_dsn`]
-//! understands what others wrote.
+//! understands what others wrote. [`write_letter`] writes to people about anything else.
 //!
 //! Read first: `header.rs`, then `dsn/mod.rs`.
 
@@ -17,6 +17,7 @@ mod date;
 mod dsn;
 mod encoding;
 mod header;
+mod letter;
 mod pick;
 mod received;
 
@@ -28,6 +29,7 @@ pub use dsn::{
 };
 pub use encoding::{decode_xtext, one_line};
 pub use header::{Field, Fields, HeaderLimits, Scan, scan};
+pub use letter::{Letter, write_letter};
 pub use pick::{first_values, take_out_fields};
 pub use received::{ReceivedField, add_missing, with_protocol};
 

@@ -7,6 +7,7 @@
 use crate::connection::Connection;
 use crate::hot::HotStore;
 use crate::job::{Errand, Event, Hot};
+use crate::notices::NoticesIn;
 use crate::settle::Settler;
 use crate::shared::{Settings, Shared};
 use crate::state::Keeper;
@@ -50,11 +51,17 @@ pub(crate) struct Dispatcher {
     connections: HashMap<ConnectionId, mpsc::Sender<Errand>>,
     events_in: mpsc::Sender<Event>,
     settling: Arc<Semaphore>,
+    notices: NoticesIn,
     stopping: bool,
 }
 
 impl Dispatcher {
-    pub(crate) fn new(shared: Arc<Shared>, events_in: mpsc::Sender<Event>, mut keeper: Keeper) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        events_in: mpsc::Sender<Event>,
+        mut keeper: Keeper,
+        notices: NoticesIn,
+    ) -> Self {
         let settings = shared.settings();
         let (now, wall) = (now(), wall());
         let mut dispatch = Dispatch::new(
@@ -73,6 +80,7 @@ impl Dispatcher {
             shared,
             connections: HashMap::new(),
             events_in,
+            notices,
             stopping: false,
         }
     }
@@ -231,9 +239,7 @@ impl Dispatcher {
                 self.dispatch.returned(id, &errand.job);
             }
             Event::Ordered(id, job, order) => self.dispatch.ordered(now, wall(), id, &job, order),
-            Event::Fired(id, fired, reply, host) => {
-                self.dispatch.session_failed(now, wall(), id, fired, reply, host);
-            }
+            Event::Failed(id, failed) => self.dispatch.session_failed(now, wall(), id, failed),
             Event::Connected(id) => self.dispatch.connected(now, id),
             Event::Draining(id) => self.dispatch.draining(id),
             Event::Closed { id, connected, reason } => {
@@ -262,6 +268,7 @@ impl Dispatcher {
 
     fn serve(&mut self) {
         self.dispatch.serve(now(), wall());
+        self.keeper.granted(&self.dispatch.granted());
         for action in self.dispatch.actions() {
             self.act(action);
         }
@@ -311,9 +318,7 @@ impl Dispatcher {
                 warn!(%host, ?wait, "exchanger skipped, as a rule for its replies says");
                 self.shared.exchangers.skip(now(), &host, wait);
             }
-            Action::Note(note) if note.notify => {
-                warn!(queue = %note.about, text = %note.text, "a rule asks to be told");
-            }
+            Action::Note(note) if note.notify => self.notices.tell(note, wall()),
             Action::Note(note) => info!(queue = %note.about, text = %note.text, "traffic shaping"),
         }
     }
@@ -342,18 +347,8 @@ impl Dispatcher {
         let host = Host::Domain(domain.clone());
         let (shared, events) = (self.shared.clone(), self.events_in.clone());
         tokio::spawn(async move {
-            let found = match shared.routes.route(&host).await {
-                Ok(route) => {
-                    let best = route.exchangers.iter().map(|exchanger| exchanger.preference).min();
-                    let mut hosts: Vec<Arc<str>> = route
-                        .exchangers
-                        .iter()
-                        .filter(|exchanger| Some(exchanger.preference) == best)
-                        .map(|exchanger| exchanger.host.to_string().into())
-                        .collect();
-                    hosts.sort_unstable();
-                    SiteFound::Exchangers(hosts, SITE_HOLDS)
-                }
+            let found = match shared.preferred(&host).await {
+                Ok(hosts) => SiteFound::Exchangers(hosts, SITE_HOLDS),
                 Err(error) if error.is_temporary() => SiteFound::Failed(error.reply),
                 Err(error) => SiteFound::Refused(error.reply, REFUSAL_HOLDS),
             };
@@ -395,8 +390,11 @@ impl Dispatcher {
             Order::Preview(scope, reply) => {
                 let _ = reply.send(self.dispatch.preview(&scope));
             }
-            Order::Candidates(scope, max, reply) => {
-                let _ = reply.send(self.dispatch.candidates(&scope, max));
+            Order::Candidates(scope, from, reply) => {
+                let _ = reply.send(self.dispatch.candidates(&scope, from));
+            }
+            Order::BounceNamed(order, named, reply) => {
+                let _ = reply.send(self.dispatch.bounce_named(order, &named));
             }
             Order::Give(new, reply) => {
                 match self.dispatch.add_order(now, wall(), new.action, new.scope, &new.reason, new.ends_at) {
@@ -418,6 +416,12 @@ impl Dispatcher {
             },
             Order::Release(what, reply) => {
                 let _ = reply.send(self.dispatch.release(now, &what));
+            }
+            Order::Sources(reply) => {
+                let _ = reply.send(self.dispatch.sources(now));
+            }
+            Order::Limits(max, reply) => {
+                let _ = reply.send(self.dispatch.limits(now, wall(), max));
             }
         }
     }
@@ -462,7 +466,7 @@ fn wall() -> UnixMillis {
     UnixMillis::from(SystemTime::now())
 }
 
-async fn sleep_until(at: Option<Instant>) {
+pub(crate) async fn sleep_until(at: Option<Instant>) {
     if let Some(at) = at {
         tokio::time::sleep_until(at).await;
     }

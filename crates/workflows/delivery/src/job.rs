@@ -3,7 +3,6 @@
 use dispatch::{ConnectionId, Done, Job};
 use mail::Message;
 use queue::orders::OrderId;
-use shaping::Fired;
 use spool::{Content, Handle};
 use std::sync::Arc;
 
@@ -40,7 +39,7 @@ pub(crate) enum Event {
     /// An order that only the message could match holds a job.
     Ordered(ConnectionId, Job, OrderId),
     /// The session failed outside of a job, with a reply that rules know.
-    Fired(ConnectionId, Fired, Arc<str>, Option<Arc<str>>),
+    Failed(ConnectionId, Done),
     /// It takes no more jobs; those it was given and has not begun follow as `Returned`.
     Draining(ConnectionId),
     /// It is closed; the last word. `connected` is false if it never became ready.

@@ -11,8 +11,11 @@ mod config;
 mod connection;
 mod dispatcher;
 mod exchangers;
+mod front_door;
 mod hot;
 mod job;
+mod named;
+mod notices;
 mod route;
 mod session;
 mod settle;
@@ -23,8 +26,12 @@ mod state;
 mod status;
 
 pub use config::{Config, DsnConfig, PoolConfig, RetryConfig, Returned, RouteConfig, SourceConfig, TlsUse};
-pub use dispatch::{Explained, GateReport, Preview, Question, Release, Target};
-pub use queue::orders;
+pub use dispatch::{
+    Candidate, Explained, GateReport, LimitStatus, Preview, Question, Release, SourceStatus, Target,
+};
+pub use named::{Found, Named, SearchLimits};
+pub use notices::NoticeFigures;
+pub use queue::{EntryKey, orders};
 pub use route::{NextHop, Route, Routes};
 pub use shared::{Count, Figures, MakeRules, Parts, Queued, Settings, dispatch_config};
 pub use sources::{SourceError, Sources, egress};
@@ -47,6 +54,7 @@ const EVENTS_MAX: usize = 4_096;
 pub struct Delivery {
     shared: Arc<Shared>,
     orders: mpsc::Sender<Order>,
+    notice_figures: Arc<NoticeFigures>,
     dispatcher: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -61,10 +69,16 @@ impl Delivery {
         let shared = Arc::new(Shared::new(parts));
         let (orders, orders_in) = mpsc::channel(64);
         let (events_in, events) = mpsc::channel(EVENTS_MAX);
-        let dispatcher = Dispatcher::new(shared.clone(), events_in, keeper);
+        let (notices_in, notices, notice_figures) = notices::open(&shared);
+        let dispatcher = Dispatcher::new(shared.clone(), events_in, keeper, notices_in);
         let inputs = Inputs { accepted, loaded, events, orders: orders_in };
-        let task = tokio::spawn(dispatcher.run(inputs));
-        Self { shared, orders, dispatcher: tokio::sync::Mutex::new(Some(task)) }
+        let telling = tokio::spawn(notices.run());
+        let task = tokio::spawn(async move {
+            dispatcher.run(inputs).await;
+            // What it had to tell last is spooled before anybody closes the spool.
+            let _ = telling.await;
+        });
+        Self { notice_figures, shared, orders, dispatcher: tokio::sync::Mutex::new(Some(task)) }
     }
 
     /// Recipients queued.
@@ -75,6 +89,11 @@ impl Delivery {
     /// Figures.
     pub fn figures(&self) -> &Figures {
         &self.shared.metrics
+    }
+
+    /// Figures of telling people.
+    pub fn notice_figures(&self) -> Arc<NoticeFigures> {
+        self.notice_figures.clone()
     }
 
     /// Asks or orders; the answer comes by the order's own channel, or not at all once delivery has ended.

@@ -5,19 +5,20 @@
 //! can deliver twice is two messages a connection.
 
 use crate::config::Returned;
+use crate::front_door::hand_in;
 use crate::job::{Errand, Event, Hot};
+use crate::notices::is_notice;
 use crate::shared::{Settings, Shared};
 use accounting::{Attempt, Connection as RecordConnection, Kind, Record, Via};
 use dispatch::{ConnectionId, Deferred, Done, Fate as JobFate, Job, JobEntry};
 use mail::{
-    EnhancedStatusCode, Message, Notify, Origin, Outcome, Protocol, Reply, Ret, ReversePath, Tags, TlsInfo,
-    UnixMillis,
+    EnhancedStatusCode, Message, Notify, Outcome, Reply, Ret, ReversePath, Tags, TlsInfo, UnixMillis,
 };
-use message::{Action, DsnRequest, ReceivedField, RecipientReport, ReportKind, wanted, write_dsn};
+use message::{Action, DsnRequest, RecipientReport, ReportKind, wanted, write_dsn};
 use queue::{Backoff, Schedule};
 use shaping::{Fired, Stage, Treat};
 use smtp::client::{Answered, RecipientResult};
-use spool::{Change, Content, Draft, Fate, Handle, ReadError, Settlement};
+use spool::{Change, Fate, Handle, ReadError, Settlement};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -75,11 +76,21 @@ pub(crate) struct Settler<'a> {
     pools: Vec<(Arc<str>, Arc<RecordConnection>)>,
     /// The rules at the path of the last job.
     profile: Option<Arc<shaping::Profile>>,
+    /// The last job's message was a notice.
+    last_was_notice: bool,
 }
 
 impl<'a> Settler<'a> {
     pub(crate) fn new(shared: &'a Arc<Shared>, settings: &'a Settings, hop: Option<Arc<Hop>>) -> Self {
-        Self { shared, settings, hop, written: None, pools: Vec::new(), profile: None }
+        Self {
+            shared,
+            settings,
+            hop,
+            written: None,
+            pools: Vec::new(),
+            profile: None,
+            last_was_notice: false,
+        }
     }
 }
 
@@ -111,6 +122,7 @@ impl Settler<'_> {
         stage: Option<Stage>,
     ) -> Done {
         let fired = self.judge(job, &mut results, stage);
+        self.last_was_notice = is_notice(&hot.message);
         if self.profile.is_none() {
             self.profile.clone_from(&job.profile);
         }
@@ -136,6 +148,7 @@ impl Settler<'_> {
             fired,
             host: self.hop.as_ref().map(|hop| (&*hop.record.host).into()),
             octets: hot.message.size,
+            is_notice: is_notice(&hot.message),
             ..Done::default()
         };
         for Decided { result, .. } in &decided {
@@ -335,40 +348,10 @@ impl Settler<'_> {
             ..message::DsnConfig::default()
         };
         let Some(draft) = write_dsn(&request, &config) else { return true };
-        let origin = Origin { protocol: Protocol::Internal, listener: "dsn".into(), ..Origin::default() };
-        let id = self.shared.spool.next_id();
-        let mut prefix = Vec::new();
-        ReceivedField {
-            origin: &origin,
-            smtputf8: draft.envelope.smtputf8,
-            id,
-            by: &by,
-            for_recipient: None,
-            at: wall,
-        }
-        .write(&mut prefix);
-        let content = Content { prefix: prefix.into(), body: draft.content.into() };
-        let bounce = Message {
-            id,
-            received_at: wall,
-            size: content.len(),
-            envelope: draft.envelope,
-            origin,
-            tags: Tags::default(),
-            headers: Vec::new(),
-        };
-        match self.shared.spool.accept(Draft { message: bounce, content }).await {
-            Ok(accepted) => {
-                let received = Record::new(Kind::Received, wall, accepted.message(), 0);
-                self.shared.recorder.record_many(vec![received]);
-                // When the server stops nobody listens any more; the spool keeps it for the next start.
-                if self.shared.is_stopping() {
-                    let _ = self.shared.intake.try_send(accepted);
-                } else {
-                    let _ = self.shared.intake.send(accepted).await;
-                }
-                true
-            }
+        let handed_in =
+            hand_in(self.shared, self.settings, "dsn", draft.envelope, draft.content, Tags::default(), wall);
+        match handed_in.await {
+            Ok(()) => true,
             Err(refusal) => {
                 warn!(id = %hot.message.id, %refusal, "a notification could not be spooled, the recipient is kept");
                 false
@@ -427,7 +410,9 @@ impl Settler<'_> {
         let Some(profile) = self.profile.as_ref() else { return };
         let Some(fired) = self.shared.rules().verdict(profile, stage, reply) else { return };
         let host = self.hop.as_ref().map(|hop| (&*hop.record.host).into());
-        let _ = events.send(Event::Fired(id, fired, reply.to_string().into(), host)).await;
+        let fired = vec![(fired, reply.to_string().into())];
+        let failed = Done { fired, host, is_notice: self.last_was_notice, ..Done::default() };
+        let _ = events.send(Event::Failed(id, failed)).await;
     }
 
     /// The connection's facts for a job's records: its pool is the job's.

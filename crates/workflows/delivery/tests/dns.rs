@@ -69,6 +69,8 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
         schedule: retry.schedule(),
         retry,
         dsn: DsnConfig::default(),
+        notify: notify::Config::default(),
+        webhook: None,
         routes: Routes::default(),
         sources: Sources::new(&BTreeMap::new(), egress, "tuma.test").unwrap(),
         rules: rules.clone(),

@@ -11,7 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -63,7 +63,7 @@ impl std::fmt::Debug for Connector {
 impl Connector {
     /// Reads the certificates that may vouch for a site.
     pub fn new(config: &ConnectorConfig) -> Result<Self, CertificateError> {
-        let roots = roots(config)?;
+        let roots = roots(config.ca_file.as_deref())?;
         let provider = provider();
         let own = config
             .client
@@ -185,9 +185,20 @@ fn server_name(host: &Host) -> Option<ServerName<'static>> {
     }
 }
 
-fn roots(config: &ConnectorConfig) -> Result<RootCertStore, CertificateError> {
+/// TLS towards a server that is asked for a good certificate, for clients that bring their own streams. `ca_file` is
+/// as in [`ConnectorConfig`].
+pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, CertificateError> {
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(|e| CertificateError::new(ca_file, e))?
+        .with_root_certificates(roots(ca_file)?)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, CertificateError> {
     let mut roots = RootCertStore::empty();
-    let Some(file) = &config.ca_file else {
+    let Some(file) = ca_file else {
         let native = rustls_native_certs::load_native_certs();
         for error in &native.errors {
             tracing::warn!(%error, "some of the machine's certificates cannot be read");

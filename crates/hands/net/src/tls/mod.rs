@@ -11,7 +11,7 @@ mod connector;
 pub use acceptor::{Acceptor, AcceptorConfig};
 pub use certificates::{CertificateError, CertificateFiles, Certificates, Expiry};
 pub(crate) use connector::Examiner;
-pub use connector::{Connector, ConnectorConfig, Policy};
+pub use connector::{Connector, ConnectorConfig, Policy, client_config};
 
 use mail::Reply;
 use rustls::crypto::CryptoProvider;

@@ -312,3 +312,19 @@ pub enum Effect {
         source: Arc<str>,
     },
 }
+
+impl Effect {
+    /// The rule or order that led to it, if it is known.
+    pub fn cause(&self) -> Option<&Cause> {
+        match self {
+            Self::BounceQueue { by, .. }
+            | Self::SkipExchanger { by, .. }
+            | Self::MovePool { by, .. }
+            | Self::Notify { by, .. }
+            | Self::BackoffEntered { by, .. }
+            | Self::Suspended { by, .. }
+            | Self::SourceDisabled { by, .. } => Some(by),
+            Self::BackoffLeft { .. } | Self::Slowed { .. } | Self::SourceEnabled { .. } => None,
+        }
+    }
+}
