@@ -257,7 +257,7 @@ impl Dispatch {
                 self.bind(now, key, &domain, &hosts, holds);
             }
             SiteFound::Refused(reply, holds) => {
-                self.unbind(key);
+                self.unbind(now, key);
                 let until = now + holds.clamp(self.config.site_known_for.1, self.config.site_known_for.0);
                 if let Some(state) = self.target_mut(key) {
                     state.binding = Binding::Refused { reply, until };
@@ -268,6 +268,10 @@ impl Dispatch {
                 self.wakes.push(Reverse((until, Wake::Target(key))));
             }
             SiteFound::Failed(reply) => self.site_failed(now, key, reply),
+        }
+        // Its last queue may have gone while the answer was on its way.
+        if self.target(key).is_some_and(|target| target.lines.is_empty()) {
+            self.forget_target(now, key);
         }
     }
 
@@ -311,7 +315,7 @@ impl Dispatch {
             (*ends, *asking) = (until, false);
             return self.touch(site);
         }
-        self.unbind(key);
+        self.unbind(now, key);
         if let Some(state) = self.target_mut(key) {
             state.binding = Binding::Bound { site, until, asking: false };
         }
@@ -345,7 +349,7 @@ impl Dispatch {
     }
 
     /// A target's site is not known any more.
-    fn unbind(&mut self, key: TargetKey) {
+    fn unbind(&mut self, now: Instant, key: TargetKey) {
         let Some(state) = self.target_mut(key) else { return };
         let Binding::Bound { site, .. } = std::mem::replace(&mut state.binding, Binding::Unknown) else {
             return;
@@ -356,6 +360,8 @@ impl Dispatch {
         if let Some(state) = self.site_mut(site) {
             state.targets -= 1;
         }
+        // Nothing may happen at it any more that would tell.
+        self.list_idle_site(now, site);
     }
 
     fn site_for(&mut self, name: Arc<str>, provider: Option<Arc<str>>) -> SiteKey {
@@ -387,6 +393,8 @@ impl Dispatch {
             None => {
                 let key = self.queue.add_group();
                 let Some(state) = self.site_mut(site) else { return };
+                // Nearly every site has mail by one pool.
+                state.groups.reserve_exact(1);
                 state.groups.push(GroupState {
                     pool: name.pool,
                     key,
@@ -487,6 +495,10 @@ impl Dispatch {
         let Some(path) = self.path_mut(at) else { return };
         let was_ready = path.connections.iter().any(|line| line.id == id && line.ready);
         path.connections.retain(|line| line.id != id);
+        if path.connections.is_empty() {
+            // A path that is only known must cost little: there may be a million.
+            path.connections = Vec::new();
+        }
         let (key, site) = (path.key, path.site);
         if connected || was_ready {
             self.shaper.closed(key);
@@ -497,7 +509,6 @@ impl Dispatch {
             self.wake_site(now, site, until);
             self.did_not_answer(site);
         }
-        self.forget_gone(at);
         self.touch(site);
         self.offer_places();
     }

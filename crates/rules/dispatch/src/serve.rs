@@ -494,6 +494,7 @@ impl Dispatch {
         let at = PathAt(Self::insert(&mut self.paths, &mut self.free_paths, state));
         self.path_of.insert(path, at);
         if let Some(site) = self.site_mut(key) {
+            site.paths.reserve_exact(1);
             site.paths.insert(place, (source, at));
         }
         Some(at)

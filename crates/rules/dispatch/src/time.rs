@@ -166,7 +166,7 @@ impl Dispatch {
         }
     }
 
-    fn forget_target(&mut self, now: Instant, key: crate::state::TargetKey) {
+    pub(crate) fn forget_target(&mut self, now: Instant, key: crate::state::TargetKey) {
         let Some(state) = self.target(key) else { return };
         // While an answer is on its way it would find another target in this place.
         let asking = match &state.binding {
@@ -204,7 +204,7 @@ impl Dispatch {
             return;
         }
         let mut kept = false;
-        for (source, at) in site.paths.clone() {
+        for (_, at) in site.paths.clone() {
             let Some(path) = self.path(at) else { continue };
             let shaped = path.key;
             if path.connections.is_empty() && self.shaper.forget_if_idle(now, shaped) {
@@ -212,7 +212,7 @@ impl Dispatch {
                 self.paths[at.0 as usize] = None;
                 self.free_paths.push(at.0);
                 if let Some(site) = self.site_mut(key) {
-                    site.paths.retain(|(kept, _)| *kept != source);
+                    site.paths.retain(|(_, kept)| *kept != at);
                 }
             } else {
                 kept = true;
