@@ -28,7 +28,9 @@ pub fn rules(loaded: &Loaded<Root>) -> Result<(Arc<Rules>, MakeRules)> {
             })
             .collect();
         let more = limits.iter().zip(&order_origins);
-        layers.extend(more.map(|((_, config), origin)| Layer { config, origin: origin as &dyn Fn(Place) -> Origin }));
+        layers.extend(
+            more.map(|((_, config), origin)| Layer { config, origin: origin as &dyn Fn(Place) -> Origin }),
+        );
         Rules::compile(&layers)
     };
     let rules = make(&[]).map_err(|wrong| {
@@ -89,7 +91,9 @@ pub fn cannot_limit(order: &Action, scope: &delivery::orders::Scope) -> Option<&
     let by = [("sender", &scope.sender), ("job", &scope.job), ("domain", &scope.domain)];
     let named = by.iter().find(|(_, value)| value.is_some())?.0;
     matches!(order, Action::Limit(_)).then_some(match named {
-        "domain" => "a limit holds for sites: name the site, as `tuma explain` shows it, in place of the domain",
+        "domain" => {
+            "a limit holds for sites: name the site, as `tuma explain` shows it, in place of the domain"
+        }
         _ => "a limit is counted by tenant, campaign, site, source and pool, not by sender or job",
     })
 }

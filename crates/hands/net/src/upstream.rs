@@ -228,10 +228,7 @@ mod tests {
         let address = socks.local_addr().unwrap();
         tokio::spawn(socks_server(socks, "secret"));
         let source = |password: &str| EgressSource {
-            upstream: Some(Upstream::Socks5 {
-                address,
-                credentials: Some(("u".into(), password.into())),
-            }),
+            upstream: Some(Upstream::Socks5 { address, credentials: Some(("u".into(), password.into())) }),
             ..EgressSource::default()
         };
         let mut stream = TcpDialer.dial(&source("secret"), to, soon()).await.unwrap();

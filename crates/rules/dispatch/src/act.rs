@@ -118,6 +118,29 @@ pub struct Note {
     pub rule: Option<String>,
 }
 
+/// Leave given that a restart must know of, since it counts for a minute or more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// The site.
+    pub site: Arc<str>,
+    /// Its provider.
+    pub provider: Option<Arc<str>>,
+    /// Domains at it that rules name.
+    pub domains: Vec<Arc<str>>,
+    /// The source.
+    pub source: Arc<str>,
+    /// The tenant.
+    pub tenant: Option<Arc<str>>,
+    /// The campaign.
+    pub campaign: Option<Arc<str>>,
+    /// Messages.
+    pub messages: u64,
+    /// Their octets together.
+    pub octets: u64,
+    /// Connections.
+    pub connections: u64,
+}
+
 /// What is to be done.
 #[derive(Clone, Debug)]
 pub enum Action {

@@ -260,8 +260,12 @@ impl Dispatch {
                 // Nothing is known of the site: only the rules can speak.
                 told.site = Some(of.name.clone());
                 told.provider.clone_from(&of.provider);
-                let sources =
-                    self.egress.pools.get(usize::from(pool.0)).map(|pool| pool.sources.clone()).unwrap_or_default();
+                let sources = self
+                    .egress
+                    .pools
+                    .get(usize::from(pool.0))
+                    .map(|pool| pool.sources.clone())
+                    .unwrap_or_default();
                 for (n, (source, _)) in sources.iter().enumerate() {
                     let name = self.egress.source_name(*source);
                     told.sources.push(name.clone());
@@ -365,10 +369,7 @@ impl Dispatch {
             Some(name) => {
                 (self.tenants.get(name.tenant).cloned(), self.campaigns.get(name.campaign).cloned())
             }
-            None => (
-                question.tenant.as_deref().map(Arc::from),
-                question.campaign.as_deref().map(Arc::from),
-            ),
+            None => (question.tenant.as_deref().map(Arc::from), question.campaign.as_deref().map(Arc::from)),
         };
         for (n, (source, _)) in weights.iter().enumerate() {
             let name = self.egress.source_name(*source);
@@ -387,7 +388,10 @@ impl Dispatch {
                 Some(site.paths[at].1)
             });
             let Some(at) = known else {
-                told.gates.push(of_source(GateReport::open("limits", "nothing was sent from here to the site yet")));
+                told.gates.push(of_source(GateReport::open(
+                    "limits",
+                    "nothing was sent from here to the site yet",
+                )));
                 continue;
             };
             let Some(path) = self.path(at) else { continue };
@@ -396,24 +400,21 @@ impl Dispatch {
                 path.connections.len(),
                 path.connections.iter().filter(|line| line.ready && !line.draining).count(),
             );
-            let (since, failure) =
-                (path.hold.as_ref().map(|hold| hold.1), path.last_failure.clone());
+            let (since, failure) = (path.hold.as_ref().map(|hold| hold.1), path.last_failure.clone());
             if n == 0 {
                 told.limits = limits_of(self.shaper.profile(key));
             }
-            let facts = MessageFacts {
-                tenant: tenant.as_deref(),
-                campaign: campaign.as_deref(),
-                queue,
-                bytes,
-            };
+            let facts =
+                MessageFacts { tenant: tenant.as_deref(), campaign: campaign.as_deref(), queue, bytes };
             let states = self.shaper.gates(now, wall, key, &facts);
             // A connection that is there makes the gates of new ones irrelevant while it has room.
             for state in states {
                 told.gates.push(of_source(gate_of(now, &state, since)));
             }
             let text = match (ready, connections, failure) {
-                (0, 0, Some(failure)) => format!("no connection is open; the last could not be made: {failure}"),
+                (0, 0, Some(failure)) => {
+                    format!("no connection is open; the last could not be made: {failure}")
+                }
                 (0, 0, None) => "no connection is open".into(),
                 (ready, all, _) => format!("{all} connections are open, {ready} of them ready"),
             };
@@ -428,11 +429,8 @@ impl Dispatch {
             !told.gates.iter().any(|gate| gate.holds && gate.source.as_ref() == Some(source))
         };
         let any_open = told.sources.is_empty() || told.sources.iter().any(open);
-        let holding: Vec<&GateReport> = told
-            .gates
-            .iter()
-            .filter(|gate| gate.holds && (gate.source.is_none() || !any_open))
-            .collect();
+        let holding: Vec<&GateReport> =
+            told.gates.iter().filter(|gate| gate.holds && (gate.source.is_none() || !any_open)).collect();
         let Some(first) = holding.first() else {
             told.moves_in = Some(Duration::ZERO);
             told.verdict = match competing {

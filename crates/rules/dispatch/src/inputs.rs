@@ -11,6 +11,7 @@ use mail::{Reply, UnixMillis};
 use queue::{LineKey, NewEntry, Part, Rank};
 use shaping::{Attempted, Effect, Fired};
 use std::cmp::Reverse;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -199,6 +200,7 @@ impl Dispatch {
             target: target.clone(),
             lines: Vec::new(),
             binding: Binding::Unknown,
+            exchangers: 0,
             wants_site: false,
         };
         let key = TargetKey(Self::insert(&mut self.targets, &mut self.free_targets, state));
@@ -297,6 +299,9 @@ impl Dispatch {
         let until = now + holds.clamp(shortest, longest);
         let site = self.site_for(of.name, of.provider);
         let Some(state) = self.target_mut(key) else { return };
+        let mut set = DefaultHasher::new();
+        hosts.hash(&mut set);
+        state.exchangers = set.finish();
         if let Binding::Bound { site: known, until: ends, asking } = &mut state.binding
             && *known == site
         {

@@ -30,14 +30,14 @@ mod status;
 mod target;
 mod time;
 
-pub use act::{Action, ConnectionId, Deferred, Done, Fate, Job, JobEntry, Note, QueueName};
+pub use act::{Action, ConnectionId, Deferred, Done, Fate, Granted, Job, JobEntry, Note, QueueName};
 pub use egress::{Egress, Pool, PoolAt, Source, SourceAt};
 pub use explain::{Explained, GateReport, Question};
 pub use hold::{Hold, Reason};
 pub use inputs::{NewMail, SiteFound};
 pub use ordered::Preview;
-pub use status::Release;
 pub use state::{Config, Dispatch};
+pub use status::Release;
 pub use status::{EntryStatus, PathStatus, QueueStatus, SiteStatus, Status};
 pub use target::Target;
 

@@ -51,7 +51,9 @@ impl Names {
     }
 
     pub(crate) fn release(&mut self, number: u32) {
-        let Some(place) = (number as usize).checked_sub(1).and_then(|at| self.kept.get_mut(at)) else { return };
+        let Some(place) = (number as usize).checked_sub(1).and_then(|at| self.kept.get_mut(at)) else {
+            return;
+        };
         let Some(kept) = place else { return };
         kept.holders -= 1;
         if kept.holders == 0

@@ -147,7 +147,8 @@ impl Dispatch {
             return;
         }
         let facts = self.facts(line, Fact::Unknown);
-        let (mut held, mut timeless, mut bounced, mut rerouted, mut depends) = (None, false, None, None, false);
+        let (mut held, mut timeless, mut bounced, mut rerouted, mut depends) =
+            (None, false, None, None, false);
         for (order, found) in self.orders.matching(&facts) {
             if found == Match::Depends {
                 depends = true;
@@ -213,7 +214,9 @@ impl Dispatch {
             .orders
             .list()
             .iter()
-            .filter(|order| order.scope.source.is_some() && matches!(order.action, Action::Suspend | Action::Hold))
+            .filter(|order| {
+                order.scope.source.is_some() && matches!(order.action, Action::Suspend | Action::Hold)
+            })
             .find(|order| order.scope.matches(&facts) == Match::Yes)?;
         Some(self.hold_of(order))
     }
@@ -280,7 +283,9 @@ impl Dispatch {
 
     /// One step of the walk over everything queued that gives up what orders bounce.
     pub(crate) fn walk_for_bounces(&mut self) {
-        let Some(from) = self.bounce_walk.filter(|_| self.giving_up.len() < WALK_AT_ONCE as usize) else { return };
+        let Some(from) = self.bounce_walk.filter(|_| self.giving_up.len() < WALK_AT_ONCE as usize) else {
+            return;
+        };
         let (views, next) = self.queue.views_from(from, WALK_AT_ONCE);
         self.bounce_walk = next;
         let found: Vec<(EntryKey, OrderId)> = views

@@ -1,9 +1,11 @@
 //! A reload: other sources and pools, without losing what is known of those that stay.
 
+use crate::act::Granted;
 use crate::egress::{Egress, PoolAt, SourceAt, Turns};
 use crate::state::{Binding, Config, Dispatch, PathAt, SiteKey};
+use mail::UnixMillis;
 use queue::LineKey;
-use shaping::Rules;
+use shaping::{MessageFacts, PathFacts, Rules};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,13 +15,7 @@ const GONE: SourceAt = SourceAt(u16::MAX);
 impl Dispatch {
     /// New rules, sources, pools and bounds. State is kept where names stay; mail whose pool is gone leaves by the
     /// first.
-    pub fn reconfigure(
-        &mut self,
-        now: Instant,
-        config: Config,
-        egress: Egress,
-        rules: Arc<Rules>,
-    ) {
+    pub fn reconfigure(&mut self, now: Instant, config: Config, egress: Egress, rules: Arc<Rules>) {
         if egress != self.egress {
             self.change_egress(now, egress);
         }
@@ -117,6 +113,31 @@ impl Dispatch {
             self.path_of.remove(&key);
             self.paths[at.0 as usize] = None;
             self.free_paths.push(at.0);
+        }
+    }
+
+    /// Leave that an earlier process gave and this one's snapshot does not know: it counts as used now.
+    pub fn replay(&mut self, now: Instant, wall: UnixMillis, granted: &[Granted]) {
+        for one in granted {
+            let Some(source) = self.egress.source(&one.source) else { continue };
+            let domains: Vec<&str> = one.domains.iter().map(|domain| &**domain).collect();
+            let path = self.shaper.path(
+                now,
+                &PathFacts {
+                    site: &one.site,
+                    provider: one.provider.as_deref(),
+                    domains: &domains,
+                    pool: self.egress.home(source),
+                    source: &one.source,
+                },
+            );
+            let facts = MessageFacts {
+                tenant: one.tenant.as_deref(),
+                campaign: one.campaign.as_deref(),
+                queue: u32::MAX,
+                bytes: one.octets,
+            };
+            self.shaper.replay(now, wall, path, &facts, one.messages, one.connections);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The decision: which queue of a site has its turn, by which source it may leave, and whether now.
 
-use crate::act::{Action, ConnectionId, Job, JobEntry, QueueName};
+use crate::act::{Action, ConnectionId, Granted, Job, JobEntry, QueueName};
 use crate::egress::{PoolAt, SourceAt};
 use crate::hold::{Hold, Reason};
 use crate::state::{Aside, Assigned, Binding, Dispatch, Line, PathAt, PathState, SiteKey};
@@ -180,7 +180,8 @@ impl Dispatch {
         pool: PoolAt,
         depends: bool,
     ) -> Placed {
-        let Some(weights) = self.egress.pools.get(usize::from(pool.0)).map(|pool| pool.sources.clone()) else {
+        let Some(weights) = self.egress.pools.get(usize::from(pool.0)).map(|pool| pool.sources.clone())
+        else {
             return Placed::Held(None);
         };
         let mut order = std::mem::take(&mut self.scratch);
@@ -283,12 +284,14 @@ impl Dispatch {
 
     fn try_path(&mut self, now: Instant, wall: UnixMillis, at: PathAt, line: LineKey) -> Tried {
         let Some(path) = self.path(at) else { return Tried::Busy };
-        // The connection with the least to do, if it has room for more.
+        let exchangers = self.exchangers_of(line);
+        // The connection with the least to do, if it has room for more and leads to an exchanger of the domain.
         let free = path
             .connections
             .iter()
             .enumerate()
             .filter(|(_, line)| line.ready && !line.draining && line.jobs.len() < JOBS_MAX)
+            .filter(|(_, line)| line.exchangers == exchangers)
             .min_by_key(|(_, line)| line.jobs.len())
             .map(|(n, _)| n);
         let key = path.key;
@@ -296,6 +299,7 @@ impl Dispatch {
             return match self.ask_message(now, wall, key, line) {
                 Err(hold) => Tried::Held(hold.into()),
                 Ok(permit) => {
+                    let octets = self.octets_of(line);
                     let Some((job, keys)) = self.take_job(now, line, at) else {
                         self.shaper.give_back(permit);
                         return Tried::Busy;
@@ -304,6 +308,7 @@ impl Dispatch {
                     let connection = &mut path.connections[n];
                     connection.jobs.push(Assigned { keys, permit, line });
                     let id = connection.id;
+                    self.note_granted(at, &job, permit, octets, false);
                     self.actions.push(Action::Give(id, job));
                     Tried::Placed
                 }
@@ -317,7 +322,9 @@ impl Dispatch {
         let Some(path) = self.path(at) else { return Tried::Busy };
         let (key, site, source) = (path.key, path.site, path.source);
         // One that is being opened will soon take up to JOBS_MAX: no need for one for each message.
-        let opening = path.connections.iter().filter(|line| !line.ready).count();
+        let exchangers = self.exchangers_of(line);
+        let opening =
+            path.connections.iter().filter(|line| !line.ready && line.exchangers == exchangers).count();
         let ready = self.queue.rank(line).map_or(0, |rank| self.queue.group_ready(rank.group)) as usize;
         if opening > 0 && ready < opening * JOBS_MAX {
             return Tried::Busy;
@@ -340,6 +347,7 @@ impl Dispatch {
                 return Tried::Held(hold.into());
             }
         };
+        let octets = self.octets_of(line);
         let Some((job, keys)) = self.take_job(now, line, at) else {
             self.shaper.unopened(key);
             self.shaper.give_back(permit);
@@ -363,9 +371,60 @@ impl Dispatch {
             jobs: vec![Assigned { keys, permit, line }],
             ready: false,
             draining: false,
+            exchangers,
         });
+        self.note_granted(at, &job, permit, octets, true);
         self.actions.push(Action::Open { id, source, target, site: name, messages_max, job });
         Tried::Placed
+    }
+
+    /// Octets of the next message of a queue.
+    fn octets_of(&self, line: LineKey) -> u64 {
+        self.queue.peek(line).map_or(0, |entry| u64::from(entry.size))
+    }
+
+    /// Remembers leave that counts for long, so that it can be written down before it is used.
+    fn note_granted(&mut self, at: PathAt, job: &Job, permit: shaping::Permit, octets: u64, opens: bool) {
+        let Some(path) = self.path(at) else { return };
+        let (key, site, source) = (path.key, path.site, path.source);
+        let connections = u64::from(opens && self.shaper.connection_outlives(key));
+        let messages = u64::from(self.shaper.outlives(permit));
+        if messages + connections == 0 {
+            return;
+        }
+        let Some(state) = self.site(site) else { return };
+        let (site, provider, domains) = (state.name.clone(), state.provider.clone(), state.domains.clone());
+        let source = self.egress.source_name(source);
+        // What goes the same way in one pass is one note.
+        let same = |known: &&mut Granted| {
+            known.site == site
+                && known.source == source
+                && known.tenant == job.queue.tenant
+                && known.campaign == job.queue.campaign
+        };
+        match self.granted.last_mut().filter(same) {
+            Some(known) => {
+                known.messages += messages;
+                known.octets += octets;
+                known.connections += connections;
+            }
+            None => self.granted.push(Granted {
+                site,
+                provider,
+                domains,
+                source,
+                tenant: job.queue.tenant.clone(),
+                campaign: job.queue.campaign.clone(),
+                messages,
+                octets,
+                connections,
+            }),
+        }
+    }
+
+    /// Tells the exchangers of a queue's target from others.
+    fn exchangers_of(&self, line: LineKey) -> u64 {
+        self.line(line).and_then(|line| self.target(line.name.target)).map_or(0, |target| target.exchangers)
     }
 
     fn ask_message(
@@ -383,7 +442,7 @@ impl Dispatch {
             tenant: self.tenants.get(name.tenant).map(|text| &**text),
             campaign: self.campaigns.get(name.campaign).map(|text| &**text),
             queue: line.0,
-            bytes: self.queue.peek(line).map_or(0, |entry| u64::from(entry.size)),
+            bytes: self.octets_of(line),
         };
         self.shaper.ask_message(now, wall, key, &facts)
     }
@@ -495,14 +554,7 @@ impl Dispatch {
             })
             .collect();
         let handle = keys.first().map_or(0, |&key| self.queue.entry(key).handle);
-        Job {
-            entries,
-            handle,
-            queue: self.queue_name(line),
-            retry_waits: None,
-            profile: None,
-            orders: None,
-        }
+        Job { entries, handle, queue: self.queue_name(line), retry_waits: None, profile: None, orders: None }
     }
 
     /// A queue's name as the rules for traffic keep it over restarts.

@@ -1,6 +1,6 @@
 //! The state: queues, targets, sites, paths, connections, and what they know of each other.
 
-use crate::act::{Action, ConnectionId};
+use crate::act::{Action, ConnectionId, Granted};
 use crate::egress::{Egress, PoolAt, SourceAt, Turns};
 use crate::hold::Hold;
 use crate::names::Names;
@@ -118,6 +118,9 @@ pub(crate) struct TargetState {
     pub(crate) name: Arc<str>,
     pub(crate) lines: Vec<LineKey>,
     pub(crate) binding: Binding,
+    /// Tells its exchangers from others: a site may have several sets of them, and mail must not reach one of
+    /// another domain's.
+    pub(crate) exchangers: u64,
     /// It stands in line to be asked for.
     pub(crate) wants_site: bool,
 }
@@ -162,6 +165,8 @@ pub(crate) struct Line {
     pub(crate) jobs: Vec<Assigned>,
     pub(crate) ready: bool,
     pub(crate) draining: bool,
+    /// The exchangers it was opened to one of.
+    pub(crate) exchangers: u64,
 }
 
 pub(crate) struct PathState {
@@ -229,6 +234,7 @@ pub struct Dispatch {
     pub(crate) idle: VecDeque<(Instant, LineKey)>,
     pub(crate) idle_sites: VecDeque<(Instant, SiteKey)>,
     pub(crate) actions: Vec<Action>,
+    pub(crate) granted: Vec<Granted>,
     /// Jobs that are being settled without a connection.
     pub(crate) settling: usize,
     pub(crate) stopping: bool,
@@ -276,6 +282,7 @@ impl Dispatch {
             idle: VecDeque::new(),
             idle_sites: VecDeque::new(),
             actions: Vec::new(),
+            granted: Vec::new(),
             settling: 0,
             stopping: false,
             last_advanced: now,
@@ -287,6 +294,11 @@ impl Dispatch {
     /// What is to be done; to be carried out in order.
     pub fn actions(&mut self) -> Vec<Action> {
         std::mem::take(&mut self.actions)
+    }
+
+    /// Leave given since the last call that must be known to a process after this one before anything is sent.
+    pub fn granted(&mut self) -> Vec<Granted> {
+        std::mem::take(&mut self.granted)
     }
 
     /// Recipients queued.

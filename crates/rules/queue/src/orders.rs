@@ -283,7 +283,8 @@ impl Orders {
         if scope.is_everything() {
             return Err(OrderError::NamesNothing);
         }
-        let fine = |text: &str| !text.is_empty() && text.len() <= TEXT_MAX && !text.chars().any(char::is_control);
+        let fine =
+            |text: &str| !text.is_empty() && text.len() <= TEXT_MAX && !text.chars().any(char::is_control);
         for (name, value) in scope.conditions() {
             if value.is_some_and(|value| !fine(value)) {
                 return Err(OrderError::BadText(name));

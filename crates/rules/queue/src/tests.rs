@@ -237,11 +237,8 @@ fn a_tenant_with_one_message_gets_the_next_turn_but_one() {
 fn turns_follow_weights_between_tenants_and_are_even_between_the_lines_of_one() {
     let t = Instant::now();
     let mut queue = Queue::new(t);
-    let (group, keys) = crowd(
-        &mut queue,
-        t,
-        &[(1, 3, 1, 9_000), (2, 1, 1, 9_000), (2, 1, 1, 9_000), (3, 1, 1, 9_000)],
-    );
+    let (group, keys) =
+        crowd(&mut queue, t, &[(1, 3, 1, 9_000), (2, 1, 1, 9_000), (2, 1, 1, 9_000), (3, 1, 1, 9_000)]);
     let mut had = [0usize; 4];
     for turn in turns(&mut queue, group, &keys, 5_000) {
         had[turn] += 1;

@@ -34,6 +34,8 @@ pub trait Ledger {
     fn spend(&mut self, now: Instant, age: Duration, charges: &[Charge]);
     /// What was granted was not used.
     fn give_back(&mut self, charges: &[Charge]);
+    /// The length of a key's window; nothing for a key that is closed.
+    fn period(&self, key: LedgerKey) -> Duration;
     /// What was spent in the trailing window or is out, and the limit.
     fn used(&mut self, now: Instant, key: LedgerKey) -> (u64, u64);
     /// True if so much would be granted.
@@ -146,6 +148,10 @@ impl Ledger for MemoryLedger {
             }
         }
         Ok(())
+    }
+
+    fn period(&self, key: LedgerKey) -> Duration {
+        self.peek(key).map_or(Duration::ZERO, |window| window.rate().period)
     }
 
     fn spend(&mut self, now: Instant, age: Duration, charges: &[Charge]) {

@@ -33,8 +33,8 @@ pub use rules::{
     RuleId, RuleKey, Rules, SettingAt, SiteOf, Traced, Treat, WarmupProfile,
 };
 pub use shaper::{
-    Attempted, Cause, Effect, Gate, GateState, Hold, HoldScope, Left, Listed, MessageFacts, Mode, PathKey, Permit,
-    QueueName, Release, SavedCause, SavedCount, SavedPath, SavedQueue, SavedSender, SavedSlow, SavedSource,
-    SavedState, SavedWarm, SavedWindow, Shaper, Snapshot, WindowKind, Woken,
+    Attempted, Cause, Effect, Gate, GateState, Hold, HoldScope, Left, Listed, MessageFacts, Mode, PathKey,
+    Permit, QueueName, Release, SavedCause, SavedCount, SavedPath, SavedQueue, SavedSender, SavedSlow,
+    SavedSource, SavedState, SavedWarm, SavedWindow, Shaper, Snapshot, WindowKind, Woken,
 };
 pub use window::Window;

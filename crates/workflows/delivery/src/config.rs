@@ -286,7 +286,10 @@ impl SourceConfig {
             problems.error(node.at("proxy"), "`socks5` and `proxy` cannot both be set");
         }
         if self.proxy.is_some() && self.proxy_v4.is_none() && self.proxy_v6.is_none() {
-            problems.error(node.at("proxy"), "`proxy` needs the address to connect from: `proxy_v4` or `proxy_v6`");
+            problems.error(
+                node.at("proxy"),
+                "`proxy` needs the address to connect from: `proxy_v4` or `proxy_v6`",
+            );
         }
         if self.proxy.is_none() && (self.proxy_v4.is_some() || self.proxy_v6.is_some()) {
             problems.error(node.place, "`proxy_v4` and `proxy_v6` need a `proxy`");
@@ -294,7 +297,8 @@ impl SourceConfig {
         if self.socks5_user.is_some() != self.socks5_password.is_some() {
             problems.error(node.place, "`socks5_user` and `socks5_password` are needed together");
         }
-        let long = |text: &Option<String>| text.as_ref().is_some_and(|text| text.is_empty() || text.len() > 255);
+        let long =
+            |text: &Option<String>| text.as_ref().is_some_and(|text| text.is_empty() || text.len() > 255);
         if long(&self.socks5_user) || long(&self.socks5_password) {
             problems.error(node.place, "a SOCKS5 user and password have 1 to 255 octets (RFC 1929)");
         }

@@ -342,7 +342,9 @@ impl Connection {
                 Turn::Event(SmtpEvent::Failed(failure)) => {
                     debug!(target = %self.target, reply = %failure.reply, stage = ?failure.stage, "session ended");
                     if failure.from_peer {
-                        settler.tell_rules(&self.events, self.id, stage_of(failure.stage), &failure.reply).await;
+                        settler
+                            .tell_rules(&self.events, self.id, stage_of(failure.stage), &failure.reply)
+                            .await;
                     }
                     for tx in waiting.drain(..) {
                         self.part_over(&mut running, tx.token, None, &mut settler).await;

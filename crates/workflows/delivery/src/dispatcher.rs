@@ -268,6 +268,7 @@ impl Dispatcher {
 
     fn serve(&mut self) {
         self.dispatch.serve(now(), wall());
+        self.keeper.granted(&self.dispatch.granted());
         for action in self.dispatch.actions() {
             self.act(action);
         }

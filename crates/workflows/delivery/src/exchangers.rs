@@ -153,7 +153,8 @@ impl Lease {
             Ok(()) => Ok(()),
             Err(full) => {
                 let until = state.ledger.room_at(charges[full]);
-                let text = format!("the rate of messages to this exchanger is used up ({})", self.messages[full].1);
+                let text =
+                    format!("the rate of messages to this exchanger is used up ({})", self.messages[full].1);
                 Err(Barred { text, until })
             }
         }

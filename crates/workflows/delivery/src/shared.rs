@@ -21,9 +21,11 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 use tracing::error;
 
+type Make = dyn Fn(&[Order]) -> Arc<Rules> + Send + Sync;
+
 /// Makes rules of the configuration and of orders that limit.
 #[derive(Clone)]
-pub struct MakeRules(pub Arc<dyn Fn(&[Order]) -> Arc<Rules> + Send + Sync>);
+pub struct MakeRules(pub Arc<Make>);
 
 impl std::fmt::Debug for MakeRules {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,6 +1,7 @@
 //! The form on disk of what the rules for traffic remember: JSON, every duration in milliseconds. Whatever does not
 //! fit is left out, never guessed.
 
+use dispatch::Granted;
 use serde_json::{Value, json};
 use shaping::{
     QueueName, Rate, SavedCause, SavedCount, SavedPath, SavedQueue, SavedSender, SavedSlow, SavedSource,
@@ -25,8 +26,16 @@ fn list<T>(value: &Value, read: impl Fn(&Value) -> Option<T>) -> Vec<T> {
 }
 
 /// The words for what a window counts, in the order of [`WindowKind`]'s list.
-const KINDS: [(WindowKind, &str); 3] =
-    [(WindowKind::Connections, "connections"), (WindowKind::Messages, "messages"), (WindowKind::Bytes, "bytes")];
+const KINDS: [(WindowKind, &str); 8] = [
+    (WindowKind::Messages, "messages"),
+    (WindowKind::Bytes, "bytes"),
+    (WindowKind::Connections, "connections"),
+    (WindowKind::BackoffMessages, "backoff-messages"),
+    (WindowKind::BackoffBytes, "backoff-bytes"),
+    (WindowKind::BackoffConnections, "backoff-connections"),
+    (WindowKind::Probe, "probe"),
+    (WindowKind::Adaptive, "adaptive"),
+];
 
 fn window(window: &SavedWindow) -> Option<Value> {
     let kind = KINDS.iter().find(|(kind, _)| *kind == window.kind)?.1;
@@ -144,8 +153,40 @@ fn sender_kind(word: &str) -> Option<Suspended> {
     [Suspended::Tenant, Suspended::Campaign].into_iter().find(|what| what.word() == word)
 }
 
-/// The text of a snapshot.
-pub(crate) fn write(snapshot: &Snapshot) -> String {
+/// One line of a journal.
+pub(crate) fn granted(one: &Granted) -> Value {
+    let domains: Vec<&str> = one.domains.iter().map(|domain| &**domain).collect();
+    json!({
+        "site": &*one.site,
+        "provider": one.provider.as_deref(),
+        "domains": domains,
+        "source": &*one.source,
+        "tenant": one.tenant.as_deref(),
+        "campaign": one.campaign.as_deref(),
+        "messages": one.messages,
+        "octets": one.octets,
+        "connections": one.connections,
+    })
+}
+
+/// One line of a journal, read.
+pub(crate) fn read_granted(value: &Value) -> Option<Granted> {
+    let named = |value: &Value| value.as_str().map(Into::into);
+    Some(Granted {
+        site: named(&value["site"])?,
+        provider: named(&value["provider"]),
+        domains: list(&value["domains"], named),
+        source: named(&value["source"])?,
+        tenant: named(&value["tenant"]),
+        campaign: named(&value["campaign"]),
+        messages: value["messages"].as_u64()?,
+        octets: value["octets"].as_u64()?,
+        connections: value["connections"].as_u64()?,
+    })
+}
+
+/// The text of a snapshot; `journal` is the number of the first journal that it does not know of.
+pub(crate) fn write(snapshot: &Snapshot, journal: u64) -> String {
     let counts: Vec<Value> = snapshot
         .counts
         .iter()
@@ -183,6 +224,7 @@ pub(crate) fn write(snapshot: &Snapshot) -> String {
         .collect();
     json!({
         "version": 1,
+        "journal": journal,
         "taken_at_ms": snapshot.taken_at.0,
         "paths": snapshot.paths.iter().map(path).collect::<Vec<_>>(),
         "counts": counts,
@@ -254,13 +296,24 @@ mod tests {
                 windows: vec![window.clone()],
                 backoff: Some(state(Some(hour))),
                 suspended: None,
-                slow: Some(SavedSlow { factor: 0.25, by_step: 0.5, step: hour, left: hour / 2, by: by.clone() }),
+                slow: Some(SavedSlow {
+                    factor: 0.25,
+                    by_step: 0.5,
+                    step: hour,
+                    left: hour / 2,
+                    by: by.clone(),
+                }),
                 adaptive_rate: Some(12.5),
                 warm: Some(SavedWarm { day: 20_000, sent: 7, began: Some(19_999) }),
             }],
             counts: vec![SavedCount { key: "k\0x".into(), windows: vec![window] }],
             queues: vec![SavedQueue {
-                name: QueueName { tenant: Some("t".into()), campaign: None, domain: "a.test".into(), pool: "p".into() },
+                name: QueueName {
+                    tenant: Some("t".into()),
+                    campaign: None,
+                    domain: "a.test".into(),
+                    pool: "p".into(),
+                },
                 state: state(Some(hour)),
             }],
             senders: vec![SavedSender {
@@ -271,7 +324,7 @@ mod tests {
             }],
             sources: vec![SavedSource { name: "s".into(), state: state(None) }],
         };
-        let value: Value = serde_json::from_str(&write(&snapshot)).unwrap();
+        let value: Value = serde_json::from_str(&write(&snapshot, 3)).unwrap();
         assert_eq!(read(&value), Some(snapshot));
     }
 

@@ -64,7 +64,10 @@ pub fn egress(
     }
     if sources.is_empty() {
         if let Some((name, _)) = pools.first_key_value() {
-            return Err(fault(format!("pool.{name}"), "a pool needs sources: there is no table `source`".into()));
+            return Err(fault(
+                format!("pool.{name}"),
+                "a pool needs sources: there is no table `source`".into(),
+            ));
         }
         return Ok(Egress::default());
     }

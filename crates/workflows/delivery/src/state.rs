@@ -3,7 +3,7 @@
 //! Files are replaced whole, and synced, by a thread of its own: the dispatcher never waits for the disk. The form is
 //! JSON with a version, so that an operator can read it and an older or newer server knows what it does not know.
 
-use dispatch::Dispatch;
+use dispatch::{Dispatch, Granted};
 use mail::UnixMillis;
 use queue::orders::{Action, Order, OrderId, Orders, Scope};
 use serde_json::{Value, json};
@@ -27,6 +27,9 @@ const KEEP_EVERY: Duration = Duration::from_secs(2);
 
 /// Octets of a file read at most.
 const FILE_MAX: u64 = 1 << 30;
+
+/// Journals of leave given since a snapshot, by number: `granted.7.jsonl`.
+const GRANTED: &str = "granted.";
 
 const ORDERS: &str = "orders.json";
 const SHAPING: &str = "shaping.json";
@@ -52,7 +55,8 @@ type Answer = Box<dyn FnOnce(io::Result<()>) + Send>;
 
 enum What {
     Orders(String),
-    Shaping(Box<Snapshot>),
+    /// With the number of the first journal that it does not know of.
+    Shaping(Box<Snapshot>, u64),
 }
 
 struct Job {
@@ -66,6 +70,14 @@ pub struct Keeper {
     thread: Option<std::thread::JoinHandle<()>>,
     orders: Orders,
     snapshot: Option<Snapshot>,
+    /// What journals of an earlier run hold that its snapshot does not.
+    granted: Vec<Granted>,
+    folder: PathBuf,
+    journal: Option<fs::File>,
+    /// The number of the journal in use, or of the next one.
+    number: u64,
+    /// The last journal that could not be written.
+    faulty: u64,
     /// When to write down the rules' memory again.
     next: Option<Instant>,
     /// The last one is written.
@@ -86,6 +98,11 @@ impl Keeper {
             thread: None,
             orders: Orders::default(),
             snapshot: None,
+            granted: Vec::new(),
+            folder: PathBuf::new(),
+            journal: None,
+            number: 0,
+            faulty: u64::MAX,
             next: None,
             idle: Arc::new(AtomicBool::new(true)),
         }
@@ -103,10 +120,12 @@ impl Keeper {
             })?,
             None => Orders::default(),
         };
+        let mut first = 0;
         // What the rules remember is worth less than a start: it is said, and begun anew.
         let snapshot = match read(&folder.join(SHAPING)) {
             Ok(Some(value)) => {
                 let snapshot = crate::snapshot::read(&value);
+                first = value["journal"].as_u64().unwrap_or(0);
                 if snapshot.is_none() {
                     warn!(file = %folder.join(SHAPING).display(), "what was remembered of sites cannot be read, and is begun anew");
                 }
@@ -118,17 +137,24 @@ impl Keeper {
                 None
             }
         };
+        let (granted, number) = read_journals(folder, first);
         let (jobs, inbox) = mpsc::channel::<Job>();
+        let own = folder.to_owned();
         let folder = folder.to_owned();
         let work = move || {
             while let Ok(job) = inbox.recv() {
-                let (name, text) = match job.what {
-                    What::Orders(text) => (ORDERS, text),
-                    What::Shaping(snapshot) => (SHAPING, crate::snapshot::write(&snapshot)),
+                let (name, text) = match &job.what {
+                    What::Orders(text) => (ORDERS, text.clone()),
+                    What::Shaping(snapshot, journal) => {
+                        (SHAPING, crate::snapshot::write(snapshot, *journal))
+                    }
                 };
                 let done = write(&folder, name, &text);
                 if let Err(error) = &done {
                     error!(file = %folder.join(name).display(), %error, "state could not be written down");
+                }
+                if let (Ok(()), What::Shaping(_, journal)) = (&done, &job.what) {
+                    forget_journals(&folder, *journal);
                 }
                 if let Some(answer) = job.answer {
                     answer(done);
@@ -144,6 +170,11 @@ impl Keeper {
             thread: Some(thread),
             orders,
             snapshot,
+            granted,
+            folder: own,
+            journal: None,
+            number,
+            faulty: u64::MAX,
             next: None,
             idle: Arc::new(AtomicBool::new(true)),
         })
@@ -159,6 +190,7 @@ impl Keeper {
         if let Some(snapshot) = self.snapshot.take() {
             dispatch.shaper().restore(now, wall, snapshot);
         }
+        dispatch.replay(now, wall, &std::mem::take(&mut self.granted));
     }
 
     fn send(&self, what: What, answer: Option<Answer>) {
@@ -180,6 +212,37 @@ impl Keeper {
         self.send(What::Orders(text), Some(answer));
     }
 
+    /// Writes down leave that a process after this one must know of, before it is used. The write goes to the page
+    /// cache and is not waited for: it outlives a kill of this process. A power cut can cost what came since the last
+    /// snapshot.
+    pub(crate) fn granted(&mut self, granted: &[Granted]) {
+        if granted.is_empty() || self.jobs.is_none() {
+            return;
+        }
+        let mut text = String::new();
+        for one in granted {
+            text += &crate::snapshot::granted(one).to_string();
+            text.push('\n');
+        }
+        let path = self.folder.join(format!("{GRANTED}{}.jsonl", self.number));
+        let written = match &mut self.journal {
+            Some(file) => file.write_all(text.as_bytes()),
+            None => fs::OpenOptions::new().create(true).append(true).open(&path).and_then(|mut file| {
+                file.write_all(text.as_bytes())?;
+                self.journal = Some(file);
+                Ok(())
+            }),
+        };
+        if let Err(error) = written {
+            // Said once for each journal, not for each message.
+            if self.number != self.faulty {
+                error!(file = %path.display(), %error, "leave given cannot be written down: limits may not hold over a kill");
+            }
+            self.faulty = self.number;
+            self.journal = None;
+        }
+    }
+
     /// Writes down what the rules remember, once in a while: the more there is, the more seldom.
     pub(crate) fn keep(&mut self, now: Instant, wall: UnixMillis, dispatch: &mut Dispatch) {
         if self.jobs.is_none() || self.next.is_some_and(|at| now < at) || !self.idle.swap(false, Relaxed) {
@@ -190,7 +253,11 @@ impl Keeper {
         // The dispatcher stands still meanwhile: at most one part in fifty of its time goes into this.
         self.next = Some(now + KEEP_EVERY.max(began.elapsed() * 50));
         let idle = self.idle.clone();
-        self.send(What::Shaping(Box::new(snapshot)), Some(Box::new(move |_| idle.store(true, Relaxed))));
+        // What is granted from here on is in the next journal.
+        self.journal = None;
+        self.number += 1;
+        let what = What::Shaping(Box::new(snapshot), self.number);
+        self.send(what, Some(Box::new(move |_| idle.store(true, Relaxed))));
     }
 
     /// The same, at the end, and waits until it is written.
@@ -203,13 +270,54 @@ impl Keeper {
         let answer = move |result: io::Result<()>| {
             let _ = done.send(result);
         };
-        self.send(What::Shaping(Box::new(snapshot)), Some(Box::new(answer)));
+        self.journal = None;
+        self.number += 1;
+        self.send(What::Shaping(Box::new(snapshot), self.number), Some(Box::new(answer)));
         let _ = written.await;
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
             // It ends with its sender, which is gone.
             let _ = tokio::task::spawn_blocking(move || thread.join()).await;
         }
+    }
+}
+
+/// The numbers of the journals in a folder.
+fn journals(folder: &Path) -> Vec<u64> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let number = |name: &str| name.strip_prefix(GRANTED)?.strip_suffix(".jsonl")?.parse().ok();
+    let mut numbers: Vec<u64> =
+        entries.flatten().filter_map(|entry| number(entry.file_name().to_str()?)).collect();
+    numbers.sort_unstable();
+    numbers
+}
+
+/// What journals from number `first` on hold, and the number of the next one. A last line that a kill cut off was of
+/// leave that was not used yet.
+fn read_journals(folder: &Path, first: u64) -> (Vec<Granted>, u64) {
+    let numbers = journals(folder);
+    let next = numbers.last().map_or(first, |last| (last + 1).max(first));
+    let mut granted = Vec::new();
+    for number in numbers.into_iter().filter(|number| *number >= first) {
+        let path = folder.join(format!("{GRANTED}{number}.jsonl"));
+        match fs::read_to_string(&path) {
+            Ok(text) => granted.extend(
+                text.lines()
+                    .filter_map(|line| serde_json::from_str(line).ok())
+                    .filter_map(|value: Value| crate::snapshot::read_granted(&value)),
+            ),
+            Err(error) => {
+                warn!(file = %path.display(), %error, "leave given by an earlier run cannot be read")
+            }
+        }
+    }
+    (granted, next)
+}
+
+/// Journals before `first` are part of a snapshot that is on the disk.
+fn forget_journals(folder: &Path, first: u64) {
+    for number in journals(folder).into_iter().filter(|number| *number < first) {
+        let _ = fs::remove_file(folder.join(format!("{GRANTED}{number}.jsonl")));
     }
 }
 
@@ -329,7 +437,8 @@ mod tests {
     #[test]
     fn orders_come_back_as_they_were() {
         let mut orders = Orders::default();
-        let scope = Scope { tenant: Some("a\"b".into()), sender: Some("*@x.test".into()), ..Scope::default() };
+        let scope =
+            Scope { tenant: Some("a\"b".into()), sender: Some("*@x.test".into()), ..Scope::default() };
         let actions = [
             Action::Suspend,
             Action::Hold,
@@ -370,5 +479,37 @@ mod tests {
         written.recv().unwrap().unwrap();
         let again = Keeper::open(folder.path()).unwrap();
         assert_eq!(again.orders.list(), orders.list());
+    }
+
+    #[test]
+    fn leave_that_was_given_after_the_last_snapshot_is_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let one = |messages| Granted {
+            site: "mx.a.test".into(),
+            provider: None,
+            domains: vec!["a.test".into()],
+            source: "s".into(),
+            tenant: Some("t".into()),
+            campaign: None,
+            messages,
+            octets: 10,
+            connections: 1,
+        };
+        let mut keeper = Keeper::open(folder.path()).unwrap();
+        keeper.granted(&[one(1), one(2)]);
+        keeper.granted(&[one(3)]);
+        drop(keeper);
+        // A line that a kill cut off.
+        let mut file = fs::OpenOptions::new().append(true).open(folder.path().join("granted.0.jsonl")).unwrap();
+        file.write_all(b"{\"site\":\"mx").unwrap();
+        let keeper = Keeper::open(folder.path()).unwrap();
+        assert_eq!(keeper.granted, [one(1), one(2), one(3)]);
+        assert_eq!(keeper.number, 1);
+        drop(keeper);
+        let snapshot = crate::snapshot::write(&Snapshot::default(), 1);
+        write(folder.path(), SHAPING, &snapshot).unwrap();
+        forget_journals(folder.path(), 1);
+        let keeper = Keeper::open(folder.path()).unwrap();
+        assert_eq!((keeper.granted.len(), keeper.number), (0, 1));
     }
 }

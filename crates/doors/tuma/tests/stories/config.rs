@@ -167,7 +167,11 @@ fn reloads_under_load_disturb_nobody() {
         wait_until("mail is taken", || loader.accepted() > before + 10);
         setup.rewrite(
             "relay.toml",
-            &format!("[shaping.default]\nconnections = {}\n[smtp]\nrecipients_max = {}\n", 5 + n % 3, 100 + n),
+            &format!(
+                "[shaping.default]\nconnections = {}\n[smtp]\nrecipients_max = {}\n",
+                5 + n % 3,
+                100 + n
+            ),
         );
         assert!(server.ask(&["reload"]).status.success());
     }

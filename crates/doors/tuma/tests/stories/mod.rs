@@ -4,6 +4,7 @@ mod attacks;
 mod chain;
 mod config;
 mod dev;
+mod dns;
 mod entrance;
 mod floods;
 mod kill;

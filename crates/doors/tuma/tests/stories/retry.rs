@@ -2,6 +2,8 @@
 
 use crate::harness::{Session, Setup, Tuma, keeping, rules, sink, wait_until};
 use bench::sink::Options;
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
 
 fn send(tuma: &Tuma) -> String {
     let mut session: Session = tuma.session();
@@ -82,7 +84,8 @@ fn a_limit_holds_mail_back_and_says_so() {
     let folder = tempfile::tempdir().unwrap();
     let sink = sink(keeping());
     let tuma =
-        Setup::relay_with(folder.path(), sink.addr(), "[shaping.default]\nmessage_rates = [\"2/h\"]\n").start();
+        Setup::relay_with(folder.path(), sink.addr(), "[shaping.default]\nmessage_rates = [\"2/h\"]\n")
+            .start();
     for _ in 0..5 {
         send(&tuma);
     }
@@ -91,6 +94,42 @@ fn a_limit_holds_mail_back_and_says_so() {
         String::from_utf8_lossy(&tuma.ask(&["status"]).stdout).contains("shaping.default.message_rates")
     });
     assert_eq!((tuma.figure("/recipients/queued"), sink.stats().messages), (3, 2));
+}
+
+#[test]
+fn a_limit_of_an_hour_holds_over_kills_and_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(keeping());
+    let limits = "[shaping.default]\nmessage_rates = [\"40/h\"]\nconnections = 1\n";
+    let setup = Setup::relay_with(folder.path(), sink.addr(), limits);
+    let mut tuma = setup.start();
+    for _ in 0..60 {
+        send(&tuma);
+    }
+    // Each process sends some of it before its end, which comes at a moment that nobody chose.
+    for cycle in 0..5u64 {
+        let before = sink.stats().messages;
+        let mut turns = 0;
+        // A process that may send no more shows nothing; it is enough that it had the time to.
+        while sink.stats().messages == before && turns < 50 {
+            std::thread::sleep(Duration::from_millis(10));
+            turns += 1;
+        }
+        std::thread::sleep(Duration::from_millis(RandomState::new().hash_one(cycle) % 40));
+        if cycle == 3 {
+            tuma.stop();
+        } else {
+            tuma.kill();
+        }
+        tuma = setup.start();
+    }
+    wait_until("the status tells the setting", || {
+        String::from_utf8_lossy(&tuma.ask(&["status"]).stdout).contains("shaping.default.message_rates")
+    });
+    let sent = sink.stats().messages;
+    assert!(sent <= 40, "{sent} messages in an hour that may have 40");
+    // A connection holds three jobs: what a kill cuts off was granted and may not have been sent.
+    assert!(sent >= 25, "only {sent} messages");
 }
 
 #[test]

@@ -240,7 +240,7 @@ impl Shaper {
 
     /// Finds what a message is charged to. The path's own windows come first: when one of them is used up, no
     /// queue need be looked at.
-    fn message_charges(&mut self, now: Instant, key: PathKey, facts: &MessageFacts<'_>) {
+    pub(super) fn message_charges(&mut self, now: Instant, key: PathKey, facts: &MessageFacts<'_>) {
         self.charges.clear();
         self.dues.clear();
         self.counts.sweep_if_grown(now, &mut *self.ledger);

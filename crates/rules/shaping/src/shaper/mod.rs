@@ -11,6 +11,7 @@ mod counts;
 mod hold;
 mod messages;
 mod permit;
+mod replay;
 mod report;
 mod saved;
 mod state;

@@ -72,6 +72,16 @@ impl Permits {
         Some(Charged { path: slot.path, warm: slot.warm, charges: &slot.charges })
     }
 
+    /// What a permit that is out was charged to.
+    pub fn peek(&self, permit: Permit) -> Option<Charged<'_>> {
+        let slot = self.slots.get(permit.index as usize)?;
+        (slot.used && slot.generation == permit.generation).then_some(Charged {
+            path: slot.path,
+            warm: slot.warm,
+            charges: &slot.charges,
+        })
+    }
+
     /// Permits that are out, but for the free ones.
     pub fn out(&self) -> usize {
         self.slots.len() - self.free.len()

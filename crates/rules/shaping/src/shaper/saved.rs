@@ -20,7 +20,7 @@ use super::{Cold, Disabled, PathKey, Shaper};
 use crate::{Origin, Rate, SettingAt, Suspended};
 
 /// The least window that is worth saving: a start takes longer than what a shorter one remembers.
-const WINDOW_MIN: Duration = Duration::from_secs(60);
+pub(super) const WINDOW_MIN: Duration = Duration::from_secs(60);
 
 /// A warm-up without a message for so long begins anew when one comes.
 const WARM_FORGET_DAYS: u32 = 60;

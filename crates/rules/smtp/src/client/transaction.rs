@@ -195,7 +195,7 @@ impl Running {
     pub(super) fn lost(&mut self, reply: &Reply) {
         for n in 0..self.results.len() {
             if self.results[n].is_none() {
-                self.results[n] = 
+                self.results[n] =
                     Some((Outcome::Deferred(reply.clone()), self.ended && self.accepted[n], None));
             }
         }
