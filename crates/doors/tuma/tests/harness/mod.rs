@@ -489,11 +489,19 @@ impl Tuma {
 
 impl Drop for Tuma {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         if std::thread::panicking() {
+            // What the queue says of itself, if it still can.
+            let address = self.http.to_string();
+            let mut command = Command::new(env!("CARGO_BIN_EXE_tuma"));
+            let queue = command.args(["queue", "ls"]).env("TUMA_HTTP", address).output();
+            eprintln!(
+                "---- queue\n{}",
+                queue.map_or_else(|e| e.to_string(), |q| String::from_utf8_lossy(&q.stdout).into())
+            );
             eprintln!("---- tuma's log\n{}", self.log());
         }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

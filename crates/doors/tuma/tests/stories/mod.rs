@@ -10,6 +10,7 @@ mod floods;
 mod kill;
 mod notices;
 mod peers;
+mod receivers;
 mod records;
 mod relay;
 mod remote;
