@@ -134,6 +134,11 @@ impl NameServer {
         self.set(domain, Known::Fails(ResponseCode::ServFail));
     }
 
+    /// Nothing is known of a name any more.
+    pub fn forget(&self, name: &str) {
+        self.zone.lock().unwrap().known.remove(name);
+    }
+
     /// How often a name was asked for, whatever the type.
     pub fn asked(&self, name: &str) -> u64 {
         self.zone.lock().unwrap().asked.get(name).copied().unwrap_or(0)

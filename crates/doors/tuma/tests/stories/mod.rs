@@ -2,7 +2,9 @@
 
 mod attacks;
 mod chain;
+mod clock;
 mod config;
+mod crowds;
 mod dev;
 mod dns;
 mod entrance;
