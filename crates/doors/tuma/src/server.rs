@@ -416,6 +416,11 @@ impl Server {
         self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner).server.memory_max.bytes()
     }
 
+    /// The egress sources as configured.
+    pub fn source_configs(&self) -> std::collections::BTreeMap<String, delivery::SourceConfig> {
+        self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner).source.clone()
+    }
+
     /// How long a stop waits.
     pub fn stop_timeout(&self) -> Duration {
         self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner).server.stop_timeout

@@ -73,8 +73,12 @@ impl Egress {
     }
 }
 
-/// Weighted turns among a pool's sources: the one that has had the least for its weight goes first. One that
-/// could not go has no claim to more later.
+/// Turns a source that was busy may be behind the others and make up for; one that is always busy is tried first
+/// anyway.
+const BEHIND_MAX: f64 = 1_000.0;
+
+/// Weighted turns among a pool's sources: the one that has had the least for its weight goes first. One that was
+/// held by a limit has no claim to more later; one whose connections were busy for the moment has.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Turns {
     had: Vec<f64>,
@@ -91,15 +95,15 @@ impl Turns {
         }
     }
 
-    /// The source at `at` had its turn.
-    pub(crate) fn had_turn(&mut self, weights: &[(SourceAt, u32)], at: usize) {
+    /// The source at `at` had its turn; those at `held` could not have had it.
+    pub(crate) fn had_turn(&mut self, weights: &[(SourceAt, u32)], at: usize, held: &[usize]) {
         let Some(&(_, weight)) = weights.get(at) else { return };
         if weights.len() < 2 || self.had.len() != weights.len() {
             return;
         }
         let level = self.had[at];
-        for had in &mut self.had {
-            *had = had.max(level);
+        for (place, had) in self.had.iter_mut().enumerate() {
+            *had = had.max(if held.contains(&place) { level } else { level - BEHIND_MAX });
         }
         self.had[at] += 1.0 / f64::from(weight.max(1));
         if level > 1e9 {
@@ -118,21 +122,35 @@ mod tests {
     fn turns_follow_the_weights_of_those_that_can() {
         let weights = [(SourceAt(0), 3), (SourceAt(1), 1), (SourceAt(2), 1)];
         let (mut turns, mut order) = (Turns::default(), Vec::new());
-        let mut round = |count: usize, without: Option<usize>| {
+        let round = |turns: &mut Turns, order: &mut Vec<usize>, count: usize, without: Option<usize>| {
             let mut had = [0; 3];
             for _ in 0..count {
-                turns.order(&weights, &mut order);
+                turns.order(&weights, order);
                 let first = *order.iter().find(|&&at| Some(at) != without).unwrap();
-                turns.had_turn(&weights, first);
+                turns.had_turn(&weights, first, without.as_slice());
                 had[first] += 1;
             }
             had
         };
-        assert_eq!(round(500, None), [300, 100, 100]);
-        let without = round(400, Some(2));
+        assert_eq!(round(&mut turns, &mut order, 500, None), [300, 100, 100]);
+        let without = round(&mut turns, &mut order, 400, Some(2));
         assert_eq!((without[0] + without[1], without[2]), (400, 0));
-        let again = round(500, None);
+        let again = round(&mut turns, &mut order, 500, None);
         assert!(again[2] <= 101, "what it could not send is not made up for: {again:?}");
+        // One that was only busy makes up for it.
+        for _ in 0..100 {
+            turns.order(&weights, &mut order);
+            let other = *order.iter().find(|&&at| at != 1).unwrap();
+            turns.had_turn(&weights, other, &[]);
+        }
+        let mut had = [0; 3];
+        for _ in 0..100 {
+            turns.order(&weights, &mut order);
+            let first = order[0];
+            turns.had_turn(&weights, first, &[]);
+            had[first] += 1;
+        }
+        assert!(had[1] >= 36, "{had:?}");
     }
 
     #[test]

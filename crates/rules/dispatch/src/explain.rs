@@ -10,6 +10,9 @@ use shaping::{GateState, MessageFacts, PathFacts, Profile, SettingAt};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Orders that are listed at most where none of them holds.
+const NAMED_MAX: usize = 10;
+
 /// What is asked about.
 #[derive(Clone, Debug)]
 pub struct Question {
@@ -96,7 +99,13 @@ impl GateReport {
         }
     }
 
-    fn held(gate: &'static str, now: Instant, hold: &Hold, since: Option<Instant>) -> Self {
+    fn held(
+        gate: &'static str,
+        now: Instant,
+        hold: &Hold,
+        since: Option<Instant>,
+        about: &About<'_>,
+    ) -> Self {
         let shaped = match &hold.reason {
             Reason::Shaping(hold) => hold.since,
             _ => None,
@@ -106,32 +115,64 @@ impl GateReport {
             held_for: shaped.or(since).map(|since| now.saturating_duration_since(since)),
             held_until: hold.until.map(|until| until.saturating_duration_since(now)),
             setting: hold.setting().map(ToString::to_string),
-            change: change_of(&hold.reason),
+            change: change_of(&hold.reason, about),
             ..Self::open(gate, hold.reason.to_string())
         }
     }
 }
 
-/// What an operator can do about it.
-fn change_of(reason: &Reason) -> Option<String> {
-    use shaping::Gate as G;
+/// What a gate is about, for the command that changes it.
+#[derive(Clone, Copy, Debug, Default)]
+struct About<'a> {
+    queue: &'a str,
+    site: &'a str,
+    source: &'a str,
+    tenant: &'a str,
+    campaign: &'a str,
+}
+
+/// What an operator can do about it. Every command here is one of `tuma`.
+fn change_of(reason: &Reason, about: &About<'_>) -> Option<String> {
+    use shaping::{Gate as G, Suspended as S};
+    let flush = || format!("tuma queue flush {}", word(about.queue));
+    let release = || format!("tuma limit release --site {}", word(about.site));
     Some(match reason {
         Reason::Order { id, .. } => format!("tuma order cancel {id}"),
         Reason::SourceOff(source) => format!("set `enabled = true` in [source.{source}], then tuma reload"),
         Reason::Total(_) => "raise `delivery.connections_total_max`, then tuma reload".into(),
-        Reason::NoSite(_) => "tuma queue flush (asks again at once)".into(),
+        Reason::NoSite(_) => flush(),
         Reason::Shaping(hold) => match &hold.gate {
-            G::Unreachable { .. } => "tuma queue flush (tries again at once)".into(),
-            G::Backoff { .. } | G::Probe { .. } | G::Suspended { .. } => {
-                "tuma limit release --site SITE (ends backoff and suspensions)".into()
+            // It is over with the next reply, and nothing makes it sooner.
+            G::Greeting => return None,
+            G::Unreachable { .. } => flush(),
+            G::Suspended { what: S::Tenant, .. } => format!("{} --tenant {}", release(), word(about.tenant)),
+            G::Suspended { what: S::Campaign, .. } => {
+                format!("{} --campaign {}", release(), word(about.campaign))
             }
-            G::SourceDisabled { .. } => "tuma source enable NAME".into(),
+            G::Suspended { what: S::Queue, .. } => {
+                format!("tuma limit release --queue {}", word(about.queue))
+            }
+            G::Backoff { .. } | G::Probe { .. } | G::Suspended { what: S::Path, .. } => release(),
+            G::SourceDisabled { .. } => format!("tuma source enable {}", word(about.source)),
             _ if hold.setting.origin.line > 0 => {
-                format!("change `{}` at {}, then tuma reload", hold.setting.name, hold.setting.origin)
+                format!("edit `{}` at {}, then tuma reload", hold.setting.name, hold.setting.origin)
             }
-            _ => format!("set `{}`, then tuma reload", hold.setting.name),
+            // A limit that an order has set.
+            _ => match hold.setting.origin.file.strip_prefix("order ") {
+                Some(id) => format!("tuma order cancel {id}"),
+                None => format!("set `{}`, then tuma reload", hold.setting.name),
+            },
         },
     })
+}
+
+/// A name as one word of a command line.
+pub(crate) fn word(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._:,@/+=%".contains(c);
+    if !name.is_empty() && name.chars().all(plain) {
+        return name.to_owned();
+    }
+    format!("'{}'", name.replace('\'', r"'\''"))
 }
 
 impl Dispatch {
@@ -174,7 +215,7 @@ impl Dispatch {
             ..self.facts(line, Fact::Unknown)
         };
         told.gates.push(self.order_gate(now, Some(line), &facts));
-        told.gates.push(self.retry_gate(now, view));
+        told.gates.push(self.retry_gate(now, view, &told.queue));
         let pool = name.map_or(crate::egress::PoolAt(0), |name| name.pool);
         let site = self.site_of_line(line);
         let target = name.map(|name| name.target);
@@ -190,7 +231,10 @@ impl Dispatch {
             None => {
                 let hold = target.and_then(|key| self.target_hold(key));
                 told.gates.push(match hold {
-                    Some(hold) => GateReport::held("site", now, &hold, None),
+                    Some(hold) => {
+                        let about = About { queue: &told.queue, ..About::default() };
+                        GateReport::held("site", now, &hold, None, &about)
+                    }
                     None => GateReport {
                         holds: true,
                         ..GateReport::open("site", "its exchangers are being looked up")
@@ -246,10 +290,12 @@ impl Dispatch {
             site: Fact::Is(&of.name),
             pool: Fact::Is(&pool_name),
             source: Fact::Unknown,
-            sender: question.sender.as_deref().into(),
-            job: question.job.as_deref().into(),
+            // What was not asked about may be anything.
+            sender: question.sender.as_deref().map_or(Fact::Unknown, Fact::Is),
+            job: question.job.as_deref().map_or(Fact::Unknown, Fact::Is),
         };
         told.gates.push(self.order_gate(now, None, &facts));
+        let pool = self.rerouted(&facts).unwrap_or(pool);
         told.gates.push(GateReport::open("retry", "nothing of it was attempted yet"));
         told.gates.push(GateReport::open("site", "its exchangers were found"));
         match self.site_keys.get(&of.name).copied() {
@@ -266,13 +312,27 @@ impl Dispatch {
                     .get(usize::from(pool.0))
                     .map(|pool| pool.sources.clone())
                     .unwrap_or_default();
+                let stopped = self.disabled_sources();
                 for (n, (source, _)) in sources.iter().enumerate() {
                     let name = self.egress.source_name(*source);
                     told.sources.push(name.clone());
                     if let Some(hold) = self.source_hold(*source) {
                         told.gates.push(GateReport {
                             source: Some(name.clone()),
-                            ..GateReport::held("source", now, &hold, None)
+                            ..GateReport::held(
+                                "source",
+                                now,
+                                &hold,
+                                None,
+                                &About { source: &name, ..About::default() },
+                            )
+                        });
+                    }
+                    if let Some(stopped) = stopped.iter().find(|(source, _)| *source == name) {
+                        let about = About { source: &name, ..About::default() };
+                        told.gates.push(GateReport {
+                            source: Some(name.clone()),
+                            ..GateReport::held("source", now, &Hold::from(stopped.1.clone()), None, &about)
                         });
                     }
                     if n == 0 {
@@ -294,6 +354,35 @@ impl Dispatch {
         told
     }
 
+    /// Sources that a rule or an operator has disabled, as a path of theirs would be held.
+    fn disabled_sources(&self) -> Vec<(Arc<str>, shaping::Hold)> {
+        let listed = self.shaper.listed().into_iter();
+        let stopped = listed.filter_map(|listed| match listed {
+            shaping::Listed::Source { source, since, until, by } => {
+                let hold = shaping::Hold {
+                    setting: by.setting.clone(),
+                    gate: shaping::Gate::SourceDisabled { by },
+                    scope: shaping::HoldScope::Source,
+                    since: Some(since),
+                    until,
+                    overflow: false,
+                };
+                Some((source, hold))
+            }
+            _ => None,
+        });
+        stopped.collect()
+    }
+
+    /// The pool that an order sends such mail to.
+    fn rerouted(&self, facts: &Facts<'_>) -> Option<crate::egress::PoolAt> {
+        let mut orders = self.orders.matching(facts).filter(|(_, found)| *found == Match::Yes);
+        orders.find_map(|(order, _)| match &order.action {
+            queue::orders::Action::Reroute(pool) => self.egress.pool(pool),
+            _ => None,
+        })
+    }
+
     fn order_gate(&self, now: Instant, line: Option<LineKey>, facts: &Facts<'_>) -> GateReport {
         let holding = self
             .orders
@@ -303,33 +392,42 @@ impl Dispatch {
             })
             .map(|(order, _)| order);
         let Some(order) = holding else {
-            let some = self.orders.matching(facts).count();
-            return GateReport::open(
-                "order",
-                match some {
-                    0 => "no order names it".to_owned(),
-                    n => format!("{n} orders name it or may, none holds it"),
-                },
-            );
+            let found: Vec<String> = self
+                .orders
+                .matching(facts)
+                .take(NAMED_MAX)
+                .map(|(order, found)| {
+                    let may = if found == Match::Depends { "may name it" } else { "names it" };
+                    format!("order {} ({}) {may}", order.id, order.action.word())
+                })
+                .collect();
+            return match found.is_empty() {
+                true => GateReport::open("order", "no order names it"),
+                false => GateReport::open("order", format!("{}; none holds it", found.join(", "))),
+            };
         };
         let since = line
             .and_then(|line| self.line(line))
             .and_then(|line| line.aside.as_deref())
             .filter(|(aside, _)| matches!(aside, Aside::Order(_)))
             .map(|(_, since)| *since);
-        GateReport::held("order", now, &self.hold_of(order), since)
+        GateReport::held("order", now, &self.hold_of(order), since, &About::default())
     }
 
-    fn retry_gate(&self, now: Instant, view: &View) -> GateReport {
-        let attempts = view.entry.attempts;
+    fn retry_gate(&self, now: Instant, view: &View, queue: &str) -> GateReport {
+        let attempts = match view.entry.attempts {
+            0 => "none was made yet".to_owned(),
+            1 => "1 was made".to_owned(),
+            n => format!("{n} were made"),
+        };
         if view.due <= now {
-            return GateReport::open("retry", format!("it may be attempted; {attempts} attempts were made"));
+            return GateReport::open("retry", format!("an attempt is due; {attempts}"));
         }
         GateReport {
             holds: true,
             held_until: Some(view.due.saturating_duration_since(now)),
-            change: Some("tuma queue flush (makes it due now)".into()),
-            ..GateReport::open("retry", format!("it waits for its next attempt; {attempts} were made"))
+            change: Some(format!("tuma queue flush {}", word(queue))),
+            ..GateReport::open("retry", format!("it waits for its next attempt; {attempts}"))
         }
     }
 
@@ -371,16 +469,24 @@ impl Dispatch {
             }
             None => (question.tenant.as_deref().map(Arc::from), question.campaign.as_deref().map(Arc::from)),
         };
+        let (queue_name, site_name) = (told.queue.clone(), told.site.clone().unwrap_or_default());
         for (n, (source, _)) in weights.iter().enumerate() {
             let name = self.egress.source_name(*source);
+            let about = About {
+                queue: &queue_name,
+                site: &site_name,
+                source: &name,
+                tenant: tenant.as_deref().unwrap_or_default(),
+                campaign: campaign.as_deref().unwrap_or_default(),
+            };
             told.sources.push(name.clone());
             let of_source = |report: GateReport| GateReport { source: Some(name.clone()), ..report };
             if let Some(hold) = self.source_hold(*source) {
-                told.gates.push(of_source(GateReport::held("source", now, &hold, None)));
+                told.gates.push(of_source(GateReport::held("source", now, &hold, None, &about)));
                 continue;
             }
             if let Some(hold) = line.and_then(|line| self.order_on_source(line, *source)) {
-                told.gates.push(of_source(GateReport::held("source", now, &hold, None)));
+                told.gates.push(of_source(GateReport::held("source", now, &hold, None, &about)));
                 continue;
             }
             let known = self.site(site).and_then(|site| {
@@ -409,14 +515,23 @@ impl Dispatch {
             let states = self.shaper.gates(now, wall, key, &facts);
             // A connection that is there makes the gates of new ones irrelevant while it has room.
             for state in states {
-                told.gates.push(of_source(gate_of(now, &state, since)));
+                told.gates.push(of_source(gate_of(now, &state, since, &about)));
+            }
+            if let shaping::Mode::Backoff { since, until, by } = self.shaper.mode(key) {
+                // Said even while its rates have room: it is why they are what they are.
+                told.gates.push(of_source(GateReport {
+                    held_for: Some(now.saturating_duration_since(since)),
+                    held_until: Some(until.saturating_duration_since(now)),
+                    change: Some(format!("tuma limit release --site {}", word(&site_name))),
+                    ..GateReport::open("limits", format!("the path is in backoff by {by}"))
+                }));
             }
             let text = match (ready, connections, failure) {
                 (0, 0, Some(failure)) => {
                     format!("no connection is open; the last could not be made: {failure}")
                 }
                 (0, 0, None) => "no connection is open".into(),
-                (ready, all, _) => format!("{all} connections are open, {ready} of them ready"),
+                (ready, all, _) => format!("{all} open, {ready} of them ready"),
             };
             told.gates.push(of_source(GateReport::open("connection", text)));
         }
@@ -481,7 +596,7 @@ fn limits_of(profile: &Profile) -> Vec<String> {
     all.iter().map(ToString::to_string).collect()
 }
 
-fn gate_of(now: Instant, state: &GateState, since: Option<Instant>) -> GateReport {
+fn gate_of(now: Instant, state: &GateState, since: Option<Instant>, about: &About<'_>) -> GateReport {
     use shaping::{Gate as G, HoldScope as S};
     let place = match (&state.hold, state.scope) {
         (Some(hold), _) if matches!(hold.gate, G::WarmUp { .. }) => "warm-up",
@@ -490,7 +605,7 @@ fn gate_of(now: Instant, state: &GateState, since: Option<Instant>) -> GateRepor
         (_, S::Path | S::Shared) => "limits",
     };
     match &state.hold {
-        Some(hold) => GateReport::held(place, now, &Hold::from(hold.clone()), since),
+        Some(hold) => GateReport::held(place, now, &Hold::from(hold.clone()), since, about),
         None => {
             let text = match state.limit {
                 0 => state.setting.name.to_string(),

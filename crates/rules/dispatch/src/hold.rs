@@ -69,6 +69,11 @@ impl Hold {
         }
     }
 
+    /// True if it is a limit that several sites share.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(&self.reason, Reason::Shaping(hold) if hold.scope == HoldScope::Shared)
+    }
+
     /// True if nobody could be reached.
     pub(crate) fn is_unreachable(&self) -> bool {
         matches!(&self.reason, Reason::Shaping(hold) if matches!(hold.gate, shaping::Gate::Unreachable { .. }))

@@ -15,6 +15,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// Sites that are looked at when another one has closed a connection, in case it is what they wait for.
+const SHARING_AT_ONCE: usize = 16;
+
 /// Recipients of one message that go to one target.
 #[derive(Clone, Copy, Debug)]
 pub struct NewMail<'a> {
@@ -367,6 +370,7 @@ impl Dispatch {
             paths: Vec::new(),
             targets: 0,
             wants_connection: false,
+            shares: false,
             turn: 0,
             wake_at: None,
         };
@@ -401,6 +405,14 @@ impl Dispatch {
             Rank { group, tenant: name.tenant, weight: weight.copied().unwrap_or(1), class: name.class };
         self.queue.set_rank(line, Some(rank));
         self.set_line_expiry(now, line, site, name.pool);
+        // An order by site could not tell before.
+        if let Some(state) = self.line_mut(line) {
+            state.orders_version = u64::MAX;
+        }
+        self.look_at_orders(line);
+        if self.line(line).is_some_and(|state| state.bounced_by.is_some()) {
+            self.bounce_walk = Some(0);
+        }
     }
 
     /// How long a queue's mail is tried may be a rule's word.
@@ -455,6 +467,9 @@ impl Dispatch {
         }
         let (key, site) = (path.key, path.site);
         self.shaper.connected(now, key);
+        if let Some(name) = self.site(site).map(|site| site.name.clone()) {
+            self.answering.answered(&name);
+        }
         self.touch(site);
     }
 
@@ -480,16 +495,53 @@ impl Dispatch {
             let until = self.shaper.connect_failed(now, key);
             // Whether mail waits then or not: a path with nothing to remember is forgotten.
             self.wake_site(now, site, until);
+            self.did_not_answer(site);
         }
         self.forget_gone(at);
         self.touch(site);
-        // A place in the total has become free.
-        if let Some(next) = self.wanting.pop_front() {
-            if let Some(state) = self.site_mut(next) {
+        self.offer_places();
+    }
+
+    /// A connection to a site came to nothing; unless another one is ready, it is a site that does not answer.
+    fn did_not_answer(&mut self, site: SiteKey) {
+        let Some(state) = self.site(site) else { return };
+        let ready = |at: &PathAt| {
+            self.path(*at).is_some_and(|path| path.connections.iter().any(|connection| connection.ready))
+        };
+        if !state.paths.iter().any(|(_, at)| ready(at)) {
+            let name = state.name.clone();
+            self.answering.failed(&name);
+        }
+    }
+
+    /// A connection is gone: what it had of the total, and of limits that sites share, is there for those that wait.
+    fn offer_places(&mut self) {
+        let (total, open) = (self.config.connections_total_max, self.owners.len());
+        let mut next = Vec::new();
+        // As many as there are places, or one that has nothing to send any more would keep the others waiting.
+        while open + next.len() < total
+            && let Some(site) = self.wanting.pop_front()
+        {
+            next.push(site);
+        }
+        while open + next.len() < self.answering.share_of(total, false)
+            && let Some(site) = self.wanting_unknown.pop_front()
+        {
+            next.push(site);
+        }
+        for &site in &next {
+            if let Some(state) = self.site_mut(site) {
                 state.wants_connection = false;
             }
-            self.touch(next);
         }
+        let count = self.sharing.len().min(SHARING_AT_ONCE);
+        for site in self.sharing.drain(..count).collect::<Vec<_>>() {
+            if let Some(state) = self.site_mut(site) {
+                state.shares = false;
+            }
+            next.push(site);
+        }
+        self.touched.extend(next);
     }
 
     /// The entries a connection holds that ended without a word, which is our mistake: they are tried again.

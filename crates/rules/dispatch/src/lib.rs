@@ -16,13 +16,16 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "only the clock makes an Instant"))]
 
 mod act;
+mod answering;
 mod egress;
 mod explain;
 mod hold;
 mod inputs;
+mod listing;
 mod names;
 mod ordered;
 mod reconfigure;
+mod release;
 mod replies;
 mod serve;
 mod state;
@@ -35,10 +38,11 @@ pub use egress::{Egress, Pool, PoolAt, Source, SourceAt};
 pub use explain::{Explained, GateReport, Question};
 pub use hold::{Hold, Reason};
 pub use inputs::{NewMail, SiteFound};
-pub use ordered::Preview;
+pub use listing::{LimitStatus, SourceStatus, Stopped};
+pub use ordered::{Candidate, Preview};
+pub use release::Release;
 pub use state::{Config, Dispatch};
-pub use status::Release;
-pub use status::{EntryStatus, PathStatus, QueueStatus, SiteStatus, Status};
+pub use status::{EntryStatus, HeldMail, PathStatus, QueueStatus, SiteStatus, Sizes, Status};
 pub use target::Target;
 
 /// Jobs a connection may hold: two in the session, so that they overlap, and one whose content is at hand.

@@ -27,6 +27,21 @@ pub struct Preview {
     pub depends: u64,
 }
 
+/// An entry that an order may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its name in the queue; another entry may have it later.
+    pub key: EntryKey,
+    /// The spool's handle of the message.
+    pub handle: u64,
+    /// Index of the first recipient.
+    pub first: u32,
+    /// How many, with consecutive indices.
+    pub count: u32,
+    /// All but the sender and the job is known to match; else the site or source is not known yet.
+    pub certain: bool,
+}
+
 impl Dispatch {
     /// The orders of an earlier process.
     pub fn restore_orders(&mut self, now: Instant, orders: Orders) {
@@ -81,16 +96,51 @@ impl Dispatch {
         preview
     }
 
-    /// The handles and first recipients of entries that an order of this scope may name, for a caller who can
-    /// read messages; at most `max`.
-    pub fn candidates(&self, scope: &Scope, max: usize) -> Vec<(u64, u32)> {
-        let fits = |line: LineKey| scope.matches(&self.facts(line, Fact::Unknown)) != Match::No;
-        self.queue
-            .views()
-            .filter(|view| fits(view.entry.line))
-            .map(|view| (view.entry.handle, view.entry.count))
-            .take(max)
-            .collect()
+    /// Entries at places `from` and after in the queue that an order of this scope may name, for a caller who can
+    /// read messages, and the place to ask from next; `None` at the end.
+    pub fn candidates(&self, scope: &Scope, from: u32) -> (Vec<Candidate>, Option<u32>) {
+        // What only the message can tell is for the caller.
+        let scope = Scope { sender: None, job: None, ..scope.clone() };
+        let mut known: Vec<Option<Match>> = vec![None; self.lines.len()];
+        let (views, next) = self.queue.views_from(from, WALK_AT_ONCE);
+        let found = views
+            .into_iter()
+            .filter_map(|view| {
+                let line = view.entry.line;
+                let matches = *known[line.0 as usize]
+                    .get_or_insert_with(|| scope.matches(&self.facts(line, Fact::Unknown)));
+                (matches != Match::No).then_some(Candidate {
+                    key: view.key,
+                    handle: view.entry.handle,
+                    first: view.entry.first,
+                    count: view.entry.count,
+                    certain: matches == Match::Yes,
+                })
+            })
+            .collect();
+        (found, next)
+    }
+
+    /// A caller has read the messages of these entries, and found that an order that bounces names them. How many
+    /// are given up, without those in an attempt; `None` once the order has ended.
+    pub fn bounce_named(&mut self, id: OrderId, named: &[Candidate]) -> Option<u32> {
+        if self.order(id)?.action != Action::Bounce {
+            return None;
+        }
+        let reply = Arc::new(self.order_reply(id));
+        let mut count = 0;
+        for candidate in named {
+            // The place may be another entry's by now.
+            let same = self.queue.get(candidate.key).is_some_and(|entry| {
+                (entry.handle, entry.first, entry.count)
+                    == (candidate.handle, candidate.first, candidate.count)
+            });
+            if same && self.queue.pull(candidate.key) {
+                self.giving_up.push_back((candidate.key, reply.clone()));
+                count += 1;
+            }
+        }
+        Some(count)
     }
 
     /// What a queue is, as orders see it.
@@ -299,5 +349,130 @@ impl Dispatch {
                 self.giving_up.push_back((key, reply));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Action as Act, Config, Egress, NewMail, SiteFound, Target};
+    use mail::Domain;
+    use shaping::Rules;
+
+    const WALL: UnixMillis = UnixMillis(1_000_000_000_000);
+
+    struct World {
+        now: Instant,
+        dispatch: Dispatch,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let now = Instant::now();
+            let rules = Arc::new(Rules::compile(&[]).unwrap());
+            let dispatch = Dispatch::new(now, Config::default(), Egress::default(), rules);
+            Self { now, dispatch }
+        }
+
+        fn target(domain: &str) -> Target {
+            Target::Domain(Domain::parse(domain).unwrap())
+        }
+
+        fn push(&mut self, handle: u64, domain: &str, tenant: Option<&str>) {
+            let target = Self::target(domain);
+            self.dispatch.push(self.now, &NewMail { tenant, ..NewMail::new(handle, &target) });
+        }
+
+        fn order(&mut self, action: Action, scope: Scope) -> OrderId {
+            self.dispatch.add_order(self.now, WALL, action, scope, "why", None).unwrap().id
+        }
+
+        /// Serves until nothing more happens; the handles of jobs given to connections, and of those given up.
+        fn serve(&mut self) -> (Vec<u64>, Vec<u64>) {
+            let (mut sent, mut given_up) = (Vec::new(), Vec::new());
+            loop {
+                self.dispatch.serve(self.now, WALL);
+                let actions = self.dispatch.actions();
+                if actions.is_empty() && !self.dispatch.has_more() {
+                    return (sent, given_up);
+                }
+                for action in actions {
+                    match action {
+                        Act::Resolve(target) => {
+                            let hosts = vec![format!("mx.{target}").into()];
+                            let found = SiteFound::Exchangers(hosts, Duration::from_secs(600));
+                            self.dispatch.site_found(self.now, &target, found);
+                        }
+                        Act::Open { job, .. } | Act::Give(_, job) => sent.push(job.handle),
+                        Act::Settle(job, crate::Fate::Bounced(_)) => given_up.push(job.handle),
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn scope(set: impl FnOnce(&mut Scope)) -> Scope {
+        let mut scope = Scope::default();
+        set(&mut scope);
+        scope
+    }
+
+    #[test]
+    fn an_order_by_site_holds_mail_whose_site_was_not_known_when_it_was_given() {
+        let mut world = World::new();
+        world.push(1, "a.test", None);
+        world.push(2, "b.test", None);
+        let site = scope(|scope| scope.site = Some("mx.a.test".into()));
+        assert_eq!(world.dispatch.preview(&site).depends, 2);
+        let id = world.order(Action::Suspend, site.clone());
+        assert_eq!(world.serve().0, [2]);
+        assert_eq!(world.dispatch.preview(&site).recipients, 1);
+        world.dispatch.cancel_order(world.now, id).unwrap();
+        assert_eq!(world.serve().0, [1]);
+    }
+
+    #[test]
+    fn candidates_say_whether_all_but_the_message_is_known() {
+        let mut world = World::new();
+        world.push(1, "a.test", Some("acme"));
+        world.push(2, "a.test", Some("other"));
+        let of = |world: &World, scope: &Scope| -> Vec<(u64, bool)> {
+            let (found, next) = world.dispatch.candidates(scope, 0);
+            assert_eq!(next, None);
+            found.into_iter().map(|candidate| (candidate.handle, candidate.certain)).collect()
+        };
+        let sender = |scope: &mut Scope| scope.sender = Some("*@x.test".into());
+        assert_eq!(of(&world, &scope(sender)), [(1, true), (2, true)]);
+        let tenant = scope(|scope| {
+            sender(scope);
+            scope.tenant = Some("acme".into());
+        });
+        assert_eq!(of(&world, &tenant), [(1, true)]);
+        let site = scope(|scope| {
+            sender(scope);
+            scope.site = Some("mx.*".into());
+        });
+        assert_eq!(of(&world, &site), [(1, false), (2, false)], "no site is known yet");
+    }
+
+    #[test]
+    fn what_a_caller_names_is_given_up_once_and_only_for_an_order_that_bounces() {
+        let mut world = World::new();
+        let held = world.order(Action::Hold, scope(|scope| scope.domain = Some("*".into())));
+        for handle in 1..=3 {
+            world.push(handle, "a.test", None);
+        }
+        assert_eq!(world.serve(), (vec![], vec![]));
+        let by_job = scope(|scope| scope.job = Some("run".into()));
+        let (found, _) = world.dispatch.candidates(&by_job, 0);
+        assert_eq!(world.dispatch.bounce_named(held, &found[..1]), None, "it does not bounce");
+        let id = world.order(Action::Bounce, by_job);
+        let gone = Candidate { handle: 99, ..found[2] };
+        assert_eq!(world.dispatch.bounce_named(id, &[found[0], found[0], gone]), Some(1));
+        let given_up = world.serve().1;
+        assert_eq!(given_up, [found[0].handle]);
+        world.dispatch.cancel_order(world.now, id).unwrap();
+        assert_eq!(world.dispatch.bounce_named(id, &found), None, "the order has ended");
     }
 }

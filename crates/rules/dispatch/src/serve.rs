@@ -50,6 +50,10 @@ impl Dispatch {
         let mut touched = std::mem::take(&mut self.touched);
         touched.sort_unstable();
         touched.dedup();
+        // Of sites that want the same, those after the one that had something last go first: in the order of their
+        // keys the first one would have all of a limit that they share.
+        let from = touched.partition_point(|site| *site <= self.placed_last);
+        touched.rotate_left(from);
         for site in touched.drain(..) {
             self.serve_site(now, wall, site);
         }
@@ -88,7 +92,8 @@ impl Dispatch {
                 site.turn = (group + 1) % count;
             }
             match self.place(now, wall, key, group, line) {
-                Placed::Yes | Placed::Aside => {}
+                Placed::Yes => self.placed_last = key,
+                Placed::Aside => {}
                 Placed::Held(hold) => {
                     self.group_held(now, key, group, hold);
                     held.push(group);
@@ -119,10 +124,18 @@ impl Dispatch {
         match hold {
             None => state.hold = None,
             Some(hold) => {
-                let until = hold.until;
+                // What other sites have of a limit comes back with their connections; that is told when one closes.
+                // Looking again after a while as well costs little.
+                let shared = hold.until.is_none() && hold.is_shared();
+                let until = if shared { Some(now + LOOK_AGAIN) } else { hold.until };
+                let shares = shared && !std::mem::replace(&mut site.shares, true);
+                let Some(state) = site.groups.get_mut(group) else { return };
                 match &mut state.hold {
                     Some(known) if known.0.is_like(&hold) => known.0 = hold,
                     other => *other = Some(Box::new((hold, now))),
+                }
+                if shares {
+                    self.sharing.push_back(key);
                 }
                 if let Some(until) = until {
                     self.wake_site(now, key, until.max(now + Duration::from_millis(1)));
@@ -193,6 +206,7 @@ impl Dispatch {
         let mut why: Option<Hold> = None;
         let mut overflow: Vec<Arc<str>> = Vec::new();
         let mut placed = None;
+        let mut held: Vec<usize> = Vec::new();
         for &at in &order {
             let Some(&(source, _)) = weights.get(at) else { continue };
             match self.try_source(now, wall, site, line, source, depends) {
@@ -200,7 +214,7 @@ impl Dispatch {
                     if let Some(state) = self.site_mut(site)
                         && let Some(group) = state.groups.get_mut(group)
                     {
-                        group.turns.had_turn(&weights, at);
+                        group.turns.had_turn(&weights, at, &held);
                     }
                     placed = Some(Placed::Yes);
                     break;
@@ -211,6 +225,7 @@ impl Dispatch {
                     break;
                 }
                 Tried::Held(hold) => {
+                    held.push(at);
                     if hold.overflows()
                         && let Some(path) = self.path_for(now, site, source).and_then(|at| self.path(at))
                         && let Some(warmup) = &self.shaper.profile(path.key).warmup
@@ -329,11 +344,14 @@ impl Dispatch {
         if opening > 0 && ready < opening * JOBS_MAX {
             return Tried::Busy;
         }
-        if self.owners.len() >= self.config.connections_total_max {
+        let total = self.config.connections_total_max;
+        let answers = self.site(site).is_some_and(|site| self.answering.has(&site.name));
+        if self.owners.len() >= self.answering.share_of(total, answers) {
             if let Some(state) = self.site_mut(site)
                 && !std::mem::replace(&mut state.wants_connection, true)
             {
-                self.wanting.push_back(site);
+                let line = if answers { &mut self.wanting } else { &mut self.wanting_unknown };
+                line.push_back(site);
             }
             return Tried::Busy;
         }

@@ -1,6 +1,7 @@
 //! The state: queues, targets, sites, paths, connections, and what they know of each other.
 
 use crate::act::{Action, ConnectionId, Granted};
+use crate::answering::Answering;
 use crate::egress::{Egress, PoolAt, SourceAt, Turns};
 use crate::hold::Hold;
 use crate::names::Names;
@@ -146,6 +147,8 @@ pub(crate) struct SiteState {
     pub(crate) targets: u32,
     /// It stands in the line for a connection of the total.
     pub(crate) wants_connection: bool,
+    /// It stands among those that wait for what other sites have of a limit they share.
+    pub(crate) shares: bool,
     /// Where the next pass over its groups begins.
     pub(crate) turn: usize,
     /// When it is served again at the latest.
@@ -223,6 +226,14 @@ pub struct Dispatch {
     pub(crate) touched: Vec<SiteKey>,
     /// Sites that want a connection when the total allows.
     pub(crate) wanting: VecDeque<SiteKey>,
+    /// The same, of those that have not answered lately.
+    pub(crate) wanting_unknown: VecDeque<SiteKey>,
+    /// Sites that wait for what other sites have of a limit they share.
+    pub(crate) sharing: VecDeque<SiteKey>,
+    /// Sites that have answered.
+    pub(crate) answering: Answering,
+    /// The site that something was placed at last: among those that want the same, others go before it.
+    pub(crate) placed_last: SiteKey,
     pub(crate) wakes: BinaryHeap<Reverse<(Instant, Wake)>>,
     pub(crate) to_resolve: VecDeque<TargetKey>,
     pub(crate) resolving: usize,
@@ -273,6 +284,10 @@ impl Dispatch {
             last_connection: 0,
             touched: Vec::new(),
             wanting: VecDeque::new(),
+            wanting_unknown: VecDeque::new(),
+            sharing: VecDeque::new(),
+            answering: Answering::default(),
+            placed_last: SiteKey(0),
             wakes: BinaryHeap::new(),
             to_resolve: VecDeque::new(),
             resolving: 0,

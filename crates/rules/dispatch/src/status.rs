@@ -27,6 +27,31 @@ pub struct Status {
     pub sites: Vec<SiteStatus>,
 }
 
+/// How much of everything there is. Costs nothing to ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Entries queued.
+    pub entries: u64,
+    /// Queues in memory.
+    pub queues: u64,
+    /// Targets in memory.
+    pub targets: u64,
+    /// Sites in memory.
+    pub sites: u64,
+    /// Paths in memory.
+    pub paths: u64,
+    /// Look-ups under way.
+    pub resolving: u64,
+    /// Targets that wait for one.
+    pub to_resolve: u64,
+    /// Jobs being settled without a connection.
+    pub settling: u64,
+    /// Entries that wait to be given up.
+    pub giving_up: u64,
+    /// Orders in force.
+    pub orders: u64,
+}
+
 /// One site, or a target whose site is not known.
 #[derive(Clone, Debug, Default)]
 pub struct SiteStatus {
@@ -118,6 +143,22 @@ pub struct EntryStatus {
 }
 
 impl Dispatch {
+    /// How much of everything there is.
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            entries: self.queue.len() as u64,
+            queues: self.line_names.len() as u64,
+            targets: self.target_keys.len() as u64,
+            sites: self.site_keys.len() as u64,
+            paths: self.path_of.len() as u64,
+            resolving: self.resolving as u64,
+            to_resolve: self.to_resolve.len() as u64,
+            settling: self.settling as u64,
+            giving_up: self.giving_up.len() as u64,
+            orders: self.orders.list().len() as u64,
+        }
+    }
+
     /// Everything by site. Costs a look at every queue.
     pub fn status(&self, now: Instant) -> Status {
         let mut sites: Vec<SiteStatus> = Vec::new();
@@ -328,82 +369,34 @@ fn mode(mode: &shaping::Mode) -> String {
     }
 }
 
-/// What an operator lets go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Release {
-    /// A site: backoff, suspensions, slowness and waits of its paths, and of tenants and campaigns there.
-    Site(String),
-    /// A source that a rule or an operator disabled.
-    Source(String),
-    /// Takes a source out of use, for so long or until it is released, for a reason.
-    Disable(String, Option<Duration>, String),
+/// Mail that could go and does not.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldMail<'a> {
+    /// Its site.
+    pub site: &'a Arc<str>,
+    /// Why.
+    pub hold: &'a Hold,
+    /// Entries that wait.
+    pub ready: u32,
 }
 
 impl Dispatch {
-    /// Lets go on what rules or operators have stopped, or stops a source. How many states changed.
-    pub fn release(&mut self, now: Instant, release: &Release) -> u32 {
-        match release {
-            Release::Site(name) => {
-                let Some(&site) = self.site_keys.get(name.as_str()) else { return 0 };
-                let mut count = 0;
-                for listed in self.shaper.listed() {
-                    match listed {
-                        shaping::Listed::Sender { what, name: who, site: at, .. } if *at == **name => {
-                            let release = match what {
-                                shaping::Suspended::Tenant => {
-                                    shaping::Release::Tenant { name: &who, site: &at }
-                                }
-                                _ => shaping::Release::Campaign { name: &who, site: &at },
-                            };
-                            let effects = self.shaper.release(release);
-                            self.carry_out(shaping::PathKey(u32::MAX), effects);
-                            count += 1;
-                        }
-                        shaping::Listed::Queue { queue: Some(queue), .. }
-                            if self.site_of_line(LineKey(queue)) == Some(site) =>
-                        {
-                            self.shaper.release(shaping::Release::Queue(queue));
-                            count += 1;
-                        }
-                        _ => {}
-                    }
-                }
-                for (_, at) in self.site(site).map(|site| site.paths.clone()).unwrap_or_default() {
-                    let Some(path) = self.path(at).map(|path| path.key) else { continue };
-                    let effects = self.shaper.release(shaping::Release::Path(path));
-                    count += 1;
-                    self.carry_out(path, effects);
-                }
-                let lines: Vec<LineKey> = self
-                    .lines()
-                    .map(|(key, _)| key)
-                    .filter(|&key| self.site_of_line(key) == Some(site))
-                    .collect();
-                for line in lines {
-                    self.take_back(now, line);
-                }
-                self.touch(site);
-                count
-            }
-            Release::Source(name) => {
-                let effects = self.shaper.release(shaping::Release::Source(name));
-                let count = effects.len() as u32;
-                self.carry_out(shaping::PathKey(u32::MAX), effects);
-                self.touch_all();
-                count
-            }
-            Release::Disable(name, length, reason) => {
-                if self.egress.source(name).is_none() {
-                    return 0;
-                }
-                let by = Arc::new(shaping::Cause::operator(reason));
-                u32::from(self.shaper.disable_source(now, name, length.map(|length| now + length), &by))
-            }
-        }
-    }
-
-    /// Every site is looked at again.
-    pub(crate) fn touch_all(&mut self) {
-        self.touched.extend(self.site_keys.values().copied());
+    /// What holds mail that could go otherwise, for the queues of each site and pool together, and for single queues
+    /// that a limit of their own sets aside.
+    pub fn held(&self) -> impl Iterator<Item = HeldMail<'_>> {
+        let together = self.sites.iter().flatten().flat_map(|site| {
+            site.groups.iter().filter_map(|group| {
+                let (hold, _) = group.hold.as_deref()?;
+                let ready = self.queue.group_ready(group.key);
+                (ready > 0).then_some(HeldMail { site: &site.name, hold, ready })
+            })
+        });
+        let aside = self.lines().filter_map(|(key, line)| {
+            let Some((Aside::Held(hold), _)) = line.aside.as_deref() else { return None };
+            let site = self.site(self.site_of_line(key)?)?;
+            let ready = self.queue.counts(key).ready;
+            (ready > 0).then_some(HeldMail { site: &site.name, hold, ready })
+        });
+        together.chain(aside)
     }
 }

@@ -90,6 +90,8 @@ impl Dispatch {
                     let waits = target.lines.iter().any(|&line| self.queue.counts(line).ready > 0);
                     if over && waits {
                         self.want_site(key);
+                    } else if target.lines.is_empty() {
+                        self.forget_target(now, key);
                     }
                 }
             }
@@ -198,7 +200,7 @@ impl Dispatch {
     /// A site without targets, connections and anything to remember costs nothing.
     fn forget_site(&mut self, now: Instant, key: SiteKey) {
         let Some(site) = self.site(key) else { return };
-        if site.targets > 0 || site.wants_connection {
+        if site.targets > 0 || site.wants_connection || site.shares {
             return;
         }
         let mut kept = false;

@@ -26,6 +26,8 @@ settings::table! {
         /// Condition: the first recipient, in the same forms. Only the first is looked at, since a message has one set
         /// of tags and may have recipients of many kinds.
         pub recipients: Vec<Text<AddressPattern>> = Vec::new(),
+        /// Condition: it is mail of one of these tenants, as user, listener, header or an earlier rule said; `*` is any.
+        pub tenants: Vec<String> = Vec::new(),
         /// Condition: a field of the message's header.
         pub header: Option<HeaderCondition> = None,
         /// Whose mail it is, unless the user or the listener says so.
@@ -117,7 +119,10 @@ impl Assign {
             return;
         }
         let hello = Domain::parse(facts.hello).ok();
-        for rule in self.rules.iter().filter(|rule| rule.holds(facts, hello.as_ref())) {
+        for rule in &self.rules {
+            if !rule.holds(facts, hello.as_ref(), tags.tenant.as_deref()) {
+                continue;
+            }
             fill(&mut tags.tenant, rule.tenant.as_deref());
             fill(&mut tags.campaign, rule.campaign.as_deref());
             fill(&mut tags.job, rule.job.as_deref());
@@ -132,7 +137,7 @@ impl Assign {
 
 impl AssignRule {
     /// True if every condition holds; one that is not set does.
-    fn holds(&self, facts: &Facts<'_>, hello: Option<&Domain>) -> bool {
+    fn holds(&self, facts: &Facts<'_>, hello: Option<&Domain>, tenant: Option<&str>) -> bool {
         let any_or_unset = |set: bool, holds: bool| !set || holds;
         let named = |user: &str| self.users.iter().any(|name| name == "*" || name == user);
         any_or_unset(!self.listeners.is_empty(), self.listeners.iter().any(|name| name == facts.listener))
@@ -154,6 +159,10 @@ impl AssignRule {
                 facts.envelope.recipients.first().is_some_and(|recipient| {
                     self.recipients.iter().any(|pattern| pattern.covers(&recipient.path.0))
                 }),
+            )
+            && any_or_unset(
+                !self.tenants.is_empty(),
+                tenant.is_some_and(|tenant| self.tenants.iter().any(|name| name == "*" || name == tenant)),
             )
             && self.header.as_ref().is_none_or(|condition| condition.holds(facts))
     }
@@ -212,6 +221,18 @@ mod tests {
         let mut tags = Gathered::default();
         apply(&[AssignRule { campaign: text("held"), ..rule }], &mut tags);
         tags.campaign.is_some()
+    }
+
+    #[test]
+    fn a_tenant_chooses_the_pool() {
+        let rule = AssignRule { tenants: vec!["acme".into()], pool: text("theirs"), ..AssignRule::default() };
+        let rules =
+            [rule, AssignRule { tenants: vec!["*".into()], pool: text("tenants"), ..AssignRule::default() }];
+        for (tenant, pool) in [(Some("acme"), Some("theirs")), (Some("b"), Some("tenants")), (None, None)] {
+            let mut tags = Gathered { tenant: tenant.map(Into::into), ..Gathered::default() };
+            apply(&rules, &mut tags);
+            assert_eq!(tags.pool.as_deref(), pool);
+        }
     }
 
     #[test]

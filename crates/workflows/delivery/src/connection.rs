@@ -13,6 +13,7 @@ use dispatch::{ConnectionId, SourceAt, Target};
 use mail::{Host, Outcome, Reply};
 use net::tls::Policy;
 use queue::orders::{Action, Fact, Facts, Match, Order};
+use shaping::Treat;
 use smtp::client::{self, Client, Event as SmtpEvent, RecipientResult, Stage, Transaction};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -411,24 +412,39 @@ impl Connection {
         }
         let (shared, settings) = (self.shared.clone(), self.settings.clone());
         let mut settler = Settler::new(&shared, &settings, none.hop);
-        let outcome = if none.permanent {
+        // The job it was opened for is there; it knows the rules of its path, which may take the reply for more or
+        // less final than the peer put it.
+        let mut next = self.jobs.try_recv().ok();
+        let profile = next.as_ref().and_then(|errand| errand.job.profile.clone());
+        let verdict =
+            profile.and_then(|profile| self.shared.rules().verdict(&profile, none.stage, &none.reply));
+        let permanent = match verdict.and_then(|verdict| verdict.treat) {
+            Some(Treat::Temporary) => false,
+            Some(Treat::Permanent) => true,
+            None => none.permanent,
+        };
+        let outcome = if permanent {
             Outcome::Bounced(none.reply.clone())
         } else {
             Outcome::Deferred(none.reply.clone())
         };
-        if none.permanent {
+        if permanent {
             let _ = self.events.send(Event::Connected(self.id)).await;
         }
-        let patience = Duration::from_millis(if none.permanent { 200 } else { 0 });
+        let patience = Duration::from_millis(if permanent { 200 } else { 0 });
         let mut first = true;
-        while let Ok(Some(errand)) = tokio::time::timeout(patience, self.jobs.recv()).await {
+        while let Some(errand) = next {
             let began = Instant::now();
-            let Some((job, hot)) = self.at_hand(errand, &mut settler).await else { continue };
-            // One failure to connect is one reply, however many messages it is told to.
-            let stage = std::mem::take(&mut first).then_some(none.stage);
-            let results = all_of(&job, &outcome);
-            let done = settler.settle_at(&job, &hot, results, began, stage).await;
-            let _ = self.events.send(Event::Done(self.id, done)).await;
+            if let Some((job, hot)) = self.at_hand(errand, &mut settler).await {
+                let results = all_of(&job, &outcome);
+                let mut done = settler.settle_at(&job, &hot, results, began, Some(none.stage)).await;
+                // One failure to connect is one reply, however many messages it is told to.
+                if !std::mem::take(&mut first) {
+                    done.fired.clear();
+                }
+                let _ = self.events.send(Event::Done(self.id, done)).await;
+            }
+            next = tokio::time::timeout(patience, self.jobs.recv()).await.ok().flatten();
         }
     }
 

@@ -124,6 +124,7 @@ impl Dispatcher {
                 _ = tick.tick() => {
                     self.dispatch.advance(now(), wall());
                     self.keeper.keep(now(), wall(), &mut self.dispatch);
+                    self.shared.metrics.set_sizes(self.dispatch.sizes());
                 }
                 () = sleep_until(wake_at), if wake_at.is_some() => self.dispatch.advance(now(), wall()),
                 () = std::future::ready(()), if self.dispatch.has_more() => {}
@@ -347,18 +348,8 @@ impl Dispatcher {
         let host = Host::Domain(domain.clone());
         let (shared, events) = (self.shared.clone(), self.events_in.clone());
         tokio::spawn(async move {
-            let found = match shared.routes.route(&host).await {
-                Ok(route) => {
-                    let best = route.exchangers.iter().map(|exchanger| exchanger.preference).min();
-                    let mut hosts: Vec<Arc<str>> = route
-                        .exchangers
-                        .iter()
-                        .filter(|exchanger| Some(exchanger.preference) == best)
-                        .map(|exchanger| exchanger.host.to_string().into())
-                        .collect();
-                    hosts.sort_unstable();
-                    SiteFound::Exchangers(hosts, SITE_HOLDS)
-                }
+            let found = match shared.preferred(&host).await {
+                Ok(hosts) => SiteFound::Exchangers(hosts, SITE_HOLDS),
                 Err(error) if error.is_temporary() => SiteFound::Failed(error.reply),
                 Err(error) => SiteFound::Refused(error.reply, REFUSAL_HOLDS),
             };
@@ -400,8 +391,11 @@ impl Dispatcher {
             Order::Preview(scope, reply) => {
                 let _ = reply.send(self.dispatch.preview(&scope));
             }
-            Order::Candidates(scope, max, reply) => {
-                let _ = reply.send(self.dispatch.candidates(&scope, max));
+            Order::Candidates(scope, from, reply) => {
+                let _ = reply.send(self.dispatch.candidates(&scope, from));
+            }
+            Order::BounceNamed(order, named, reply) => {
+                let _ = reply.send(self.dispatch.bounce_named(order, &named));
             }
             Order::Give(new, reply) => {
                 match self.dispatch.add_order(now, wall(), new.action, new.scope, &new.reason, new.ends_at) {
@@ -423,6 +417,12 @@ impl Dispatcher {
             },
             Order::Release(what, reply) => {
                 let _ = reply.send(self.dispatch.release(now, &what));
+            }
+            Order::Sources(reply) => {
+                let _ = reply.send(self.dispatch.sources(now));
+            }
+            Order::Limits(max, reply) => {
+                let _ = reply.send(self.dispatch.limits(now, wall(), max));
             }
         }
     }

@@ -14,6 +14,7 @@ mod exchangers;
 mod front_door;
 mod hot;
 mod job;
+mod named;
 mod notices;
 mod route;
 mod session;
@@ -25,11 +26,14 @@ mod state;
 mod status;
 
 pub use config::{Config, DsnConfig, PoolConfig, RetryConfig, Returned, RouteConfig, SourceConfig, TlsUse};
-pub use dispatch::{Explained, GateReport, Preview, Question, Release, Target};
+pub use dispatch::{
+    Candidate, Explained, GateReport, LimitStatus, Preview, Question, Release, SourceStatus, Target,
+};
+pub use named::{Found, Named, SearchLimits};
 pub use notices::NoticeFigures;
-pub use queue::orders;
+pub use queue::{EntryKey, orders};
 pub use route::{NextHop, Route, Routes};
-pub use shared::{Count, Figures, MakeRules, Parts, Queued, Settings};
+pub use shared::{Count, Figures, MakeRules, Parts, Queued, Settings, dispatch_config};
 pub use sources::{SourceError, Sources, egress};
 pub use state::{Keeper, StateError, action_of, order_to_json, scope_of};
 pub use status::{EntryStatus, NewOrder, Order, PathStatus, QueueCounts, QueueStatus, SiteStatus, Status};

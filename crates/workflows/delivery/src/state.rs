@@ -145,9 +145,7 @@ impl Keeper {
             while let Ok(job) = inbox.recv() {
                 let (name, text) = match &job.what {
                     What::Orders(text) => (ORDERS, text.clone()),
-                    What::Shaping(snapshot, journal) => {
-                        (SHAPING, crate::snapshot::write(snapshot, *journal))
-                    }
+                    What::Shaping(snapshot, journal) => (SHAPING, crate::snapshot::write(snapshot, *journal)),
                 };
                 let done = write(&folder, name, &text);
                 if let Err(error) = &done {
@@ -500,7 +498,8 @@ mod tests {
         keeper.granted(&[one(3)]);
         drop(keeper);
         // A line that a kill cut off.
-        let mut file = fs::OpenOptions::new().append(true).open(folder.path().join("granted.0.jsonl")).unwrap();
+        let mut file =
+            fs::OpenOptions::new().append(true).open(folder.path().join("granted.0.jsonl")).unwrap();
         file.write_all(b"{\"site\":\"mx").unwrap();
         let keeper = Keeper::open(folder.path()).unwrap();
         assert_eq!(keeper.granted, [one(1), one(2), one(3)]);

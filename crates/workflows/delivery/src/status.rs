@@ -1,6 +1,6 @@
 //! What may be asked of the dispatcher, and its answers.
 
-use dispatch::{Explained, Preview, Question};
+use dispatch::{Candidate, Explained, LimitStatus, Preview, Question, SourceStatus};
 use mail::UnixMillis;
 use queue::orders::{Action, Order as Ordered, OrderError, OrderId, Scope};
 use tokio::sync::oneshot;
@@ -56,14 +56,21 @@ pub enum Order {
     ListOrders(oneshot::Sender<Vec<Ordered>>),
     /// What an order of this scope would touch.
     Preview(Scope, oneshot::Sender<Preview>),
-    /// Handles and recipients of entries that an order of this scope may name, at most so many.
-    Candidates(Scope, usize, oneshot::Sender<Vec<(u64, u32)>>),
+    /// Entries from a place in the queue on that an order of this scope may name, and the next place to ask from.
+    Candidates(Scope, u32, oneshot::Sender<(Vec<Candidate>, Option<u32>)>),
+    /// An order that bounces names these entries: their messages were read. Answers how many are given up, or
+    /// `None` once the order has ended.
+    BounceNamed(OrderId, Vec<Candidate>, oneshot::Sender<Option<u32>>),
     /// Takes an operator's order; answers with it, and whether it is on the disk.
     Give(NewOrder, oneshot::Sender<Result<(Ordered, bool), OrderError>>),
     /// Ends an operator's order; answers with it, and whether that is on the disk.
     Cancel(OrderId, oneshot::Sender<Option<(Ordered, bool)>>),
     /// Ends what rules have brought about; answers how many states ended.
     Release(dispatch::Release, oneshot::Sender<u32>),
+    /// The egress sources.
+    Sources(oneshot::Sender<Vec<SourceStatus>>),
+    /// What is not as usual between sources and sites, at most so many.
+    Limits(usize, oneshot::Sender<Vec<LimitStatus>>),
 }
 
 /// The queue at a glance.

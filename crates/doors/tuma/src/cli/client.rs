@@ -1,4 +1,4 @@
-//! Commands that ask the running server by HTTP: `status`, `queue`, `reload`, `log-level`.
+//! Commands that ask the running server by HTTP: `status`, `reload`, `log-level`; and how all of them ask.
 
 use super::Api;
 use anyhow::{Context, Result, bail};
@@ -30,9 +30,15 @@ pub(super) fn ask(api: SocketAddr, method: &str, path: &str, body: &str) -> Resu
     Ok((status, body.to_owned()))
 }
 
-fn ask_json(api: SocketAddr, method: &str, path: &str) -> Result<Value> {
-    let (status, body) = ask(api, method, path, "")?;
-    if status != 200 {
+/// Asks for JSON; an error is what the server said against it.
+pub(super) fn ask_json(api: SocketAddr, method: &str, path: &str) -> Result<Value> {
+    send_json(api, method, path, "")
+}
+
+/// The same with a body.
+pub(super) fn send_json(api: SocketAddr, method: &str, path: &str, body: &str) -> Result<Value> {
+    let (status, body) = ask(api, method, path, body)?;
+    if !(200..300).contains(&status) {
         bail!("{}", body.trim_end());
     }
     Ok(serde_json::from_str(&body)?)
@@ -117,95 +123,56 @@ fn sites(status: &Value) {
     }
 }
 
-/// The queue of the running server.
-#[derive(Debug, clap::Subcommand)]
-pub(super) enum Queue {
-    /// List what is queued.
-    Ls {
-        #[command(flatten)]
-        api: Api,
-        /// Only this destination.
-        destination: Option<String>,
-        /// At most so many entries.
-        #[arg(long, default_value_t = 100)]
-        max: usize,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Make what waits for its next attempt due now.
-    Flush {
-        #[command(flatten)]
-        api: Api,
-        /// Only this destination.
-        destination: Option<String>,
-    },
-}
-
-/// `?destination=…`, with what a URL cannot hold encoded.
-fn query(destination: &Option<String>, more: &str) -> String {
-    let encode = |text: &str| -> String {
-        text.bytes()
-            .map(|b| {
-                if b.is_ascii_alphanumeric() || b"-._~".contains(&b) {
-                    char::from(b).to_string()
-                } else {
-                    format!("%{b:02X}")
-                }
-            })
-            .collect()
+/// A text within a URL, with what a URL cannot hold encoded.
+pub(super) fn encode(text: &str) -> String {
+    let encode = |b: u8| match b {
+        b if b.is_ascii_alphanumeric() || b"-._~".contains(&b) => char::from(b).to_string(),
+        b => format!("%{b:02X}"),
     };
-    match destination {
-        Some(name) => format!("?destination={}&{more}", encode(name)),
-        None => format!("?{more}"),
-    }
+    text.bytes().map(encode).collect()
 }
 
-impl Queue {
-    pub(super) fn run(self) -> Result<ExitCode> {
-        match self {
-            Self::Ls { api, destination, max, json } => {
-                let path = format!("/v1/queue{}", query(&destination, &format!("max={max}")));
-                let list = ask_json(api.api, "GET", &path)?;
-                if json {
-                    say!("{list:#}");
-                    return Ok(ExitCode::SUCCESS);
-                }
-                for entry in list.as_array().into_iter().flatten() {
-                    let text = |name: &str| entry[name].as_str().unwrap_or("?").to_owned();
-                    let recipients: Vec<&str> = entry["recipients"]
-                        .as_array()
-                        .into_iter()
-                        .flatten()
-                        .filter_map(Value::as_str)
-                        .collect();
-                    let due = match (entry["in_attempt"].as_bool(), entry["due_in_seconds"].as_f64()) {
-                        (Some(true), _) => "being attempted".to_owned(),
-                        (_, Some(s)) if s > 0.0 => format!("due in {s} s"),
-                        _ => "ready".to_owned(),
-                    };
-                    say!(
-                        "{}  <{}> -> {}  [{}] {due}, {} attempts, expires in {} s",
-                        text("id"),
-                        text("reverse_path"),
-                        recipients.join(", "),
-                        text("destination"),
-                        entry["attempts"],
-                        entry["expires_in_seconds"]
-                    );
-                    if let Some(reply) = entry["last_reply"].as_str() {
-                        say!("             last reply: {reply}");
-                    }
-                }
-            }
-            Self::Flush { api, destination } => {
-                let answer =
-                    ask_json(api.api, "POST", &format!("/v1/queue/flush{}", query(&destination, "")))?;
-                say!("{} entries are due now", answer["moved"]);
-            }
-        }
-        Ok(ExitCode::SUCCESS)
+/// `?name=text&…` of what is given; nothing if nothing is.
+pub(super) fn query(given: &[(&str, Option<&str>)]) -> String {
+    let given: Vec<String> =
+        given.iter().filter_map(|(name, value)| Some(format!("{name}={}", encode((*value)?)))).collect();
+    if given.is_empty() { String::new() } else { format!("?{}", given.join("&")) }
+}
+
+/// Seconds in words: `1h30m`, `4d`, `12s`.
+pub(super) fn length(seconds: f64) -> String {
+    if seconds < 1.0 {
+        return if seconds <= 0.0 { "0s".into() } else { "less than 1s".into() };
     }
+    // Beyond an hour nobody counts seconds, beyond ten days nobody counts minutes.
+    let seconds = seconds.round() as u64;
+    let unit = match seconds {
+        0..3_600 => 1,
+        3_600..864_000 => 60,
+        _ => 3_600,
+    };
+    settings::show_duration(Duration::from_secs(seconds / unit * unit))
+}
+
+/// A text of an answer; `?` if it is not there.
+pub(super) fn field<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or("?")
+}
+
+/// The rows of a table, each column as wide as its widest cell; the last one is not padded.
+pub(super) fn table(head: &[&str], rows: &[Vec<String>]) {
+    let wide = |at: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count());
+        cells.chain([head[at].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..head.len()).map(wide).collect();
+    let line = |cells: &[String]| {
+        let padded: Vec<String> =
+            cells.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
+        say!("{}", padded.join("  ").trim_end());
+    };
+    line(&head.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+    rows.iter().for_each(|row| line(row));
 }
 
 /// `tuma reload`: prints what came of it.

@@ -8,8 +8,14 @@ macro_rules! say {
 mod bench;
 mod client;
 mod config;
+mod explain;
+mod limit;
+mod order;
+mod queue;
 mod send;
 mod serve;
+mod simulate;
+mod source;
 mod spool;
 
 use clap::{Parser, Subcommand};
@@ -49,9 +55,20 @@ enum Command {
     Send(send::Send),
     /// What the running server is doing.
     Status(client::Status),
-    /// The queue of the running server.
+    /// What is queued, and making it due now.
     #[command(subcommand)]
-    Queue(client::Queue),
+    Queue(queue::Queue),
+    /// Why mail does not move, and what changes that; or which way mail would go.
+    Explain(explain::Explain),
+    /// Suspend, hold, bounce, limit or reroute mail by order.
+    #[command(subcommand)]
+    Order(order::Order),
+    /// Egress sources: what they do, and taking them in and out of use.
+    #[command(subcommand)]
+    Source(source::Source),
+    /// What is not as usual between sources and sites, and letting it go on.
+    #[command(subcommand)]
+    Limit(limit::Limit),
     /// Make the running server read its configuration again.
     Reload(Api),
     /// Change the running server's log level until it is restarted or reloaded.
@@ -61,6 +78,8 @@ enum Command {
     Spool(spool::Spool),
     /// Make the `password_hash` of a user from a password on standard input.
     Password,
+    /// Tell when mail would be through, by sending it to simulated receivers.
+    Simulate(simulate::Simulate),
     /// Offer mail to a server and measure.
     Bench(bench::Bench),
     /// Take mail, count it, and misbehave when told to.
@@ -85,10 +104,15 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Send(send) => send.run(),
         Command::Status(status) => status.run(),
         Command::Queue(queue) => queue.run(),
+        Command::Explain(explain) => explain.run(),
+        Command::Order(order) => order.run(),
+        Command::Source(source) => source.run(),
+        Command::Limit(limit) => limit.run(),
         Command::Reload(api) => client::reload(&api),
         Command::LogLevel(level) => level.run(),
         Command::Spool(spool) => spool.run(),
         Command::Password => password(),
+        Command::Simulate(simulate) => simulate.run(),
         Command::Bench(bench) => bench.run(),
         Command::Sink(sink) => sink.run(),
     }
@@ -118,4 +142,61 @@ fn config_path(given: &Option<PathBuf>) -> PathBuf {
 /// A runtime for commands that are clients.
 fn client_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// The words of a line as a shell would part them.
+    fn words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quoted) = (Vec::new(), String::new(), false);
+        for c in line.chars() {
+            match c {
+                '\'' => quoted = !quoted,
+                ' ' if !quoted => words.extend((!word.is_empty()).then(|| std::mem::take(&mut word))),
+                '#' if !quoted && word.is_empty() => return words,
+                c => word.push(c),
+            }
+        }
+        words.extend((!word.is_empty()).then_some(word));
+        words
+    }
+
+    fn check(line: &str) {
+        if let Err(error) = Arguments::try_parse_from(words(line)) {
+            panic!("{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn every_example_of_the_help_is_a_command() {
+        fn walk(command: &clap::Command, seen: &mut usize) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().filter_map(|line| line.strip_prefix("  tuma ")) {
+                // What explains a line stands far to its right.
+                let line = line.split("   ").next().unwrap_or(line);
+                check(&format!("tuma {line}"));
+                *seen += 1;
+            }
+            command.get_subcommands().for_each(|command| walk(command, seen));
+        }
+        let command = Arguments::command();
+        command.clone().debug_assert();
+        let mut seen = 0;
+        walk(&command, &mut seen);
+        assert!(seen > 20, "{seen}");
+    }
+
+    #[test]
+    fn every_command_of_the_guide_to_operating_is_one() {
+        let text = include_str!("../../../../../docs/operating.md");
+        let lines: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
+        assert!(lines.len() > 20, "{}", lines.len());
+        lines.iter().filter(|line| line.starts_with("tuma ")).for_each(|line| check(line));
+        // What the answers name as the command that changes something.
+        let named = text.lines().filter_map(|line| Some(line.split_once("it: tuma ")?.1));
+        named.for_each(|command| check(&format!("tuma {command}")));
+    }
 }

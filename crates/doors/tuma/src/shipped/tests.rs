@@ -284,7 +284,7 @@ fn the_examples_of_the_page_are_right() {
         page.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
     assert!(examples.len() >= 3, "the page has lost its examples");
     for example in examples {
-        let loaded = config::load_text::<ShippedFile>("docs/shaping.md", example, &|_| None);
+        let loaded = config::load_text::<crate::root::Root>("docs/shaping.md", example, &|_| None);
         let loaded = loaded.unwrap_or_else(|report| panic!("{report}"));
         let place = |place: Place| origin(&loaded.warnings.sources, place);
         Rules::compile(&[Layer { config: &loaded.value.shaping, origin: &place }]).unwrap();

@@ -481,9 +481,38 @@ impl Tuma {
         command.stdin(Stdio::null()).output().expect("run tuma")
     }
 
+    /// What a subcommand that asks this server printed; it must end well.
+    pub fn says(&self, arguments: &[&str]) -> String {
+        let output = self.ask(arguments);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {text}{error}");
+        text
+    }
+
+    /// The same, as JSON.
+    pub fn says_json(&self, arguments: &[&str]) -> Value {
+        let text = self.says(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// What a subcommand said against what it was given; it must fail.
+    pub fn refuses(&self, arguments: &[&str]) -> String {
+        let output = self.ask(arguments);
+        assert!(!output.status.success(), "{arguments:?} was taken: {output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
     /// A session with the first listener.
     pub fn session(&self) -> Session {
         Session::connect(self.smtp())
+    }
+
+    /// The same, after EHLO.
+    pub fn greeted(&self) -> Session {
+        let mut session = self.session();
+        session.say("EHLO client.test", "250");
+        session
     }
 }
 
@@ -570,5 +599,12 @@ impl Session {
         self.say("DATA", "354");
         self.send(format!("{content}\r\n.\r\n").as_bytes());
         self.reply()
+    }
+
+    /// Sends a short message with header fields, which must be taken; gives its id.
+    pub fn taken(&mut self, from: &str, to: &str, header: &str) -> String {
+        let reply = self.message(from, &[to], &format!("{header}Subject: x\r\n\r\nx"));
+        assert!(reply.starts_with("250"), "{reply}");
+        reply.trim_end().rsplit(' ').next().expect("an id").to_owned()
     }
 }

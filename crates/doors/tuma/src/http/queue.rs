@@ -1,85 +1,26 @@
-//! HTTP on loopback: health, metrics, and the questions and orders behind `tuma status`, `queue`, `reload` and
-//! `send`. Every answer is bounded.
+//! What is queued, by site, by queue and by message.
 
+use super::refusal::Refusal;
+use super::{Shared, ask, now, seconds, stopping};
 use crate::server::Server;
-use accounting::{Metrics, Record};
-use anyhow::Result;
-use axum::extract::{Path, Query, Request, State};
-use axum::http::{StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::Json;
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
-use delivery::Order;
-use mail::SpoolId;
+use delivery::{Order, Target};
+use mail::Host;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
 use tokio::sync::oneshot;
-use tracing_subscriber::filter::Targets;
 
 /// Entries of the queue in one answer at most.
 const ENTRIES_MAX: usize = 1_000;
 /// Sites or queues in one answer at most.
 const SITES_MAX: usize = 1_000;
+/// Names looked through for the nearest.
+const NAMES_MAX: usize = 10_000;
 
-type Shared = State<Arc<Server>>;
-
-/// Begins to answer.
-pub fn start(server: Arc<Server>, socket: std::net::TcpListener) -> Result<()> {
-    socket.set_nonblocking(true)?;
-    let socket = tokio::net::TcpListener::from_std(socket)?;
-    let routes = Router::new()
-        .route("/health", get(health))
-        .route("/metrics", get(metrics))
-        .route("/v1/status", get(status))
-        .route("/v1/queue", get(queue))
-        .route("/v1/queue/flush", post(flush))
-        .route("/v1/queues", get(queues))
-        .route("/v1/messages/{id}", get(message))
-        .route("/v1/reload", post(reload))
-        .route("/v1/log-level", post(log_level))
-        .layer(middleware::from_fn(only_local))
-        .with_state(server);
-    tokio::spawn(async move {
-        if let Err(error) = axum::serve(socket, routes).await {
-            tracing::error!(%error, "the HTTP listener ended");
-        }
-    });
-    Ok(())
-}
-
-/// A page in a browser must not order this server about: requests that a foreign page can cause carry its
-/// Origin, or a Host that is not loopback (DNS rebinding).
-async fn only_local(request: Request, next: Next) -> Response {
-    let local = |text: &str| {
-        let host = text.strip_prefix("http://").unwrap_or(text);
-        let host =
-            host.rsplit_once(':').map_or(host, |(host, port)| if port.ends_with(']') { text } else { host });
-        matches!(host, "localhost" | "127.0.0.1" | "[::1]")
-    };
-    let headers = request.headers();
-    let strange = |name| headers.get(name).is_some_and(|value| !value.to_str().is_ok_and(local));
-    if strange(header::ORIGIN) || strange(header::HOST) {
-        return (StatusCode::FORBIDDEN, "only for this machine\n").into_response();
-    }
-    next.run(request).await
-}
-
-async fn health(State(server): Shared) -> Response {
-    match server.spool.may_accept() {
-        Ok(()) => (StatusCode::OK, "ok\n").into_response(),
-        Err(refusal) => (StatusCode::SERVICE_UNAVAILABLE, format!("{refusal}\n")).into_response(),
-    }
-}
-
-async fn metrics(State(server): Shared) -> Response {
-    ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], server.metrics.encode()).into_response()
-}
-
-async fn status(State(server): Shared) -> Response {
+pub(super) async fn status(State(server): Shared) -> Response {
     let Some(queue) = server.delivery.status().await else { return stopping() };
     let stats = server.spool.stats();
     let total = |kind| server.metrics.total(kind);
@@ -119,10 +60,6 @@ async fn status(State(server): Shared) -> Response {
     .into_response()
 }
 
-fn seconds(duration: Option<Duration>) -> Option<f64> {
-    duration.map(|d| (d.as_secs_f64() * 10.0).round() / 10.0)
-}
-
 fn site(site: &delivery::SiteStatus) -> Value {
     let paths: Vec<Value> = site
         .paths
@@ -155,17 +92,13 @@ fn site(site: &delivery::SiteStatus) -> Value {
     })
 }
 
-fn now() -> std::time::Instant {
-    tokio::time::Instant::now().into_std()
-}
-
 #[derive(Deserialize)]
-struct QueuesQuery {
+pub(super) struct QueuesQuery {
     max: Option<usize>,
 }
 
 /// The queues, those with the most recipients first.
-async fn queues(State(server): Shared, Query(query): Query<QueuesQuery>) -> Response {
+pub(super) async fn queues(State(server): Shared, Query(query): Query<QueuesQuery>) -> Response {
     let (reply, answer) = oneshot::channel();
     let max = query.max.unwrap_or(100).min(SITES_MAX);
     server.delivery.order(Order::Queues { max, reply }).await;
@@ -190,12 +123,12 @@ async fn queues(State(server): Shared, Query(query): Query<QueuesQuery>) -> Resp
 }
 
 #[derive(Deserialize)]
-struct QueueQuery {
+pub(super) struct QueueQuery {
     destination: Option<String>,
     max: Option<usize>,
 }
 
-async fn queue(State(server): Shared, Query(query): Query<QueueQuery>) -> Response {
+pub(super) async fn queue(State(server): Shared, Query(query): Query<QueueQuery>) -> Response {
     let (reply, answer) = oneshot::channel();
     let max = query.max.unwrap_or(100).min(ENTRIES_MAX);
     server.delivery.order(Order::Entries { place: query.destination, max, reply }).await;
@@ -228,64 +161,44 @@ async fn queue(State(server): Shared, Query(query): Query<QueueQuery>) -> Respon
 }
 
 #[derive(Deserialize)]
-struct FlushQuery {
+pub(super) struct FlushQuery {
     destination: Option<String>,
 }
 
-async fn flush(State(server): Shared, Query(query): Query<FlushQuery>) -> Response {
-    let (reply, answer) = oneshot::channel();
-    server.delivery.order(Order::Flush { place: query.destination, reply }).await;
-    match answer.await {
-        Ok(moved) => Json(json!({ "moved": moved })).into_response(),
-        Err(_) => stopping(),
+pub(super) async fn flush(
+    State(server): Shared,
+    Query(query): Query<FlushQuery>,
+) -> Result<Json<Value>, Refusal> {
+    let place = query.destination;
+    let moved = ask(&server, |reply| Order::Flush { place: place.clone(), reply }).await?;
+    let mut answer = json!({ "moved": moved });
+    if let Some(place) = place.filter(|_| moved == 0) {
+        let entries =
+            ask(&server, |reply| Order::Entries { place: Some(place.clone()), max: 1, reply }).await?;
+        if entries.is_empty() {
+            answer["hint"] = json!(nothing_at(&server, &place).await?);
+        }
     }
+    Ok(Json(answer))
 }
 
-/// What is remembered of a message.
-async fn message(State(server): Shared, Path(id): Path<String>) -> Response {
-    let Some(id) = SpoolId::parse(&id) else {
-        return (StatusCode::BAD_REQUEST, "not a message id\n").into_response();
-    };
-    let events: Vec<Value> = server.recorder.events_of(id).iter().map(event).collect();
-    if events.is_empty() {
-        return (StatusCode::NOT_FOUND, "nothing is remembered of this message\n").into_response();
+/// Nothing is queued at a place: perhaps it is called otherwise.
+async fn nothing_at(server: &Server, place: &str) -> Result<String, Refusal> {
+    if let Ok(host) = Host::parse(place)
+        && let target @ Target::Route(_) = server.delivery.settings().routes.target(&host)
+    {
+        return Ok(format!("nothing is queued for {place}; its mail goes by the route `{target}`"));
     }
-    Json(json!({ "id": id.to_string(), "events": events })).into_response()
+    let names = names(server).await?;
+    let near = settings::nearest(place, names.iter().map(String::as_str));
+    let near = near.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
+    Ok(format!("nothing is queued for {place}{near}"))
 }
 
-fn event(record: &Record) -> Value {
-    json!({
-        "time_ms": record.time.0,
-        "kind": record.kind.as_str(),
-        "recipient": record.recipient_text(),
-        "reply": record.reply.as_ref().map(|reply| reply.to_string()),
-        "attempt": record.attempt.number,
-        "host": record.connection.as_ref().map(|c| c.host.to_string()),
-        "address": record.connection.as_ref().and_then(|c| c.remote).map(|a| a.to_string()),
-    })
-}
-
-async fn reload(State(server): Shared) -> Response {
-    match server.reload().await {
-        Ok(text) => (StatusCode::OK, format!("{text}\n")).into_response(),
-        Err(report) => (StatusCode::UNPROCESSABLE_ENTITY, report).into_response(),
-    }
-}
-
-async fn log_level(State(server): Shared, level: String) -> Response {
-    let Ok(level) = level.trim().parse::<Targets>() else {
-        return (
-            StatusCode::BAD_REQUEST,
-            "write error, warn, info, debug or trace, or by room: info,delivery=debug\n",
-        )
-            .into_response();
-    };
-    match server.log_level.reload(level) {
-        Ok(()) => (StatusCode::OK, "log level changed\n").into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
-}
-
-fn stopping() -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n").into_response()
+/// What queues and sites are called.
+pub(super) async fn names(server: &Server) -> Result<Vec<String>, Refusal> {
+    let queues = ask(server, |reply| Order::Queues { max: NAMES_MAX, reply }).await?;
+    let status = server.delivery.status().await.ok_or_else(Refusal::stopping)?;
+    let queues = queues.into_iter().map(|queue| queue.queue);
+    Ok(queues.chain(status.status.sites.into_iter().take(NAMES_MAX).map(|site| site.site)).collect())
 }
