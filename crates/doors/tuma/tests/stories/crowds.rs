@@ -47,7 +47,7 @@ fn resident(tuma: &Tuma) -> u64 {
 
 #[test]
 fn a_destination_costs_little_and_is_forgotten_when_its_mail_is_gone() {
-    const DOMAINS: usize = 10_000;
+    const DOMAINS: usize = 6_000;
     let (folder, dns) = (tempfile::tempdir().unwrap(), NameServer::start());
     // Every name below has an exchanger that cannot be looked up, until there is none.
     dns.servfail("*.snow.test");
@@ -55,21 +55,27 @@ fn a_destination_costs_little_and_is_forgotten_when_its_mail_is_gone() {
                 [accounting.file.records]\nrecords = [\"bounced\"]\n";
     let tuma = Setup::direct(folder.path(), &dns, fixed_address().port(), more).start();
     let address = |n: usize| format!("x@d{n}.snow.test");
-    // What is allocated once is so before it is counted.
-    send_to_all(&tuma, "a@from.test", &(0..1_000).map(address).collect::<Vec<_>>());
-    wait_until("they wait", || tuma.figure("/recipients/deferred") == 1_000);
+    // As many go first that are not counted: what a crowd takes for a moment, and what is allocated once, is there then.
+    send_to_all(&tuma, "a@from.test", &(0..DOMAINS).map(address).collect::<Vec<_>>());
+    wait_until("they wait", || tuma.figure("/recipients/deferred") == DOMAINS as i64);
     let before = resident(&tuma);
-    send_to_all(&tuma, "a@from.test", &(1_000..1_000 + DOMAINS).map(address).collect::<Vec<_>>());
-    wait_until("they wait", || tuma.figure("/recipients/deferred") == 1_000 + DOMAINS as i64);
+    send_to_all(&tuma, "a@from.test", &(DOMAINS..2 * DOMAINS).map(address).collect::<Vec<_>>());
+    wait_until("they wait", || tuma.figure("/recipients/deferred") == 2 * DOMAINS as i64);
     let each = resident(&tuma).saturating_sub(before) / DOMAINS as u64;
     println!("{each} octets for each destination with a recipient");
-    assert_eq!(tuma.figure("/queues"), 1_000 + DOMAINS as i64);
-    // Queue, target, site, entry, the place in the spool, and what the allocator keeps in hand.
+    let held = |tuma: &Tuma| ["tuma_queues", "tuma_targets"].map(|name| tuma.metric(name) as usize);
+    assert_eq!(held(&tuma), [2 * DOMAINS; 2]);
+    // Queue, target, site, entry and the place in the spool. The system counts in pages, and what the first took for a
+    // moment serves the second: this finds kilobytes, not octets.
     assert!(each <= 2_048, "{each} octets for each destination");
     dns.forget("*.snow.test");
     let output = tuma.ask(&["queue", "flush"]);
     assert!(output.status.success(), "{output:?}");
-    wait_until("all are refused", || tuma.figure("/recipients/bounced") == 1_000 + DOMAINS as i64);
+    for part in 1..=4 {
+        let refused = (DOMAINS * part / 2) as i64;
+        wait_until("more are refused", || tuma.figure("/recipients/bounced") >= refused);
+    }
     tuma.wait_until_settled();
-    wait_until("nothing is remembered of them", || tuma.figure("/queues") == 0 && tuma.figure("/paths") == 0);
+    // Their domains are remembered as taking no mail for a minute; the queues go at once.
+    wait_until("no queue is left", || held(&tuma)[0] == 0);
 }
