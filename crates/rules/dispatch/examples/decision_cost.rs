@@ -77,7 +77,11 @@ impl Rig {
                         self.jobs.push_back((id, job));
                     }
                     Action::Give(id, job) => self.jobs.push_back((id, job)),
-                    Action::Settle(..) | Action::SkipExchanger { .. } | Action::Note(_) => {}
+                    Action::Settle(..)
+                    | Action::GiveUp(_)
+                    | Action::Close(_)
+                    | Action::SkipExchanger { .. }
+                    | Action::Note(_) => {}
                 }
             }
         }

@@ -513,6 +513,12 @@ impl Dispatch {
         self.offer_places();
     }
 
+    /// Ends a connection that has nothing to do.
+    pub(crate) fn close(&mut self, id: ConnectionId) {
+        self.draining(id);
+        self.actions.push(Action::Close(id));
+    }
+
     /// A connection to a site came to nothing; unless another one is ready, it is a site that does not answer.
     fn did_not_answer(&mut self, site: SiteKey) {
         let Some(state) = self.site(site) else { return };

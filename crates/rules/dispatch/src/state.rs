@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 pub struct Config {
     /// Connections open at once, over all sites.
     pub connections_total_max: usize,
+    /// How long a connection may wait for its greeting while sites wait for a connection of the total.
+    pub greeting_patience: Duration,
     /// How long mail is tried where no rule says otherwise.
     pub expire_after: Duration,
     /// Targets whose site is asked for at once.
@@ -39,6 +41,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             connections_total_max: 2_000,
+            greeting_patience: Duration::from_secs(5),
             expire_after: Duration::from_secs(5 * 86_400),
             resolving_max: 256,
             site_known_for: (Duration::from_secs(3600), Duration::from_secs(60)),
@@ -172,6 +175,13 @@ pub(crate) struct Line {
     pub(crate) exchangers: u64,
 }
 
+impl Line {
+    /// It may carry mail and has none.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.ready && !self.draining && self.jobs.is_empty()
+    }
+}
+
 pub(crate) struct PathState {
     pub(crate) site: SiteKey,
     pub(crate) source: SourceAt,
@@ -222,6 +232,8 @@ pub struct Dispatch {
     pub(crate) path_of: HashMap<PathKey, PathAt>,
     pub(crate) owners: HashMap<ConnectionId, PathAt>,
     pub(crate) last_connection: u64,
+    /// Connections in the order they were begun, until they are greeted or over; some that are stand here yet.
+    pub(crate) beginning: VecDeque<(Instant, ConnectionId)>,
     /// Sites to serve.
     pub(crate) touched: Vec<SiteKey>,
     /// Sites that want a connection when the total allows.
@@ -282,6 +294,7 @@ impl Dispatch {
             path_of: HashMap::new(),
             owners: HashMap::new(),
             last_connection: 0,
+            beginning: VecDeque::new(),
             touched: Vec::new(),
             wanting: VecDeque::new(),
             wanting_unknown: VecDeque::new(),

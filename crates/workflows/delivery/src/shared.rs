@@ -54,6 +54,7 @@ impl Settings {
 pub fn dispatch_config(delivery: &Config, retry: &RetryConfig) -> dispatch::Config {
     dispatch::Config {
         connections_total_max: delivery.connections_total_max as usize,
+        greeting_patience: delivery.greeting_timeout_crowded,
         expire_after: retry.expire_after,
         resolving_max: delivery.resolving_max as usize,
         resolve_again: (delivery.resolve_again_min, delivery.resolve_again_max),

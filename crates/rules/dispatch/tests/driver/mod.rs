@@ -262,6 +262,16 @@ impl World {
                 self.handed_out(&job);
                 self.settling.push((job, fate));
             }
+            Action::GiveUp(id) => {
+                if self.open.get(&id).is_some_and(|open| !open.ready) {
+                    self.close(id);
+                }
+            }
+            Action::Close(id) => {
+                let open = self.open.get(&id).expect("a connection that is closed is open");
+                assert!(open.ready && open.jobs.is_empty(), "one that has something to do is closed");
+                self.close(id);
+            }
             Action::SkipExchanger { .. } | Action::Note(_) => {}
         }
     }
