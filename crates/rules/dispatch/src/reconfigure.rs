@@ -119,6 +119,9 @@ impl Dispatch {
                 bytes: one.octets,
             };
             self.shaper.replay(now, wall, path, &facts, one.messages, one.connections);
+            self.strays.push(path);
         }
+        self.strays.sort_unstable();
+        self.strays.dedup();
     }
 }

@@ -230,6 +230,8 @@ pub struct Dispatch {
     pub(crate) paths: Vec<Option<PathState>>,
     pub(crate) free_paths: Vec<u32>,
     pub(crate) path_of: HashMap<PathKey, PathAt>,
+    /// Paths that only the shaper knows, for what an earlier process had granted there.
+    pub(crate) strays: Vec<PathKey>,
     pub(crate) owners: HashMap<ConnectionId, PathAt>,
     pub(crate) last_connection: u64,
     /// Connections in the order they were begun, until they are greeted or over; some that are stand here yet.
@@ -292,6 +294,7 @@ impl Dispatch {
             paths: Vec::new(),
             free_paths: Vec::new(),
             path_of: HashMap::new(),
+            strays: Vec::new(),
             owners: HashMap::new(),
             last_connection: 0,
             beginning: VecDeque::new(),

@@ -168,6 +168,13 @@ impl Dispatch {
     // ---- forgetting ---------------------------------------------------------------------------------------
 
     fn forget_idle(&mut self, now: Instant) {
+        // One a moment: most are found by mail for their site, and the rest wait for their windows to empty.
+        if let Some(path) = self.strays.pop()
+            && !self.path_of.contains_key(&path)
+            && !self.shaper.forget_if_idle(now, path)
+        {
+            self.strays.insert(0, path);
+        }
         for _ in 0..IDLE_AT_ONCE {
             if self.idle.front().is_none_or(|(at, _)| *at > now) {
                 break;
