@@ -541,9 +541,15 @@ impl Dispatch {
         {
             next.push(site);
         }
-        while open + next.len() < self.answering.share_of(total, false)
-            && let Some(site) = self.wanting_unknown.pop_front()
-        {
+        while open + next.len() < self.answering.share_of(total, false) {
+            // By turns the one that came last and the one that waits longest: behind thousands that will stall, a site
+            // that would answer at once need not wait for all of them.
+            self.newest_first = !self.newest_first;
+            let site = match self.newest_first {
+                true => self.wanting_unknown.pop_back(),
+                false => self.wanting_unknown.pop_front(),
+            };
+            let Some(site) = site else { break };
             next.push(site);
         }
         for &site in &next {

@@ -242,6 +242,8 @@ pub struct Dispatch {
     pub(crate) wanting: VecDeque<SiteKey>,
     /// The same, of those that have not answered lately.
     pub(crate) wanting_unknown: VecDeque<SiteKey>,
+    /// The next place goes to the one that came last.
+    pub(crate) newest_first: bool,
     /// Sites that wait for what other sites have of a limit they share.
     pub(crate) sharing: VecDeque<SiteKey>,
     /// Sites that have answered.
@@ -301,6 +303,7 @@ impl Dispatch {
             touched: Vec::new(),
             wanting: VecDeque::new(),
             wanting_unknown: VecDeque::new(),
+            newest_first: false,
             sharing: VecDeque::new(),
             answering: Answering::default(),
             placed_last: SiteKey(0),
