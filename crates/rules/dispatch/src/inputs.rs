@@ -3,8 +3,8 @@
 use crate::act::{Action, ConnectionId, Done, Job, Note};
 use crate::egress::PoolAt;
 use crate::state::{
-    Binding, Dispatch, GroupState, LineName, LineState, PathAt, SiteKey, SiteState, TargetKey, TargetState,
-    Wake,
+    Binding, Dispatch, Ending, GroupState, LineName, LineState, PathAt, SiteKey, SiteState, TargetKey,
+    TargetState, Wake,
 };
 use crate::target::Target;
 use mail::{Reply, UnixMillis};
@@ -94,7 +94,7 @@ impl Dispatch {
     pub fn push(&mut self, now: Instant, mail: &NewMail<'_>) -> bool {
         let line = self.line_for(now, mail);
         let last_reply = mail.last_reply.map_or(0, |text| self.replies.hold(text));
-        self.queue.push(
+        let (key, _) = self.queue.push(
             now,
             NewEntry {
                 handle: mail.handle,
@@ -110,6 +110,14 @@ impl Dispatch {
                 kept_until: mail.kept_until,
             },
         );
+        // Nothing else would find it while its site is not known.
+        if let Some(order) = self.line(line).and_then(|line| line.bounced_by)
+            && self.queue.pull(key)
+        {
+            let reply = Arc::new(self.order_reply(order));
+            self.giving_up.push_back((key, Ending::Ordered(order, reply)));
+            return true;
+        }
         self.entry_came(now, line)
     }
 
@@ -188,6 +196,7 @@ impl Dispatch {
         if let Some(state) = self.target_mut(target) {
             state.lines.push(line);
         }
+        self.look_at_orders(line);
         if let Some(site) = self.site_of_line(line) {
             self.bind_line(now, line, site);
         }
@@ -205,6 +214,7 @@ impl Dispatch {
             binding: Binding::Unknown,
             exchangers: 0,
             wants_site: false,
+            asked: false,
         };
         let key = TargetKey(Self::insert(&mut self.targets, &mut self.free_targets, state));
         self.target_keys.insert(target.clone(), key);
@@ -215,7 +225,7 @@ impl Dispatch {
 
     pub(crate) fn want_site(&mut self, key: TargetKey) {
         let Some(target) = self.target_mut(key) else { return };
-        if !std::mem::replace(&mut target.wants_site, true) {
+        if !target.asked && !std::mem::replace(&mut target.wants_site, true) {
             self.to_resolve.push_back(key);
         }
     }
@@ -232,13 +242,11 @@ impl Dispatch {
                 Target::Route(_) | Target::Literal(_) => {
                     let name = target.target.to_string();
                     self.bind(now, key, &name, &[], Duration::MAX);
+                    self.forget_unused_target(now, key);
                 }
                 Target::Domain(_) => {
                     let asks = target.target.clone();
-                    match &mut target.binding {
-                        Binding::Bound { asking, .. } | Binding::Failed { asking, .. } => *asking = true,
-                        Binding::Unknown | Binding::Refused { .. } => {}
-                    }
+                    target.asked = true;
                     self.resolving += 1;
                     self.actions.push(Action::Resolve(asks));
                 }
@@ -250,6 +258,9 @@ impl Dispatch {
     pub fn site_found(&mut self, now: Instant, target: &Target, found: SiteFound) {
         self.resolving = self.resolving.saturating_sub(1);
         let Some(&key) = self.target_keys.get(target) else { return };
+        if let Some(target) = self.target_mut(key) {
+            target.asked = false;
+        }
         match found {
             SiteFound::Exchangers(exchangers, holds) => {
                 let hosts: Vec<&str> = exchangers.iter().map(|host| &**host).collect();
@@ -269,7 +280,11 @@ impl Dispatch {
             }
             SiteFound::Failed(reply) => self.site_failed(now, key, reply),
         }
-        // Its last queue may have gone while the answer was on its way.
+        self.forget_unused_target(now, key);
+    }
+
+    /// Its mail may have ended while its site was asked for.
+    fn forget_unused_target(&mut self, now: Instant, key: TargetKey) {
         if self.target(key).is_some_and(|target| target.lines.is_empty()) {
             self.forget_target(now, key);
         }
@@ -280,8 +295,7 @@ impl Dispatch {
         let Some(state) = self.target_mut(key) else { return };
         let failures = match &mut state.binding {
             // A site that was known yesterday is a better guess than none.
-            Binding::Bound { until, asking, .. } => {
-                *asking = false;
+            Binding::Bound { until, .. } => {
                 *until = now + longest;
                 return;
             }
@@ -290,11 +304,16 @@ impl Dispatch {
         };
         let wait = first.saturating_mul(1 << (failures - 1).min(20)).min(longest);
         let until = now + wait;
-        state.binding = Binding::Failed { reply: reply.clone(), until, failures, asking: false };
+        state.binding = Binding::Failed { reply: reply.clone(), until, failures };
         let lines = state.lines.clone();
         self.wakes.push(Reverse((until, Wake::Target(key))));
-        // One message makes the attempt that failed; the others wait in line without one.
-        if let Some(job) = lines.into_iter().find_map(|line| self.job_without_path(line)) {
+        // One message makes the attempt that failed; the others wait in line without one, and so does what an order
+        // holds.
+        let attempted = lines.into_iter().find_map(|line| {
+            self.look_at_orders(line);
+            if self.queue.is_aside(line) { None } else { self.job_without_path(line) }
+        });
+        if let Some(job) = attempted {
             self.settle(job, crate::Fate::Deferred(reply, wait));
         }
     }
@@ -309,15 +328,15 @@ impl Dispatch {
         let mut set = DefaultHasher::new();
         hosts.hash(&mut set);
         state.exchangers = set.finish();
-        if let Binding::Bound { site: known, until: ends, asking } = &mut state.binding
+        if let Binding::Bound { site: known, until: ends } = &mut state.binding
             && *known == site
         {
-            (*ends, *asking) = (until, false);
+            *ends = until;
             return self.touch(site);
         }
         self.unbind(now, key);
         if let Some(state) = self.target_mut(key) {
-            state.binding = Binding::Bound { site, until, asking: false };
+            state.binding = Binding::Bound { site, until };
         }
         if let Some(site) = self.site_mut(site) {
             site.targets += 1;
@@ -377,6 +396,7 @@ impl Dispatch {
             targets: 0,
             wants_connection: false,
             shares: false,
+            listed_idle: false,
             turn: 0,
             wake_at: None,
         };
@@ -449,8 +469,13 @@ impl Dispatch {
         }
     }
 
-    /// Everything a queue may send is given up, for its target takes no mail.
+    /// Everything a queue may send is given up, for its target takes no mail. What an order holds is none of it: it
+    /// may be held for just that.
     pub(crate) fn refuse_line(&mut self, line: LineKey) {
+        self.look_at_orders(line);
+        if self.queue.is_aside(line) {
+            return;
+        }
         let Some(Binding::Refused { reply, .. }) =
             self.line(line).and_then(|line| self.target(line.name.target)).map(|target| &target.binding)
         else {
@@ -458,7 +483,7 @@ impl Dispatch {
         };
         let reply = Arc::new(reply.clone());
         while let Some(key) = self.queue.take(line) {
-            self.giving_up.push_back((key, reply.clone()));
+            self.giving_up.push_back((key, Ending::Refused(reply.clone())));
         }
     }
 
@@ -533,6 +558,22 @@ impl Dispatch {
 
     /// A connection is gone: what it had of the total, and of limits that sites share, is there for those that wait.
     fn offer_places(&mut self) {
+        self.offer_total();
+        let count = self.sharing.len().min(SHARING_AT_ONCE);
+        for site in self.sharing.drain(..count).collect::<Vec<_>>() {
+            if let Some(state) = self.site_mut(site) {
+                state.shares = false;
+            }
+            self.touch(site);
+        }
+    }
+
+    /// What is left of the total goes to those that wait for it. Told at every tick as well: one that was offered a
+    /// place may have nothing to send any more, and then no connection ends that would tell the next.
+    pub(crate) fn offer_total(&mut self) {
+        if self.wanting.is_empty() && self.wanting_unknown.is_empty() {
+            return;
+        }
         let (total, open) = (self.config.connections_total_max, self.owners.len());
         let mut next = Vec::new();
         // As many as there are places, or one that has nothing to send any more would keep the others waiting.
@@ -556,13 +597,6 @@ impl Dispatch {
             if let Some(state) = self.site_mut(site) {
                 state.wants_connection = false;
             }
-        }
-        let count = self.sharing.len().min(SHARING_AT_ONCE);
-        for site in self.sharing.drain(..count).collect::<Vec<_>>() {
-            if let Some(state) = self.site_mut(site) {
-                state.shares = false;
-            }
-            next.push(site);
         }
         self.touched.extend(next);
     }

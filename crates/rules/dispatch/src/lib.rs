@@ -16,6 +16,8 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "only the clock makes an Instant"))]
 
 mod act;
+#[cfg(test)]
+mod adversity;
 mod answering;
 mod egress;
 mod explain;

@@ -3,10 +3,11 @@
 use crate::act::{ConnectionId, Job};
 use crate::egress::SourceAt;
 use crate::hold::{Hold, Reason};
-use crate::state::{Aside, Dispatch, HeldEntries, PathAt};
+use crate::state::{Aside, Dispatch, Ending, HeldEntries, PathAt};
 use mail::{Reply, UnixMillis};
 use queue::orders::{Action, Fact, Facts, Match, Order, OrderError, OrderId, Orders, Scope};
 use queue::{EntryKey, LineKey};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -136,7 +137,7 @@ impl Dispatch {
                     == (candidate.handle, candidate.first, candidate.count)
             });
             if same && self.queue.pull(candidate.key) {
-                self.giving_up.push_back((candidate.key, reply.clone()));
+                self.giving_up.push_back((candidate.key, Ending::Ordered(id, reply.clone())));
                 count += 1;
             }
         }
@@ -170,8 +171,9 @@ impl Dispatch {
         let lines: Vec<LineKey> = self.lines().map(|(key, _)| key).collect();
         for line in lines {
             self.look_at_orders(line);
-            if let Some(site) = self.site_of_line(line) {
-                self.touch(site);
+            // Where its site is not known, what an order has held may be asked for, or refused, from now on.
+            if self.site_of_line(line).is_some() || self.queue.counts(line).ready > 0 {
+                self.line_is_due(now, line);
             }
         }
         let live: Vec<OrderId> = self.orders.list().iter().map(|order| order.id).collect();
@@ -309,10 +311,6 @@ impl Dispatch {
             Duration::from_millis(end.0.saturating_sub(wall.0)).clamp(Duration::from_secs(1), LOOK_AGAIN)
         });
         let text = format!("450 4.7.0 held by order {order}: {}", found.reason);
-        let name = match self.held_entries.get(&order) {
-            Some(held) => held.reply,
-            None => self.replies.hold(&text),
-        };
         for entry in &job.entries {
             if !self.queue.pull(entry.key) {
                 continue;
@@ -325,9 +323,12 @@ impl Dispatch {
                 self.queue.keep_until(entry.key, now + again + Duration::from_secs(120));
             }
             self.queue.postpone(now, entry.key, now + again);
-            let held =
-                self.held_entries.entry(order).or_insert(HeldEntries { reply: name, keys: Vec::new() });
-            held.keys.push(entry.key);
+            let replies = &mut self.replies;
+            let held = self
+                .held_entries
+                .entry(order)
+                .or_insert_with(|| HeldEntries { reply: replies.hold(&text), keys: HashSet::new() });
+            held.keys.insert(entry.key);
         }
     }
 
@@ -346,7 +347,7 @@ impl Dispatch {
         for (key, order) in found {
             if self.queue.pull(key) {
                 let reply = Arc::new(self.order_reply(order));
-                self.giving_up.push_back((key, reply));
+                self.giving_up.push_back((key, Ending::Ordered(order, reply)));
             }
         }
     }

@@ -3,7 +3,7 @@
 use crate::act::{Action, ConnectionId, Granted, Job, JobEntry, QueueName};
 use crate::egress::{PoolAt, SourceAt};
 use crate::hold::{Hold, Reason};
-use crate::state::{Aside, Assigned, Binding, Dispatch, Line, PathAt, PathState, SiteKey};
+use crate::state::{Aside, Assigned, Binding, Dispatch, Ending, Line, PathAt, PathState, SiteKey};
 use crate::{Fate, JOBS_MAX};
 use mail::{Reply, UnixMillis};
 use queue::{EntryKey, LineKey};
@@ -160,22 +160,20 @@ impl Dispatch {
             return Placed::Aside;
         }
         if let Some(order) = state.bounced_by {
-            let reply = self.order_reply(order);
-            if let Some(job) = self.job_without_path(line) {
-                self.settle(job, Fate::Bounced(reply));
+            let reply = Arc::new(self.order_reply(order));
+            if let Some(key) = self.queue.take(line) {
+                self.giving_up.push_back((key, Ending::Ordered(order, reply)));
             }
             return Placed::Aside;
         }
         let name = state.name;
         let (rerouted, moved) = (state.rerouted, state.moved);
         let depends = state.depends;
-        if let Some(target) = self.target_mut(name.target)
-            && let Binding::Bound { until, asking, .. } = &mut target.binding
+        if let Some(target) = self.target(name.target)
+            && let Binding::Bound { until, .. } = &target.binding
             && *until <= now
-            && !*asking
         {
             // The exchangers may have changed; mail goes on by what is known until the answer is there.
-            *asking = true;
             self.want_site(name.target);
         }
         let pool = rerouted.or(moved.map(|(pool, _)| pool)).unwrap_or(name.pool);
@@ -628,18 +626,32 @@ impl Dispatch {
             .collect();
         for key in keys {
             if self.queue.pull(key) {
-                self.giving_up.push_back((key, reply.clone()));
+                self.giving_up.push_back((key, Ending::Refused(reply.clone())));
             }
         }
     }
 
-    fn give_up_some(&mut self, _now: Instant) {
+    fn give_up_some(&mut self, now: Instant) {
         self.walk_for_bounces();
         while self.settling < SETTLING_MAX
-            && let Some((key, reply)) = self.giving_up.pop_front()
+            && let Some((key, ending)) = self.giving_up.pop_front()
         {
-            let job = self.job_of(self.queue.entry(key).line, &[key]);
-            self.settle(job, Fate::Bounced(Reply::clone(&reply)));
+            let entry = *self.queue.entry(key);
+            let fate = match ending {
+                Ending::Expired => Fate::Expired(self.replies.get(entry.last_reply)),
+                Ending::Refused(reply) => Fate::Bounced(Reply::clone(&reply)),
+                Ending::Ordered(order, reply) if self.order(order).is_some() => {
+                    Fate::Bounced(Reply::clone(&reply))
+                }
+                // The order ended first: the entry waits as it did.
+                Ending::Ordered(..) => {
+                    self.queue.postpone(now, key, self.queue.view(key).due);
+                    self.line_is_due(now, entry.line);
+                    continue;
+                }
+            };
+            let job = self.job_of(entry.line, &[key]);
+            self.settle(job, fate);
         }
     }
 }

@@ -12,7 +12,7 @@ use queue::orders::{OrderId, Orders};
 use queue::{EntryKey, GroupKey, LineKey, Queue};
 use shaping::{PathKey, Permit, Rules, Shaper};
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -108,12 +108,11 @@ pub(crate) enum Binding {
         site: SiteKey,
         /// When to ask again.
         until: Instant,
-        asking: bool,
     },
     /// Mail for it can never be delivered, for now.
     Refused { reply: Reply, until: Instant },
     /// It could not be found out.
-    Failed { reply: Reply, until: Instant, failures: u32, asking: bool },
+    Failed { reply: Reply, until: Instant, failures: u32 },
 }
 
 pub(crate) struct TargetState {
@@ -127,6 +126,8 @@ pub(crate) struct TargetState {
     pub(crate) exchangers: u64,
     /// It stands in line to be asked for.
     pub(crate) wants_site: bool,
+    /// It was asked for, and the answer is on its way: it is not asked for twice at a time, nor forgotten.
+    pub(crate) asked: bool,
 }
 
 /// The queues of a site that leave by one pool.
@@ -152,6 +153,8 @@ pub(crate) struct SiteState {
     pub(crate) wants_connection: bool,
     /// It stands among those that wait for what other sites have of a limit they share.
     pub(crate) shares: bool,
+    /// It stands among those that may be forgotten.
+    pub(crate) listed_idle: bool,
     /// Where the next pass over its groups begins.
     pub(crate) turn: usize,
     /// When it is served again at the latest.
@@ -205,7 +208,19 @@ pub(crate) enum Wake {
 pub(crate) struct HeldEntries {
     /// The name of the text that stands as their last reply.
     pub(crate) reply: u32,
-    pub(crate) keys: Vec<EntryKey>,
+    /// Each once, however often it is looked at again.
+    pub(crate) keys: HashSet<EntryKey>,
+}
+
+/// Why an entry ends without an attempt.
+#[derive(Clone, Debug)]
+pub(crate) enum Ending {
+    /// Its time is over.
+    Expired,
+    /// Its target takes no mail, or a rule gives its queue up.
+    Refused(Arc<Reply>),
+    /// An order gives it up, if it is still in force when the entry has its turn.
+    Ordered(OrderId, Arc<Reply>),
 }
 
 /// The machine. See the crate's page.
@@ -253,8 +268,8 @@ pub struct Dispatch {
     pub(crate) wakes: BinaryHeap<Reverse<(Instant, Wake)>>,
     pub(crate) to_resolve: VecDeque<TargetKey>,
     pub(crate) resolving: usize,
-    /// Entries to give up, a few at a time.
-    pub(crate) giving_up: VecDeque<(EntryKey, Arc<Reply>)>,
+    /// Entries that end without an attempt, a few at a time.
+    pub(crate) giving_up: VecDeque<(EntryKey, Ending)>,
     /// Where the walk over all entries for orders that bounce stands.
     pub(crate) bounce_walk: Option<u32>,
     pub(crate) held_entries: HashMap<OrderId, HeldEntries>,

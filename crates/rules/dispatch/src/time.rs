@@ -1,7 +1,7 @@
 //! What time brings: due mail, ends of holds, expiry, and the forgetting of what is not used.
 
-use crate::act::{Action, ConnectionId, Fate};
-use crate::state::{Aside, Binding, Dispatch, SiteKey, Wake};
+use crate::act::{Action, ConnectionId};
+use crate::state::{Aside, Binding, Dispatch, Ending, SiteKey, Wake};
 use mail::UnixMillis;
 use queue::LineKey;
 use std::cmp::Reverse;
@@ -22,10 +22,8 @@ impl Dispatch {
             self.line_is_due(now, line);
         }
         for key in due.expired {
-            let entry = *self.queue.entry(key);
-            let reply = self.replies.get(entry.last_reply);
-            let job = self.job_of(entry.line, &[key]);
-            self.settle(job, Fate::Expired(reply));
+            // In turns with what is given up: a campaign that expires at once is a million of them.
+            self.giving_up.push_back((key, Ending::Expired));
         }
         self.wake(now);
         self.make_room(now);
@@ -42,6 +40,7 @@ impl Dispatch {
         if !self.orders.expire(wall).is_empty() {
             self.orders_changed(now);
         }
+        self.offer_total();
         self.forget_idle(now);
     }
 
@@ -104,7 +103,7 @@ impl Dispatch {
             .is_some_and(|path| path.connections.iter().any(|line| line.id == id && !line.ready))
     }
 
-    fn line_is_due(&mut self, now: Instant, line: LineKey) {
+    pub(crate) fn line_is_due(&mut self, now: Instant, line: LineKey) {
         let Some(target) = self.line(line).map(|line| line.name.target) else { return };
         match self.target(target).map(|target| &target.binding) {
             Some(Binding::Bound { site, .. }) => {
@@ -138,7 +137,7 @@ impl Dispatch {
                     let Some(target) = self.target(key) else { continue };
                     let over = match &target.binding {
                         Binding::Refused { until, .. } => *until <= now,
-                        Binding::Failed { until, asking, .. } => *until <= now && !asking,
+                        Binding::Failed { until, .. } => *until <= now,
                         Binding::Unknown | Binding::Bound { .. } => false,
                     };
                     let waits = target.lines.iter().any(|&line| self.queue.counts(line).ready > 0);
@@ -190,8 +189,11 @@ impl Dispatch {
             if self.idle_sites.front().is_none_or(|(at, _)| *at > now) {
                 break;
             }
-            let Some((_, site)) = self.idle_sites.pop_front() else { break };
-            self.forget_site(now, site);
+            let Some((_, key)) = self.idle_sites.pop_front() else { break };
+            if let Some(site) = self.site_mut(key) {
+                site.listed_idle = false;
+                self.forget_site(now, key);
+            }
         }
     }
 
@@ -216,7 +218,8 @@ impl Dispatch {
                 self.forget_target(now, target);
             }
         }
-        if self.line_names.is_empty() {
+        // After a reload two queues may have one name, which goes with the first of them that ends.
+        if self.line_names.is_empty() && self.lines.iter().all(Option::is_none) {
             // A flood that is over gives its memory back.
             self.line_names.shrink_to(1024);
             self.target_keys.shrink_to(1024);
@@ -229,13 +232,13 @@ impl Dispatch {
 
     pub(crate) fn forget_target(&mut self, now: Instant, key: crate::state::TargetKey) {
         let Some(state) = self.target(key) else { return };
-        // While an answer is on its way it would find another target in this place.
-        let asking = match &state.binding {
-            Binding::Bound { asking, .. } | Binding::Failed { asking, .. } => *asking,
-            Binding::Unknown => true,
+        // What was found of a domain that takes no mail holds for a while. An answer that is on its way is waited for,
+        // and comes by here again.
+        let holds = match &state.binding {
             Binding::Refused { until, .. } => *until > now && self.targets.len() < 65_536,
+            Binding::Unknown | Binding::Bound { .. } | Binding::Failed { .. } => false,
         };
-        if state.wants_site || asking && !matches!(state.binding, Binding::Unknown) {
+        if state.wants_site || state.asked || holds {
             return;
         }
         let name = state.target.clone();
@@ -254,8 +257,13 @@ impl Dispatch {
         }
     }
 
-    pub(crate) fn list_idle_site(&mut self, now: Instant, site: SiteKey) {
-        self.idle_sites.push_back((now + self.config.idle_for, site));
+    pub(crate) fn list_idle_site(&mut self, now: Instant, key: SiteKey) {
+        let at = now + self.config.idle_for;
+        if let Some(site) = self.site_mut(key)
+            && !std::mem::replace(&mut site.listed_idle, true)
+        {
+            self.idle_sites.push_back((at, key));
+        }
     }
 
     /// A site without targets, connections and anything to remember costs nothing.
