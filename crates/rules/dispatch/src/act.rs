@@ -61,6 +61,13 @@ pub struct JobEntry {
     pub expires: Instant,
 }
 
+impl JobEntry {
+    /// The index of each recipient.
+    pub fn indices(&self) -> std::ops::Range<u32> {
+        self.first..self.first + self.count
+    }
+}
+
 /// Recipients of one message for one attempt.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -84,9 +91,20 @@ impl Job {
         self.entries.iter().map(|entry| entry.count as usize).sum()
     }
 
+    /// Leaves the first so many recipients in it, at least one. What it was is then the dispatcher's to know:
+    /// [`crate::Dispatch::narrowed`].
+    pub fn truncate(&mut self, recipients_max: u32) {
+        let mut left = recipients_max.max(1);
+        for entry in &mut self.entries {
+            entry.count = entry.count.min(left);
+            left -= entry.count;
+        }
+        self.entries.retain(|entry| entry.count > 0);
+    }
+
     /// The index of each recipient.
     pub fn indices(&self) -> impl Iterator<Item = u32> + '_ {
-        self.entries.iter().flat_map(|entry| entry.first..entry.first + entry.count)
+        self.entries.iter().flat_map(JobEntry::indices)
     }
 }
 

@@ -351,3 +351,63 @@ fn a_site_without_mail_stands_once_among_those_that_may_be_forgotten() {
     world.pass(60 * SECOND);
     assert_eq!((world.dispatch.site_keys.len(), world.dispatch.idle_sites.len()), (0, 0));
 }
+
+#[test]
+fn a_job_for_an_exchanger_that_takes_fewer_recipients_is_several_each_with_its_leave() {
+    let mut world = World::new(Config::default());
+    let target = target("a.test");
+    let mail =
+        |first, count| NewMail { first, count, last_reply: Some("450 no"), ..NewMail::new(1, &target) };
+    world.dispatch.push(world.now, &mail(0, 3));
+    world.dispatch.push(world.now, &mail(3, 4));
+    world.serve();
+    world.found("a.test");
+    let (id, mut job) = opened(&world.serve()).remove(0);
+    assert_eq!(job.recipients(), 7);
+    world.dispatch.connected(world.now, id);
+    world.dispatch.narrowed(id, &job, 2);
+    job.truncate(2);
+    let mut seen: Vec<u32> = job.indices().collect();
+    let mut jobs = vec![job];
+    while let Some(job) = jobs.pop() {
+        world.delivered(id, &job);
+        for act in world.serve() {
+            let Act::Give(to, job) = act else { continue };
+            assert_eq!(to, id);
+            assert!(job.recipients() <= 2, "{job:?}");
+            seen.extend(job.indices());
+            jobs.push(job);
+        }
+    }
+    assert_eq!(seen, [0, 1, 2, 3, 4, 5, 6]);
+    assert_eq!(world.dispatch.recipients(), 0);
+}
+
+#[test]
+fn what_a_limit_held_is_looked_at_again_when_the_rules_change() {
+    use shaping::{Layer, Origin, ShapingConfig, SharedScope};
+    let mut world = World::new(Config::default());
+    let mut config = ShapingConfig::default();
+    let rates = vec![settings::Text("1/h".parse().unwrap())];
+    let place = settings::Place::whole(0);
+    let rates = Some(settings::Placed { value: rates, place });
+    let tenants = vec![settings::Text("acme".parse().unwrap())];
+    config.limit.insert("x".into(), SharedScope { tenants, message_rates: rates, ..SharedScope::default() });
+    let origin = |_| Origin::built_in();
+    let limited = Arc::new(Rules::compile(&[Layer { config: &config, origin: &origin }]).unwrap());
+    let free = world.dispatch.rules.clone();
+    world.dispatch.reconfigure(world.now, Config::default(), egress(&["a", "b"]), limited);
+    let target = target("a.test");
+    for handle in 1..=2 {
+        let mail = NewMail { tenant: Some("acme"), ..NewMail::new(handle, &target) };
+        world.dispatch.push(world.now, &mail);
+    }
+    world.serve();
+    world.found("a.test");
+    let (id, job) = opened(&world.serve()).remove(0);
+    world.dispatch.connected(world.now, id);
+    world.delivered(id, &job);
+    assert!(!world.serve().iter().any(|act| matches!(act, Act::Give(..))), "the limit holds");
+    world.dispatch.reconfigure(world.now, Config::default(), egress(&["a", "b"]), free);
+    assert!(world.serve().iter().any(|act| matches!(act, Act::Give(..))), "it is gone");
+}

@@ -825,6 +825,42 @@ impl Dispatch {
         }
     }
 
+    /// An exchanger takes fewer recipients in a transaction than a job has (LIMITS RCPTMAX, RFC 9422). Each
+    /// transaction counts with the receiver, so the job keeps what fits into one, as [`Job::truncate`] does; the
+    /// others go back to the head of their line, and the connection's further jobs have no more.
+    pub fn narrowed(&mut self, id: ConnectionId, job: &Job, recipients_max: u32) {
+        let max = recipients_max.max(1);
+        let Some(&at) = self.owners.get(&id) else { return };
+        let Some(path) = self.path_mut(at) else { return };
+        let site = path.site;
+        let Some(connection) = path.connections.iter_mut().find(|line| line.id == id) else { return };
+        connection.recipients_max = max;
+        let first = job.entries.first().map(|entry| entry.key);
+        let Some(assigned) = connection.jobs.iter_mut().find(|held| held.keys.first().copied() == first)
+        else {
+            return;
+        };
+        let mut left = max;
+        let parts: Vec<(queue::EntryKey, u32)> = job
+            .entries
+            .iter()
+            .map(|entry| {
+                let kept = entry.count.min(left);
+                left -= kept;
+                (entry.key, kept)
+            })
+            .collect();
+        assigned.keys.retain(|key| !parts.contains(&(*key, 0)));
+        // From the last one on, so that they stand in their order again.
+        for (key, kept) in parts.into_iter().rev() {
+            match kept {
+                0 => self.queue.untake(key),
+                kept => self.split(key, kept),
+            }
+        }
+        self.touch(site);
+    }
+
     /// A job was not begun; it goes back to the head of its line.
     pub fn returned(&mut self, id: ConnectionId, job: &Job) {
         let first = job.entries.first().map(|entry| entry.key);

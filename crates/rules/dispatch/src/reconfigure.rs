@@ -42,6 +42,8 @@ impl Dispatch {
             if let Some(line) = self.line_mut(line) {
                 line.orders_version = u64::MAX;
             }
+            // The limit it was set aside for may be another one now, or none.
+            self.take_back(now, line);
         }
         self.touch_all();
     }

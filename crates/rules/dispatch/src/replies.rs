@@ -44,6 +44,13 @@ impl Replies {
         self.last
     }
 
+    /// One more holds the text of that name.
+    pub(crate) fn share(&mut self, name: u32) {
+        if let Some(kept) = self.texts.get_mut(&name) {
+            kept.holders = kept.holders.saturating_add(1);
+        }
+    }
+
     pub(crate) fn release(&mut self, name: u32) {
         let Some(kept) = self.texts.get_mut(&name) else { return };
         kept.holders -= 1;

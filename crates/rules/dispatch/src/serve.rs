@@ -306,14 +306,14 @@ impl Dispatch {
             .filter(|(_, line)| line.ready && !line.draining && line.jobs.len() < JOBS_MAX)
             .filter(|(_, line)| line.exchangers == exchangers)
             .min_by_key(|(_, line)| line.jobs.len())
-            .map(|(n, _)| n);
+            .map(|(n, line)| (n, line.recipients_max));
         let key = path.key;
-        if let Some(n) = free {
+        if let Some((n, recipients_max)) = free {
             return match self.ask_message(now, wall, key, line) {
                 Err(hold) => Tried::Held(hold.into()),
                 Ok(permit) => {
                     let octets = self.octets_of(line);
-                    let Some((job, keys)) = self.take_job(now, line, at) else {
+                    let Some((job, keys)) = self.take_job(line, at, recipients_max) else {
                         self.shaper.give_back(permit);
                         return Tried::Busy;
                     };
@@ -371,7 +371,7 @@ impl Dispatch {
             }
         };
         let octets = self.octets_of(line);
-        let Some((job, keys)) = self.take_job(now, line, at) else {
+        let Some((job, keys)) = self.take_job(line, at, u32::MAX) else {
             self.shaper.unopened(key);
             self.shaper.give_back(permit);
             return Tried::Busy;
@@ -395,6 +395,7 @@ impl Dispatch {
             jobs: vec![Assigned { keys, permit, line }],
             ready: false,
             draining: false,
+            recipients_max: u32::MAX,
             exchangers,
         });
         self.note_granted(at, &job, permit, octets, true);
@@ -531,10 +532,10 @@ impl Dispatch {
     // ---- jobs ---------------------------------------------------------------------------------------------
 
     /// The next entries of a queue that belong to one message.
-    fn take_job(&mut self, _now: Instant, line: LineKey, at: PathAt) -> Option<(Job, Vec<EntryKey>)> {
+    fn take_job(&mut self, line: LineKey, at: PathAt, recipients_max: u32) -> Option<(Job, Vec<EntryKey>)> {
         let path = self.path(at)?.key;
         let profile = self.shaper.profile(path).clone();
-        let keys = self.take_keys(line, profile.recipients_per_transaction.value)?;
+        let keys = self.take_keys(line, profile.recipients_per_transaction.value.min(recipients_max))?;
         let retry_waits = self.shaper.retry_waits(path).map(Arc::from);
         let orders = self.message_orders(line, at);
         let job = Job { retry_waits, orders, profile: Some(profile), ..self.job_of(line, &keys) };
@@ -543,7 +544,7 @@ impl Dispatch {
 
     fn take_keys(&mut self, line: LineKey, recipients_max: u32) -> Option<Vec<EntryKey>> {
         let first = self.queue.take(line)?;
-        self.queue.split(first, recipients_max.max(1));
+        self.split(first, recipients_max.max(1));
         let handle = self.queue.entry(first).handle;
         let mut keys = vec![first];
         let mut recipients = self.queue.entry(first).count;
@@ -555,6 +556,13 @@ impl Dispatch {
             keys.extend(self.queue.take_more(line));
         }
         Some(keys)
+    }
+
+    /// Leaves so many recipients in an entry; the others stand at the head of its line.
+    pub(crate) fn split(&mut self, key: EntryKey, count: u32) {
+        if self.queue.split(key, count) {
+            self.replies.share(self.queue.entry(key).last_reply);
+        }
     }
 
     /// A job that no connection will carry.

@@ -174,6 +174,8 @@ pub(crate) struct Line {
     pub(crate) jobs: Vec<Assigned>,
     pub(crate) ready: bool,
     pub(crate) draining: bool,
+    /// Recipients that its exchanger takes in a transaction.
+    pub(crate) recipients_max: u32,
     /// The exchangers it was opened to one of.
     pub(crate) exchangers: u64,
 }

@@ -346,18 +346,19 @@ impl Queue {
     }
 
     /// Leaves the first `count` recipients in a taken entry; the others go back to the head of the line as an entry
-    /// of their own.
-    pub fn split(&mut self, key: EntryKey, count: u32) {
+    /// of their own. True if there were others; the name of the last reply is then that of both.
+    pub fn split(&mut self, key: EntryKey, count: u32) -> bool {
         let whole = self.slab[key];
         assert!(whole.place == Place::Attempted && count > 0, "only an entry in an attempt can be split");
         if whole.count <= count {
-            return;
+            return false;
         }
         self.slab[key].count = count;
         let rest = Entry { first: whole.first + count, count: whole.count - count, ..whole };
         let rest = self.slab.insert(rest);
         self.lines[whole.line.0 as usize].attempted += 1;
         self.untake(rest);
+        true
     }
 
     /// Gives a taken entry back to the head of its line: its attempt never began.

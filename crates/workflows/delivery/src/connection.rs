@@ -14,8 +14,8 @@ use mail::{Host, Outcome, Reply};
 use net::tls::Policy;
 use queue::orders::{Action, Fact, Facts, Match, Order};
 use shaping::Treat;
-use smtp::client::{self, Client, Event as SmtpEvent, RecipientResult, Stage, Transaction};
-use std::collections::{HashMap, VecDeque};
+use smtp::client::{self, Client, Event as SmtpEvent, Stage, Transaction};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -268,7 +268,7 @@ impl Connection {
     /// Carries messages until there are none for a while.
     async fn serve(&mut self, mut session: Session, hop: Arc<Hop>, lease: Lease) {
         let mut running: HashMap<u64, Running> = HashMap::new();
-        let mut waiting: VecDeque<Transaction> = VecDeque::new();
+        let mut waiting: Option<Transaction> = None;
         let (mut next_token, mut begun, mut quitting) = (0u64, 0u32, false);
         let idle = self.settings.delivery.idle_timeout;
         let mut idle_since = Instant::now();
@@ -276,19 +276,20 @@ impl Connection {
         let mut settler = Settler::new(&shared, &settings, Some(hop));
         let mut barred = false;
         loop {
-            while session.client.wants() {
-                let Some(tx) = waiting.pop_front() else { break };
+            if session.client.wants()
+                && let Some(tx) = waiting.take()
+            {
                 session.client.submit(Instant::now().into_std(), tx);
             }
             let full = self.messages_max > 0 && begun >= self.messages_max;
             let stop = full || barred || session.client.exhausted() || self.shared.is_stopping();
-            let at_rest = session.client.in_flight() == 0 && waiting.is_empty();
+            let at_rest = session.client.in_flight() == 0 && waiting.is_none();
             if at_rest && stop && !quitting {
                 session.client.quit(Instant::now().into_std());
                 quitting = true;
             }
             let deadline = (at_rest && !quitting).then(|| idle_since + idle);
-            let may_take = waiting.is_empty() && !stop && !quitting;
+            let may_take = waiting.is_none() && !stop && !quitting;
             let jobs = &mut self.jobs;
             let turn = session
                 .turn(
@@ -304,38 +305,25 @@ impl Connection {
                         let _ = self.events.send(Event::Returned(self.id, errand)).await;
                         continue;
                     }
-                    let Some((job, hot)) = self.at_hand(errand, &mut settler).await else {
+                    let Some((mut job, hot)) = self.at_hand(errand, &mut settler).await else {
                         lease.settle_message(Instant::now().into_std(), false);
                         continue;
                     };
                     begun += 1;
-                    let began = Instant::now();
-                    let first_token = next_token;
-                    let rcpt_max = match session.client.extensions().rcpt_max {
-                        0 => usize::MAX,
-                        max => max as usize,
-                    };
-                    let recipients: Vec<u32> = job.indices().collect();
-                    for part in recipients.chunks(rcpt_max) {
-                        waiting.push_back(Transaction {
-                            token: next_token,
-                            message: hot.message.clone(),
-                            recipients: part.to_vec(),
-                            content: [hot.content.prefix.clone(), hot.content.body.clone()],
-                        });
-                        next_token += 1;
+                    let recipients_max = session.client.extensions().rcpt_max;
+                    if recipients_max > 0 && job.recipients() > recipients_max as usize {
+                        // Another transaction is another message to the receiver, and needs its own leave.
+                        let _ = self.events.send(Event::Narrowed(self.id, job.clone(), recipients_max)).await;
+                        job.truncate(recipients_max);
                     }
-                    let parts = (next_token - first_token) as u32;
-                    for token in first_token..next_token {
-                        running.insert(
-                            token,
-                            Running { first_token, parts: 0, job: None, results: Vec::new(), began },
-                        );
-                    }
-                    if let Some(first) = running.get_mut(&first_token) {
-                        *first =
-                            Running { first_token, parts, job: Some((job, hot)), results: Vec::new(), began };
-                    }
+                    waiting = Some(Transaction {
+                        token: next_token,
+                        message: hot.message.clone(),
+                        recipients: job.indices().collect(),
+                        content: [hot.content.prefix.clone(), hot.content.body.clone()],
+                    });
+                    running.insert(next_token, Running { job, hot, began: Instant::now() });
+                    next_token += 1;
                 }
                 // The dispatcher has forgotten this connection: the server stops.
                 Turn::Other(None) | Turn::Deadline => {
@@ -345,13 +333,15 @@ impl Connection {
                 Turn::Event(SmtpEvent::Finished(finished)) => {
                     idle_since = Instant::now();
                     lease.settle_message(Instant::now().into_std(), true);
-                    self.part_over(&mut running, finished.token, Some(finished.recipients), &mut settler)
-                        .await;
+                    if let Some(Running { job, hot, began }) = running.remove(&finished.token) {
+                        let done = settler.settle(&job, &hot, finished.recipients, began).await;
+                        let _ = self.events.send(Event::Done(self.id, done)).await;
+                    }
                 }
                 Turn::Event(SmtpEvent::Unsent(token)) => {
                     idle_since = Instant::now();
                     lease.settle_message(Instant::now().into_std(), false);
-                    self.part_over(&mut running, token, None, &mut settler).await;
+                    self.unsent(&mut running, token).await;
                 }
                 Turn::Event(SmtpEvent::Failed(failure)) => {
                     debug!(target = %self.target, reply = %failure.reply, stage = ?failure.stage, "session ended");
@@ -360,8 +350,9 @@ impl Connection {
                             .tell_rules(&self.events, self.id, stage_of(failure.stage), &failure.reply)
                             .await;
                     }
-                    for tx in waiting.drain(..) {
-                        self.part_over(&mut running, tx.token, None, &mut settler).await;
+                    if let Some(tx) = waiting {
+                        lease.settle_message(Instant::now().into_std(), false);
+                        self.unsent(&mut running, tx.token).await;
                     }
                     return;
                 }
@@ -371,49 +362,11 @@ impl Connection {
         }
     }
 
-    /// One transaction of a job is over; the job is when all are. A job of which no part was sent goes back
-    /// untouched; recipients of an unsent part of another are deferred by a moment.
-    async fn part_over(
-        &self,
-        running: &mut HashMap<u64, Running>,
-        token: u64,
-        results: Option<Vec<RecipientResult>>,
-        settler: &mut Settler<'_>,
-    ) {
-        let Some(first_token) = running.get(&token).map(|part| part.first_token) else { return };
-        if token != first_token {
-            running.remove(&token);
-        }
-        let Some(first) = running.get_mut(&first_token) else { return };
-        first.parts -= 1;
-        first.results.extend(results.into_iter().flatten());
-        if first.parts > 0 {
-            return;
-        }
-        let Some(Running { job: Some((job, hot)), mut results, began, .. }) = running.remove(&first_token)
-        else {
-            return;
-        };
-        if results.is_empty() {
+    /// A job of which nothing was sent goes back untouched.
+    async fn unsent(&self, running: &mut HashMap<u64, Running>, token: u64) {
+        if let Some(Running { job, hot, .. }) = running.remove(&token) {
             let _ = self.events.send(Event::Returned(self.id, Errand { job, hot: Some(hot) })).await;
-            return;
         }
-        if results.len() < job.recipients() {
-            let unsent =
-                Reply::new(451, (4, 4, 2), "the connection ended before this recipient's transaction");
-            for index in job.indices() {
-                if !results.iter().any(|result| result.index == index) {
-                    results.push(RecipientResult {
-                        index,
-                        outcome: Outcome::Deferred(unsent.clone()),
-                        ambiguous: false,
-                        answered: None,
-                    });
-                }
-            }
-        }
-        let done = settler.settle(&job, &hot, results, began).await;
-        let _ = self.events.send(Event::Done(self.id, done)).await;
     }
 
     /// No session came to be: the job this connection was opened for gets the reason. When it is for good, so
@@ -529,12 +482,10 @@ fn stage_of(stage: Stage) -> shaping::Stage {
     }
 }
 
-/// A job under way. All of its transactions stand in the map; the first carries the job.
+/// A job under way, as one transaction.
 struct Running {
-    first_token: u64,
-    parts: u32,
-    job: Option<(dispatch::Job, Hot)>,
-    results: Vec<RecipientResult>,
+    job: dispatch::Job,
+    hot: Hot,
     began: Instant,
 }
 

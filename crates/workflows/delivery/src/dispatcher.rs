@@ -8,12 +8,12 @@ use crate::connection::Connection;
 use crate::hot::HotStore;
 use crate::job::{Errand, Event, Hot};
 use crate::notices::NoticesIn;
-use crate::settle::Settler;
+use crate::settle::{Settler, later};
 use crate::shared::{Settings, Shared};
 use crate::state::Keeper;
 use crate::status::{EntryStatus, Order, QueueStatus};
 use dispatch::{Action, ConnectionId, Dispatch, Fate, JOBS_MAX, Job, NewMail, SiteFound, Target};
-use mail::{Host, Message, UnixMillis};
+use mail::{Host, Message, Reply, UnixMillis};
 use spool::{Accepted, Handle, Loaded};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -72,12 +72,11 @@ impl Dispatcher {
     ) -> Self {
         let settings = shared.settings();
         let (now, wall) = (now(), wall());
-        let mut dispatch = Dispatch::new(
-            now,
-            settings.dispatch_config(),
-            settings.sources.egress.clone(),
-            settings.rules.clone(),
-        );
+        // What earlier limits were spent on is counted by them, so they are in force before it is read.
+        let rules = settings.rules_with(keeper.kept_orders().list());
+        shared.set_rules(rules.clone());
+        let egress = settings.sources.egress.clone();
+        let mut dispatch = Dispatch::new(now, settings.dispatch_config(), egress, rules);
         keeper.restore(now, wall, &mut dispatch);
         Self {
             dispatch,
@@ -130,11 +129,11 @@ impl Dispatcher {
                 Some(order) = inputs.orders.recv() => self.order(order),
                 () = stopped.wait(), if !self.stopping => self.stop(),
                 _ = tick.tick() => {
-                    self.dispatch.advance(now(), wall());
+                    self.advance();
                     self.keeper.keep(now(), wall(), &mut self.dispatch);
                     self.shared.metrics.set_sizes(self.dispatch.sizes());
                 }
-                () = sleep_until(wake_at), if wake_at.is_some() => self.dispatch.advance(now(), wall()),
+                () = sleep_until(wake_at), if wake_at.is_some() => self.advance(),
                 () = std::future::ready(()), if self.dispatch.has_more() => {}
             }
             self.serve();
@@ -153,6 +152,15 @@ impl Dispatcher {
         self.dispatch.stop();
         // The connections finish what they have begun and give back the rest.
         self.connections.clear();
+    }
+
+    fn advance(&mut self) {
+        let version = self.dispatch.orders().version();
+        self.dispatch.advance(now(), wall());
+        // An order whose time is over takes its limit with it, and does not come back with the next start.
+        if self.dispatch.orders().version() != version {
+            self.orders_changed(|_| {});
+        }
     }
 
     // ---- what comes in ------------------------------------------------------------------------------------
@@ -247,6 +255,7 @@ impl Dispatcher {
                 }
                 self.dispatch.returned(id, &errand.job);
             }
+            Event::Narrowed(id, job, max) => self.dispatch.narrowed(id, &job, max),
             Event::Ordered(id, job, order) => self.dispatch.ordered(now, wall(), id, &job, order),
             Event::Failed(id, failed) => self.dispatch.session_failed(now, wall(), id, failed),
             Event::Connected(id) => self.dispatch.connected(now, id),
@@ -349,14 +358,18 @@ impl Dispatcher {
 
     /// A job ends outside any connection.
     fn settle(&mut self, job: Job, fate: Fate) {
+        let again = later(&job, now() + self.settings.retry.ambiguous_wait, "451 4.3.0 internal error");
         let errand = self.errand(job);
         let (shared, settings, events) = (self.shared.clone(), self.settings.clone(), self.events_in.clone());
         let settling = self.settling.clone();
         tokio::spawn(async move {
             // The semaphore is never closed.
             let _turn = settling.acquire_owned().await;
-            let mut settler = Settler::new(&shared, &settings, None);
-            let done = settler.alone(errand, fate).await;
+            let work = async move { Settler::new(&shared, &settings, None).alone(errand, fate).await };
+            let done = tokio::spawn(work).await.unwrap_or_else(|panic| {
+                error!(%panic, "settling a message ended in a panic; it is tried again");
+                again
+            });
             let _ = events.send(Event::Settled(done)).await;
         });
     }
@@ -366,10 +379,14 @@ impl Dispatcher {
         let host = Host::Domain(domain.clone());
         let (shared, events) = (self.shared.clone(), self.events_in.clone());
         tokio::spawn(async move {
-            let found = match shared.preferred(&host).await {
-                Ok(hosts) => SiteFound::Exchangers(hosts, SITE_HOLDS),
-                Err(error) if error.is_temporary() => SiteFound::Failed(error.reply),
-                Err(error) => SiteFound::Refused(error.reply, REFUSAL_HOLDS),
+            let found = match tokio::spawn(async move { shared.preferred(&host).await }).await {
+                Ok(Ok(hosts)) => SiteFound::Exchangers(hosts, SITE_HOLDS),
+                Ok(Err(error)) if error.is_temporary() => SiteFound::Failed(error.reply),
+                Ok(Err(error)) => SiteFound::Refused(error.reply, REFUSAL_HOLDS),
+                Err(panic) => {
+                    error!(%target, %panic, "a look-up ended in a panic; it is made again");
+                    SiteFound::Failed(Reply::new(451, (4, 3, 0), "internal error"))
+                }
             };
             let _ = events.send(Event::Resolved(target, found)).await;
         });

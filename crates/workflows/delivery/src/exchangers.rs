@@ -8,8 +8,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Exchangers remembered as skipped at most; beyond it the oldest pauses end early.
+/// Exchangers remembered as skipped at most; beyond it a further one is used all the same.
 const SKIPPED_MAX: usize = 10_000;
+
+/// Exchangers counted before the first sweep.
+const SWEEP_MIN: usize = 256;
 
 /// The exchangers something is known of.
 #[derive(Default)]
@@ -19,6 +22,8 @@ pub(crate) struct Exchangers(Mutex<State>);
 struct State {
     ledger: MemoryLedger,
     counted: HashMap<Arc<str>, Counted>,
+    /// When so many are counted, those that nothing is known of any more are forgotten.
+    sweep_at: usize,
     skipped: HashMap<Box<str>, Instant>,
 }
 
@@ -69,6 +74,24 @@ fn keys(ledger: &mut MemoryLedger, known: &mut Vec<(Rate, LedgerKey)>, wanted: &
         .collect()
 }
 
+impl State {
+    /// Forgets exchangers without connections whose windows are empty. A pattern may name every host there is, so
+    /// they would grow without end; that this is done at twice what was left makes it cheap.
+    fn sweep(&mut self, now: Instant) {
+        let ledger = &mut self.ledger;
+        self.counted.retain(|_, counted| {
+            let mut windows = counted.connections.iter().chain(&counted.messages);
+            let known = counted.open > 0 || windows.any(|(_, key)| ledger.used(now, *key).0 > 0);
+            if !known {
+                let windows = counted.connections.iter().chain(&counted.messages);
+                windows.for_each(|(_, key)| ledger.close(*key));
+            }
+            known
+        });
+        self.sweep_at = (2 * self.counted.len()).max(SWEEP_MIN);
+    }
+}
+
 impl Exchangers {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -110,6 +133,9 @@ impl Exchangers {
         if limits.is_empty() {
             return Ok(lease);
         }
+        if state.counted.len() >= state.sweep_at {
+            state.sweep(now);
+        }
         let mut charges = Vec::new();
         let mut settings = Vec::new();
         for limit in &limits {
@@ -128,6 +154,12 @@ impl Exchangers {
             }
             if let Some(rates) = &limit.message_rates {
                 for key in keys(&mut state.ledger, &mut counted.messages, &rates.value) {
+                    // A connection that may carry nothing would be closed at once, and opened again.
+                    let charge = Charge { key, amount: 1 };
+                    if !state.ledger.fits(now, charge) {
+                        let text = format!("the rate of messages to {host} is used up ({})", rates.at);
+                        return Err(Barred { text, until: state.ledger.room_at(charge) });
+                    }
                     lease.messages.push((key, rates.at.clone()));
                 }
             }
@@ -292,5 +324,52 @@ mod tests {
         let enter = |at| exchangers.enter(at, &rules, "mx.small.test", ip("203.0.113.1"));
         assert_eq!(enter(now).err().unwrap().until, Some(now + wait));
         enter(now + wait).unwrap();
+    }
+
+    const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
+    fn with_rates(messages: &str, connections: &str) -> Rules {
+        let rates =
+            |text: &str| Some(Placed { value: vec![Text(text.parse().unwrap())], place: Place::whole(0) });
+        let scope = ExchangerScope {
+            message_rates: rates(messages),
+            connection_rates: rates(connections),
+            ..ExchangerScope::default()
+        };
+        let mut config = ShapingConfig::default();
+        config.exchanger.insert("*".into(), scope);
+        let origin = |_| Origin::built_in();
+        Rules::compile(&[Layer { config: &config, origin: &origin }]).unwrap()
+    }
+
+    #[test]
+    fn no_connection_is_made_that_may_carry_nothing() {
+        let (exchangers, now) = (Arc::new(Exchangers::default()), Instant::now());
+        let rules = with_rates("1/h", "100/m");
+        let lease = exchangers.enter(now, &rules, "mx.a.test", IP).unwrap();
+        lease.ask_message(now).unwrap();
+        lease.settle_message(now, true);
+        assert!(lease.ask_message(now).is_err());
+        let barred = exchangers.enter(now, &rules, "MX.a.test.", IP).err().unwrap();
+        assert_eq!(barred.until, Some(now + Duration::from_secs(3600)));
+        assert!(exchangers.enter(now, &rules, "mx.b.test", IP).is_ok());
+        assert!(exchangers.enter(now + Duration::from_secs(3600), &rules, "mx.a.test", IP).is_ok());
+    }
+
+    #[test]
+    fn exchangers_of_the_past_are_forgotten() {
+        let (exchangers, mut now) = (Arc::new(Exchangers::default()), Instant::now());
+        let rules = with_rates("100/m", "100/m");
+        let kept = exchangers.enter(now, &rules, "kept.test", IP).unwrap();
+        for n in 0..10_000 {
+            now += Duration::from_secs(1);
+            drop(exchangers.enter(now, &rules, &format!("mx{n}.test"), IP).unwrap());
+        }
+        let state = exchangers.lock();
+        assert!(state.counted.len() <= 2 * SWEEP_MIN, "{}", state.counted.len());
+        assert!(state.ledger.len() <= 4 * SWEEP_MIN, "{}", state.ledger.len());
+        assert_eq!(state.counted["kept.test"].open, 1);
+        drop(state);
+        drop(kept);
     }
 }

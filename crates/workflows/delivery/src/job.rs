@@ -34,6 +34,8 @@ pub(crate) enum Event {
     Connected(ConnectionId),
     /// A job is over.
     Done(ConnectionId, Done),
+    /// The exchanger takes only so many recipients of the job in a transaction; those beyond never began.
+    Narrowed(ConnectionId, Job, u32),
     /// A job never began; it goes back to the head of its line.
     Returned(ConnectionId, Errand),
     /// An order that only the message could match holds a job.

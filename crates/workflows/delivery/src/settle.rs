@@ -464,23 +464,11 @@ impl Settler<'_> {
     /// Settles a job whose message cannot be read: later if the disk may yet give it, as lost with a record of
     /// why if it is damaged.
     pub(crate) async fn unreadable(&self, job: &Job, failure: ReadError) -> Done {
-        let mut done = Done { entries: job.entries.iter().map(|e| e.key).collect(), ..Done::default() };
         match failure {
             ReadError::Io(failure) => {
                 warn!(handle = ?job.handle, error = %failure, "a message cannot be read, it is tried again");
-                for entry in &job.entries {
-                    for index in entry.first..entry.first + entry.count {
-                        done.deferred.push(Deferred {
-                            key: entry.key,
-                            index,
-                            attempts: entry.attempts,
-                            ambiguous: false,
-                            delay_reported: entry.delay_reported,
-                            reply: "451 4.3.0 the message could not be read from the spool".into(),
-                            due: (Instant::now() + AGAIN_AFTER).into_std(),
-                        });
-                    }
-                }
+                let due = (Instant::now() + AGAIN_AFTER).into_std();
+                return later(job, due, "451 4.3.0 the message could not be read from the spool");
             }
             ReadError::Damaged { message: Some(ref message), .. } => {
                 error!(id = %message.id, error = %failure, recipients = job.recipients(), "a message is lost to damage");
@@ -491,7 +479,7 @@ impl Settler<'_> {
                 self.shared.recorder.metrics().lost_to_damage(job.recipients() as u64);
             }
         }
-        done
+        Done { entries: job.entries.iter().map(|e| e.key).collect(), ..Done::default() }
     }
 
     /// One record for each recipient of a job whose content is damaged but whose envelope is not.
@@ -517,6 +505,24 @@ impl Settler<'_> {
         let done = self.unreadable(&job, error).await;
         let _ = events.send(Event::Done(id, done)).await;
     }
+}
+
+/// A job that came to nothing, which counts as no attempt: all of it is tried again.
+pub(crate) fn later(job: &Job, due: std::time::Instant, reply: &str) -> Done {
+    let reply: Arc<str> = reply.into();
+    let mut done = Done { entries: job.entries.iter().map(|entry| entry.key).collect(), ..Done::default() };
+    for entry in &job.entries {
+        done.deferred.extend(entry.indices().map(|index| Deferred {
+            key: entry.key,
+            index,
+            attempts: entry.attempts,
+            ambiguous: false,
+            delay_reported: entry.delay_reported,
+            reply: reply.clone(),
+            due,
+        }));
+    }
+    done
 }
 
 /// The stage of a transaction as rules for replies name it.

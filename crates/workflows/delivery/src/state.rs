@@ -178,6 +178,11 @@ impl Keeper {
         })
     }
 
+    /// The orders that an earlier process kept.
+    pub(crate) fn kept_orders(&self) -> &Orders {
+        &self.orders
+    }
+
     /// Hands what was kept to the dispatcher's rules.
     pub(crate) fn restore(&mut self, now: Instant, wall: UnixMillis, dispatch: &mut Dispatch) {
         let orders = std::mem::take(&mut self.orders);

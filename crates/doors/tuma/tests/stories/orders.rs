@@ -257,3 +257,34 @@ fn an_order_ends_by_itself() {
     assert_eq!(tuma.says(&["order", "ls"]), "no orders are in force\n");
     assert_eq!(sink.stats().messages, 2);
 }
+
+#[test]
+fn a_limit_holds_over_a_restart_and_ends_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(keeping());
+    let setup = Setup::relay_with(folder.path(), sink.addr(), &settings(&[]));
+    let tuma = setup.start();
+    tuma.says(&["order", "limit", "1/h", "--tenant", "acme", "--for", "1h"]);
+    tuma.stop();
+
+    let tuma = setup.start();
+    let mut client = tuma.greeted();
+    let mut send = |tenant: &str| {
+        for n in 0..2 {
+            client.taken("x@x.test", &format!("{tenant}{n}@d.test"), &format!("X-Tenant: {tenant}\r\n"));
+        }
+    };
+    send("acme");
+    send("other");
+    wait_until("what may go has gone", || sink.stats().messages >= 3);
+    let second = tuma.says_json(&["order", "limit", "1/h", "--tenant", "brief", "--for", "3s"]);
+    assert_eq!(second["id"], 2);
+    send("brief");
+    wait_until("the second limit ends and its mail goes", || sink.stats().messages >= 5);
+    assert_eq!(tuma.says_json(&["order", "ls"]).as_array().unwrap().len(), 1);
+    let why = tuma.says(&["explain", "acme@route:*/default"]);
+    assert!(why.contains("held: the limit shaping.limit.order-1 (1/h) is used up"), "{why}");
+    assert_eq!(sink.stats().messages, 5, "the first limit holds over the restart");
+    let kept = std::fs::read_to_string(folder.path().join("state/orders.json")).unwrap();
+    assert!(!kept.contains("brief"), "{kept}");
+}

@@ -1,9 +1,10 @@
 //! Next hops that misbehave (attack rows 66 to 70): every message arrives once in the end, and nobody else waits.
 
-use crate::harness::{PATIENCE, Session, Setup, keeping, load, rules, run, sink, wait_until};
+use crate::harness::{PATIENCE, Session, Setup, keeping, load, nobody, rules, run, sink, wait_until};
 use bench::sink::{Options, SinkHandle};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
 
 /// Waits short enough for a test, and connections to one next hop one at a time.
 const IMPATIENT: &str = r#"
@@ -211,6 +212,43 @@ fn nothing_a_next_hop_says_unasked_counts_as_delivered() {
     let wanted: Vec<String> = (0..count).map(|n| format!("c@case{n}.test")).collect();
     assert_eq!(arrived, wanted);
     assert_eq!(tuma.figure("/recipients/bounced"), 0);
+}
+
+#[test]
+fn a_next_hop_that_takes_few_recipients_at_a_time_gets_several_transactions() {
+    let folder = tempfile::tempdir().unwrap();
+    let heard = Arc::new(Mutex::new(Vec::<String>::new()));
+    let hears = heard.clone();
+    let talk: Talk = Box::new(move |to| {
+        let mut lines = BufReader::new(to.try_clone()?).lines();
+        to.write_all(b"220 x\r\n")?;
+        while let Some(line) = lines.next().transpose()? {
+            let word = line.get(..4).unwrap_or(&line).to_owned();
+            if matches!(&*word, "MAIL" | "RCPT") {
+                hears.lock().unwrap().push(word.clone());
+            }
+            to.write_all(match &*word {
+                "EHLO" => &b"250-x\r\n250-LIMITS RCPTMAX=2\r\n250 PIPELINING\r\n"[..],
+                "DATA" => b"354 go on\r\n",
+                "QUIT" => b"221 bye\r\n",
+                "MAIL" | "RCPT" | "." => b"250 2.0.0 ok\r\n",
+                _ => b"",
+            })?;
+        }
+        Ok(())
+    });
+    let more = IMPATIENT.to_owned() + &route("few.test", &says(talk).to_string());
+    let tuma = Setup::relay_with(folder.path(), nobody(), &more).start();
+    let mut session = tuma.session();
+    session.say("EHLO client.test", "250");
+    let to: Vec<String> = (0..5).map(|n| format!("c{n}@few.test")).collect();
+    let to: Vec<&str> = to.iter().map(String::as_str).collect();
+    session.message("x@x.test", &to, "Subject: x\r\n\r\nx\r\n");
+    tuma.wait_until_settled();
+    assert_eq!(tuma.figure("/recipients/delivered"), 5);
+    let heard = heard.lock().unwrap();
+    assert_eq!(*heard, ["MAIL", "RCPT", "RCPT", "MAIL", "RCPT", "RCPT", "MAIL", "RCPT"]);
+    assert_eq!(tuma.figure("/recipients/deferred"), 0, "what did not fit was no attempt");
 }
 
 #[test]
