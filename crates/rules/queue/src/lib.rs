@@ -17,6 +17,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "only the clock makes an Instant"))]
 
 mod entry;
+pub mod fuzzing;
 pub mod orders;
 mod ring;
 mod schedule;

@@ -15,6 +15,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "only the clock makes an Instant"))]
 
 mod config;
+pub mod fuzzing;
 mod ledger;
 mod rate;
 mod rules;

@@ -53,7 +53,7 @@ impl Window {
         while let Some(&(leaves, amount)) = self.spends.front()
             && leaves <= now
         {
-            self.spent -= amount;
+            self.spent = self.spent.saturating_sub(amount);
             self.spends.pop_front();
         }
     }
@@ -61,7 +61,7 @@ impl Window {
     /// What was spent in the trailing window or is out.
     pub fn used(&mut self, now: Instant) -> u64 {
         self.forget(now);
-        self.spent + self.outstanding
+        self.spent.saturating_add(self.outstanding)
     }
 
     /// How much may be granted now.
@@ -107,15 +107,18 @@ impl Window {
         let full = self.spends.len() >= ENTRIES_MAX;
         match self.spends.get_mut(at) {
             // Joining an entry dates the spend later, never earlier.
-            Some((known, sum)) if full || *known - leaves <= self.width => *sum += amount,
+            Some((known, sum)) if full || *known - leaves <= self.width => {
+                *sum = sum.saturating_add(amount);
+            }
             None if full => {
                 if let Some((known, sum)) = self.spends.back_mut() {
-                    (*known, *sum) = (leaves, *sum + amount);
+                    (*known, *sum) = (leaves, sum.saturating_add(amount));
                 }
             }
             _ => self.spends.insert(at, (leaves + self.width, amount)),
         }
-        self.spent += amount;
+        // What a file holds may be anything; a sum at its end stays there.
+        self.spent = self.spent.saturating_add(amount);
     }
 
     /// What was granted was given back unused.
@@ -126,9 +129,9 @@ impl Window {
     /// When there will be room for so much, if nothing more is granted; `None` if only grants that are out can
     /// make room.
     pub fn room_at(&self, amount: u64) -> Option<Instant> {
-        let mut used = self.spent + self.outstanding;
+        let mut used = self.spent.saturating_add(self.outstanding);
         for (leaves, sum) in &self.spends {
-            used -= sum;
+            used = used.saturating_sub(*sum);
             if used == 0 || used.saturating_add(amount) <= self.limit {
                 return Some(*leaves);
             }

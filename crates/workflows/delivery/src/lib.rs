@@ -12,6 +12,7 @@ mod connection;
 mod dispatcher;
 mod exchangers;
 mod front_door;
+pub mod fuzzing;
 mod hot;
 mod job;
 mod named;

@@ -31,6 +31,9 @@ const FILE_MAX: u64 = 1 << 30;
 /// Journals of leave given since a snapshot, by number: `granted.7.jsonl`.
 const GRANTED: &str = "granted.";
 
+/// No file of ours has a larger number in it; what has one would end the counting.
+const NUMBER_MAX: u64 = u64::MAX / 2;
+
 const ORDERS: &str = "orders.json";
 const SHAPING: &str = "shaping.json";
 
@@ -125,7 +128,7 @@ impl Keeper {
         let snapshot = match read(&folder.join(SHAPING)) {
             Ok(Some(value)) => {
                 let snapshot = crate::snapshot::read(&value);
-                first = value["journal"].as_u64().unwrap_or(0);
+                first = value["journal"].as_u64().filter(|first| *first <= NUMBER_MAX).unwrap_or(0);
                 if snapshot.is_none() {
                     warn!(file = %folder.join(SHAPING).display(), "what was remembered of sites cannot be read, and is begun anew");
                 }
@@ -210,9 +213,7 @@ impl Keeper {
 
     /// Writes the orders down; `answer` is called when they are on the disk, or cannot be.
     pub(crate) fn orders(&self, orders: &Orders, answer: Answer) {
-        let list: Vec<Value> = orders.list().iter().map(order_json).collect();
-        let text = json!({ "version": VERSION, "last": orders.last(), "orders": list }).to_string();
-        self.send(What::Orders(text), Some(answer));
+        self.send(What::Orders(orders_text(orders)), Some(answer));
     }
 
     /// Writes down leave that a process after this one must know of, before it is used. The write goes to the page
@@ -288,7 +289,10 @@ impl Keeper {
 /// The numbers of the journals in a folder.
 fn journals(folder: &Path) -> Vec<u64> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let number = |name: &str| name.strip_prefix(GRANTED)?.strip_suffix(".jsonl")?.parse().ok();
+    let number = |name: &str| {
+        let number = name.strip_prefix(GRANTED)?.strip_suffix(".jsonl")?.parse().ok()?;
+        (number <= NUMBER_MAX).then_some(number)
+    };
     let mut numbers: Vec<u64> =
         entries.flatten().filter_map(|entry| number(entry.file_name().to_str()?)).collect();
     numbers.sort_unstable();
@@ -410,7 +414,13 @@ pub fn action_of(value: &Value) -> Option<Action> {
     })
 }
 
-fn orders_of(value: &Value) -> Option<Orders> {
+/// The text of the file.
+pub(crate) fn orders_text(orders: &Orders) -> String {
+    let list: Vec<Value> = orders.list().iter().map(order_json).collect();
+    json!({ "version": VERSION, "last": orders.last(), "orders": list }).to_string()
+}
+
+pub(crate) fn orders_of(value: &Value) -> Option<Orders> {
     let mut list = Vec::new();
     for order in value["orders"].as_array()? {
         list.push(Order {
@@ -425,7 +435,8 @@ fn orders_of(value: &Value) -> Option<Orders> {
             },
         });
     }
-    Some(Orders::restore(list, value["last"].as_u64()?))
+    let orders = Orders::restore(list, value["last"].as_u64()?);
+    (orders.last() <= NUMBER_MAX).then_some(orders)
 }
 
 /// An order as JSON, for answers to operators too.
@@ -453,9 +464,7 @@ mod tests {
             let ends_at = (n % 2 == 0).then_some(UnixMillis(9_000));
             orders.add(action, scope.clone(), "a reason, \\ and all", UnixMillis(n as u64), ends_at).unwrap();
         }
-        let list: Vec<Value> = orders.list().iter().map(order_json).collect();
-        let text = json!({ "version": VERSION, "last": orders.last(), "orders": list }).to_string();
-        let back = orders_of(&serde_json::from_str(&text).unwrap()).unwrap();
+        let back = orders_of(&serde_json::from_str(&orders_text(&orders)).unwrap()).unwrap();
         assert_eq!((back.list(), back.last()), (orders.list(), orders.last()));
     }
 
@@ -482,6 +491,23 @@ mod tests {
         written.recv().unwrap().unwrap();
         let again = Keeper::open(folder.path()).unwrap();
         assert_eq!(again.orders.list(), orders.list());
+    }
+
+    #[test]
+    fn numbers_that_would_end_the_counting_are_not_taken() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(
+            folder.path().join(ORDERS),
+            format!("{{\"version\":1,\"orders\":[],\"last\":{}}}", u64::MAX),
+        )
+        .unwrap();
+        assert!(Keeper::open(folder.path()).is_err());
+        fs::remove_file(folder.path().join(ORDERS)).unwrap();
+        fs::write(folder.path().join(format!("{GRANTED}{}.jsonl", u64::MAX)), "").unwrap();
+        let snapshot = crate::snapshot::write(&Snapshot::default(), u64::MAX);
+        fs::write(folder.path().join(SHAPING), snapshot).unwrap();
+        let keeper = Keeper::open(folder.path()).unwrap();
+        assert_eq!((keeper.granted.len(), keeper.number), (0, 0));
     }
 
     #[test]

@@ -65,10 +65,10 @@ impl Shaper {
             self.ledger.spend(now, Duration::ZERO, &charges);
         }
         self.charges = charges;
-        if self.paths[key].profile.warmup.is_some() {
+        if self.paths[key].profile.warmup.is_some() && messages > 0 {
             let today = day(self.wall.read(now, wall));
             let warm = self.paths[key].rare().warm.get_or_insert_default();
-            (0..messages).for_each(|_| warm.spend(today));
+            warm.sent_more(today, messages);
         }
     }
 }

@@ -328,9 +328,12 @@ impl Shaper {
         });
         saved.adaptive_rate = rare.adaptive.as_ref().map(Adaptive::rate);
         // What is under way may have arrived.
-        saved.warm = rare.warm.as_ref().filter(|warm| warm.began.is_some() || warm.out > 0).map(|warm| {
-            SavedWarm { day: warm.day, sent: warm.sent + warm.out, began: warm.began.or(Some(warm.day)) }
-        });
+        saved.warm =
+            rare.warm.as_ref().filter(|warm| warm.began.is_some() || warm.out > 0).map(|warm| SavedWarm {
+                day: warm.day,
+                sent: warm.sent.saturating_add(warm.out),
+                began: warm.began.or(Some(warm.day)),
+            });
         saved
     }
 

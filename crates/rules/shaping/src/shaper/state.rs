@@ -150,17 +150,22 @@ pub struct Warm {
 impl Warm {
     /// Messages that count for a day. A day that lies before the counted one is no new day.
     pub fn used(&self, day: u32) -> u64 {
-        self.out + if day > self.day { 0 } else { self.sent }
+        self.out.saturating_add(if day > self.day { 0 } else { self.sent })
     }
 
     /// One was sent.
     pub fn spend(&mut self, day: u32) {
         self.out = self.out.saturating_sub(1);
+        self.sent_more(day, 1);
+    }
+
+    /// So many were sent that were not under way.
+    pub fn sent_more(&mut self, day: u32, count: u64) {
         if day > self.day {
             (self.day, self.sent) = (day, 0);
         }
         self.began.get_or_insert(day);
-        self.sent += 1;
+        self.sent = self.sent.saturating_add(count);
     }
 }
 
