@@ -15,6 +15,7 @@ pub const MAP: &str = "ARCHITECTURE.md";
 const PAGES: &[(&str, &[&str])] = &[
     ("docs/reference/config.md", &["config", "reference"]),
     ("docs/reference/config.schema.json", &["config", "schema"]),
+    ("docs/reference/traffic.md", &["config", "traffic"]),
 ];
 
 /// Prints the floor table into the map, if there is one and it is stale.

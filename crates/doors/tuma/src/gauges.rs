@@ -6,6 +6,9 @@ use net::Limits;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+/// One of the dispatcher's sizes.
+type Size = fn(&dispatch::Sizes) -> u64;
+
 /// Registers what is asked for at each scrape.
 pub fn register(server: &Arc<Server>, queued: &Arc<Queued>, limits: &Arc<Limits>) {
     let metrics = &server.metrics;
@@ -34,6 +37,25 @@ pub fn register(server: &Arc<Server>, queued: &Arc<Queued>, limits: &Arc<Limits>
         "fate",
         move || figures.list(),
     );
+
+    let sizes: [(&str, &str, Size); 10] = [
+        ("queue_entries", "Entries queued: recipients of one message in one queue", |s| s.entries),
+        ("queues", "Queues in memory", |s| s.queues),
+        ("targets", "Domains, routes and addresses in memory that mail waits for", |s| s.targets),
+        ("sites", "Sites in memory", |s| s.sites),
+        ("paths", "Paths in memory: a source and a site", |s| s.paths),
+        ("sites_resolving", "Look-ups of sites under way", |s| s.resolving),
+        ("sites_to_resolve", "Domains that wait for such a look-up", |s| s.to_resolve),
+        ("settling", "Messages being settled without a connection", |s| s.settling),
+        ("giving_up", "Entries that an order or rule gives up and that wait for it", |s| s.giving_up),
+        ("orders", "Operator orders in force", |s| s.orders),
+    ];
+    for (name, help, read) in sizes {
+        let weak = Arc::downgrade(server);
+        metrics.gauge_source(name, help, move || {
+            weak.upgrade().map_or(0.0, |server| read(&server.delivery.figures().sizes()) as f64)
+        });
+    }
 
     let figure = |read: fn(&net::Figures) -> u64| {
         let limits = limits.clone();

@@ -181,6 +181,12 @@ pub enum Action {
     },
     /// Give a job to a connection.
     Give(ConnectionId, Job),
+    /// End a connection that has not been greeted yet: others wait for its place. If it was greeted meanwhile, nothing
+    /// is to be done.
+    GiveUp(ConnectionId),
+    /// End a connection that has nothing to do: others wait for its place. If it was given a job meanwhile, that comes
+    /// back.
+    Close(ConnectionId),
     /// Settle a job without a connection; answer by [`crate::Dispatch::settled`].
     Settle(Job, Fate),
     /// Avoid an exchanger for a while.

@@ -87,10 +87,10 @@ pub(crate) struct Turns {
 impl Turns {
     /// Places in `weights` in the order of their turns.
     pub(crate) fn order(&mut self, weights: &[(SourceAt, u32)], order: &mut Vec<usize>) {
-        self.had.resize(weights.len(), 0.0);
         order.clear();
         order.extend(0..weights.len());
         if weights.len() > 1 {
+            self.had.resize(weights.len(), 0.0);
             order.sort_by(|&a, &b| self.had[a].total_cmp(&self.had[b]));
         }
     }

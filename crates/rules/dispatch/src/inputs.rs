@@ -268,7 +268,7 @@ impl Dispatch {
                 self.bind(now, key, &domain, &hosts, holds);
             }
             SiteFound::Refused(reply, holds) => {
-                self.unbind(key);
+                self.unbind(now, key);
                 let until = now + holds.clamp(self.config.site_known_for.1, self.config.site_known_for.0);
                 if let Some(state) = self.target_mut(key) {
                     state.binding = Binding::Refused { reply, until };
@@ -334,7 +334,7 @@ impl Dispatch {
             *ends = until;
             return self.touch(site);
         }
-        self.unbind(key);
+        self.unbind(now, key);
         if let Some(state) = self.target_mut(key) {
             state.binding = Binding::Bound { site, until };
         }
@@ -368,7 +368,7 @@ impl Dispatch {
     }
 
     /// A target's site is not known any more.
-    fn unbind(&mut self, key: TargetKey) {
+    fn unbind(&mut self, now: Instant, key: TargetKey) {
         let Some(state) = self.target_mut(key) else { return };
         let Binding::Bound { site, .. } = std::mem::replace(&mut state.binding, Binding::Unknown) else {
             return;
@@ -379,6 +379,8 @@ impl Dispatch {
         if let Some(state) = self.site_mut(site) {
             state.targets -= 1;
         }
+        // Nothing may happen at it any more that would tell.
+        self.list_idle_site(now, site);
     }
 
     fn site_for(&mut self, name: Arc<str>, provider: Option<Arc<str>>) -> SiteKey {
@@ -411,6 +413,8 @@ impl Dispatch {
             None => {
                 let key = self.queue.add_group();
                 let Some(state) = self.site_mut(site) else { return };
+                // Nearly every site has mail by one pool.
+                state.groups.reserve_exact(1);
                 state.groups.push(GroupState {
                     pool: name.pool,
                     key,
@@ -516,6 +520,10 @@ impl Dispatch {
         let Some(path) = self.path_mut(at) else { return };
         let was_ready = path.connections.iter().any(|line| line.id == id && line.ready);
         path.connections.retain(|line| line.id != id);
+        if path.connections.is_empty() {
+            // A path that is only known must cost little: there may be a million.
+            path.connections = Vec::new();
+        }
         let (key, site) = (path.key, path.site);
         if connected || was_ready {
             self.shaper.closed(key);
@@ -526,9 +534,14 @@ impl Dispatch {
             self.wake_site(now, site, until);
             self.did_not_answer(site);
         }
-        self.forget_gone(now, at);
         self.touch(site);
         self.offer_places();
+    }
+
+    /// Ends a connection that has nothing to do.
+    pub(crate) fn close(&mut self, id: ConnectionId) {
+        self.draining(id);
+        self.actions.push(Action::Close(id));
     }
 
     /// A connection to a site came to nothing; unless another one is ready, it is a site that does not answer.
@@ -569,9 +582,15 @@ impl Dispatch {
         {
             next.push(site);
         }
-        while open + next.len() < self.answering.share_of(total, false)
-            && let Some(site) = self.wanting_unknown.pop_front()
-        {
+        while open + next.len() < self.answering.share_of(total, false) {
+            // By turns the one that came last and the one that waits longest: behind thousands that will stall, a site
+            // that would answer at once need not wait for all of them.
+            self.newest_first = !self.newest_first;
+            let site = match self.newest_first {
+                true => self.wanting_unknown.pop_back(),
+                false => self.wanting_unknown.pop_front(),
+            };
+            let Some(site) = site else { break };
             next.push(site);
         }
         for &site in &next {

@@ -44,7 +44,7 @@ pub use listing::{LimitStatus, SourceStatus, Stopped};
 pub use ordered::{Candidate, Preview};
 pub use release::Release;
 pub use state::{Config, Dispatch};
-pub use status::{EntryStatus, HeldMail, PathStatus, QueueStatus, SiteStatus, Status};
+pub use status::{EntryStatus, HeldMail, PathStatus, QueueStatus, SiteStatus, Sizes, Status};
 pub use target::Target;
 
 /// Jobs a connection may hold: two in the session, so that they overlap, and one whose content is at hand.

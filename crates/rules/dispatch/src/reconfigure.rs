@@ -9,7 +9,8 @@ use shaping::{MessageFacts, PathFacts, Rules};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// A source that is no longer configured; its connections end by themselves.
+/// A source that is no longer configured; its connections end by themselves, and its paths are forgotten with their
+/// site.
 const GONE: SourceAt = SourceAt(u16::MAX);
 
 impl Dispatch {
@@ -51,8 +52,6 @@ impl Dispatch {
     pub(crate) fn change_egress(&mut self, now: Instant, egress: Egress) {
         let pools: Vec<PoolAt> =
             self.egress.pools.iter().map(|pool| egress.pool(&pool.name).unwrap_or_default()).collect();
-        let sources: Vec<Option<SourceAt>> =
-            self.egress.sources.iter().map(|source| egress.source(&source.name)).collect();
         let pool = |at: PoolAt| pools.get(usize::from(at.0)).copied().unwrap_or_default();
         let lines: Vec<(LineKey, Option<SiteKey>)> =
             self.lines().map(|(key, _)| key).map(|key| (key, self.site_of_line(key))).collect();
@@ -73,21 +72,19 @@ impl Dispatch {
         }
         self.egress = egress;
         for at in (0..self.paths.len() as u32).map(PathAt) {
+            let Some(key) = self.path(at).map(|path| path.key) else { continue };
+            // By name: a source that went may have come back.
+            let source = self.egress.source(self.shaper.names(key).0).unwrap_or(GONE);
             let Some(path) = self.path_mut(at) else { continue };
-            let before = path.source;
-            path.source = sources.get(usize::from(before.0)).copied().flatten().unwrap_or(GONE);
-            if path.source == GONE {
+            path.source = source;
+            if source == GONE {
                 path.connections.iter_mut().for_each(|line| line.draining = true);
             }
         }
         for at in 0..self.sites.len() {
             let Some(site) = &self.sites[at] else { continue };
-            let mut paths: Vec<(SourceAt, PathAt)> = site
-                .paths
-                .iter()
-                .filter_map(|(_, at)| Some((self.path(*at)?.source, *at)))
-                .filter(|(source, _)| *source != GONE)
-                .collect();
+            let mut paths: Vec<(SourceAt, PathAt)> =
+                site.paths.iter().filter_map(|(_, at)| Some((self.path(*at)?.source, *at))).collect();
             paths.sort_unstable();
             let Some(site) = &mut self.sites[at] else { continue };
             site.paths = paths;
@@ -95,30 +92,10 @@ impl Dispatch {
                 group.turns = Turns::default();
             }
         }
-        for at in (0..self.paths.len() as u32).map(PathAt) {
-            self.forget_gone(now, at);
-        }
         for (line, site) in lines {
             if let Some(site) = site {
                 self.bind_line(now, line, site);
             }
-        }
-    }
-
-    /// A path whose source is gone is forgotten with its last connection.
-    pub(crate) fn forget_gone(&mut self, now: Instant, at: PathAt) {
-        if let Some(path) = self.path(at)
-            && path.source == GONE
-            && path.connections.is_empty()
-        {
-            let key = path.key;
-            // A source that came back before its connections ended has another path under this key.
-            if self.path_of.get(&key) == Some(&at) {
-                self.path_of.remove(&key);
-                self.shaper.forget_if_idle(now, key);
-            }
-            self.paths[at.0 as usize] = None;
-            self.free_paths.push(at.0);
         }
     }
 
@@ -144,6 +121,9 @@ impl Dispatch {
                 bytes: one.octets,
             };
             self.shaper.replay(now, wall, path, &facts, one.messages, one.connections);
+            self.strays.push(path);
         }
+        self.strays.sort_unstable();
+        self.strays.dedup();
     }
 }

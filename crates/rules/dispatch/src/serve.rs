@@ -354,6 +354,13 @@ impl Dispatch {
             return Tried::Busy;
         }
         if let Err(hold) = self.shaper.ask_connection(now, key) {
+            // One that waits at exchangers of another domain keeps this domain's mail from a place: it goes first.
+            let idle = self.path(at).and_then(|path| {
+                path.connections.iter().find(|line| line.is_idle() && line.exchangers != exchangers)
+            });
+            if let (shaping::Gate::Connections { .. }, Some(id)) = (&hold.gate, idle.map(|line| line.id)) {
+                self.close(id);
+            }
             return Tried::Held(hold.into());
         }
         let permit = match self.ask_message(now, wall, key, line) {
@@ -381,6 +388,7 @@ impl Dispatch {
         let Some(name) = self.site(site).map(|site| site.name.clone()) else { return Tried::Busy };
         let messages_max = self.shaper.profile(key).messages_per_connection.value;
         self.owners.insert(id, at);
+        self.beginning.push_back((now, id));
         let Some(path) = self.path_mut(at) else { return Tried::Busy };
         path.connections.push(Line {
             id,
@@ -493,6 +501,7 @@ impl Dispatch {
         let at = PathAt(Self::insert(&mut self.paths, &mut self.free_paths, state));
         self.path_of.insert(path, at);
         if let Some(site) = self.site_mut(key) {
+            site.paths.reserve_exact(1);
             site.paths.insert(place, (source, at));
         }
         Some(at)

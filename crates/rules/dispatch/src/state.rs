@@ -21,6 +21,8 @@ use std::time::{Duration, Instant};
 pub struct Config {
     /// Connections open at once, over all sites.
     pub connections_total_max: usize,
+    /// How long a connection may wait for its greeting while sites wait for a connection of the total.
+    pub greeting_patience: Duration,
     /// How long mail is tried where no rule says otherwise.
     pub expire_after: Duration,
     /// Targets whose site is asked for at once.
@@ -39,6 +41,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             connections_total_max: 2_000,
+            greeting_patience: Duration::from_secs(5),
             expire_after: Duration::from_secs(5 * 86_400),
             resolving_max: 256,
             site_known_for: (Duration::from_secs(3600), Duration::from_secs(60)),
@@ -177,6 +180,13 @@ pub(crate) struct Line {
     pub(crate) exchangers: u64,
 }
 
+impl Line {
+    /// It may carry mail and has none.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.ready && !self.draining && self.jobs.is_empty()
+    }
+}
+
 pub(crate) struct PathState {
     pub(crate) site: SiteKey,
     pub(crate) source: SourceAt,
@@ -237,14 +247,20 @@ pub struct Dispatch {
     pub(crate) paths: Vec<Option<PathState>>,
     pub(crate) free_paths: Vec<u32>,
     pub(crate) path_of: HashMap<PathKey, PathAt>,
+    /// Paths that only the shaper knows, for what an earlier process had granted there.
+    pub(crate) strays: Vec<PathKey>,
     pub(crate) owners: HashMap<ConnectionId, PathAt>,
     pub(crate) last_connection: u64,
+    /// Connections in the order they were begun, until they are greeted or over; some that are stand here yet.
+    pub(crate) beginning: VecDeque<(Instant, ConnectionId)>,
     /// Sites to serve.
     pub(crate) touched: Vec<SiteKey>,
     /// Sites that want a connection when the total allows.
     pub(crate) wanting: VecDeque<SiteKey>,
     /// The same, of those that have not answered lately.
     pub(crate) wanting_unknown: VecDeque<SiteKey>,
+    /// The next place goes to the one that came last.
+    pub(crate) newest_first: bool,
     /// Sites that wait for what other sites have of a limit they share.
     pub(crate) sharing: VecDeque<SiteKey>,
     /// Sites that have answered.
@@ -297,11 +313,14 @@ impl Dispatch {
             paths: Vec::new(),
             free_paths: Vec::new(),
             path_of: HashMap::new(),
+            strays: Vec::new(),
             owners: HashMap::new(),
             last_connection: 0,
+            beginning: VecDeque::new(),
             touched: Vec::new(),
             wanting: VecDeque::new(),
             wanting_unknown: VecDeque::new(),
+            newest_first: false,
             sharing: VecDeque::new(),
             answering: Answering::default(),
             placed_last: SiteKey(0),

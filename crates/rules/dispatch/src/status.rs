@@ -27,6 +27,31 @@ pub struct Status {
     pub sites: Vec<SiteStatus>,
 }
 
+/// How much of everything there is. Costs nothing to ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Entries queued.
+    pub entries: u64,
+    /// Queues in memory.
+    pub queues: u64,
+    /// Targets in memory.
+    pub targets: u64,
+    /// Sites in memory.
+    pub sites: u64,
+    /// Paths in memory.
+    pub paths: u64,
+    /// Look-ups under way.
+    pub resolving: u64,
+    /// Targets that wait for one.
+    pub to_resolve: u64,
+    /// Jobs being settled without a connection.
+    pub settling: u64,
+    /// Entries that wait to be given up.
+    pub giving_up: u64,
+    /// Orders in force.
+    pub orders: u64,
+}
+
 /// One site, or a target whose site is not known.
 #[derive(Clone, Debug, Default)]
 pub struct SiteStatus {
@@ -118,6 +143,22 @@ pub struct EntryStatus {
 }
 
 impl Dispatch {
+    /// How much of everything there is.
+    pub fn sizes(&self) -> Sizes {
+        Sizes {
+            entries: self.queue.len() as u64,
+            queues: self.line_names.len() as u64,
+            targets: self.target_keys.len() as u64,
+            sites: self.site_keys.len() as u64,
+            paths: self.path_of.len() as u64,
+            resolving: self.resolving as u64,
+            to_resolve: self.to_resolve.len() as u64,
+            settling: self.settling as u64,
+            giving_up: self.giving_up.len() as u64,
+            orders: self.orders.list().len() as u64,
+        }
+    }
+
     /// Everything by site. Costs a look at every queue.
     pub fn status(&self, now: Instant) -> Status {
         let mut sites: Vec<SiteStatus> = Vec::new();

@@ -1,10 +1,14 @@
 //! What time brings: due mail, ends of holds, expiry, and the forgetting of what is not used.
 
+use crate::act::{Action, ConnectionId};
 use crate::state::{Aside, Binding, Dispatch, Ending, SiteKey, Wake};
 use mail::UnixMillis;
 use queue::LineKey;
 use std::cmp::Reverse;
 use std::time::Instant;
+
+/// Connections given up in one step for others that wait.
+const GIVEN_UP_AT_ONCE: usize = 64;
 
 /// Idle queues and sites looked at in one step.
 const IDLE_AT_ONCE: usize = 4_096;
@@ -22,6 +26,7 @@ impl Dispatch {
             self.giving_up.push_back((key, Ending::Expired));
         }
         self.wake(now);
+        self.make_room(now);
         let woken = self.shaper.wake(now, wall);
         self.carry_out(shaping::PathKey(u32::MAX), woken.effects);
         for queue in woken.queues {
@@ -46,6 +51,56 @@ impl Dispatch {
             (Some(own), Some(other)) => Some(own.min(other)),
             (own, other) => own.or(other),
         }
+    }
+
+    /// While sites wait for a connection of the total, those that wait longest for a greeting give theirs up: thousands
+    /// of next hops that take connections and say nothing would otherwise keep all places for minutes. Connections with
+    /// nothing to do go first.
+    fn make_room(&mut self, now: Instant) {
+        let mut wanted = (self.wanting.len() + self.wanting_unknown.len()).min(GIVEN_UP_AT_ONCE);
+        if wanted > 0 {
+            wanted -= self.close_idle(wanted);
+        }
+        while let Some(&(since, id)) = self.beginning.front() {
+            if self.is_beginning(id) {
+                if wanted == 0 || now.saturating_duration_since(since) < self.config.greeting_patience {
+                    break;
+                }
+                wanted -= 1;
+                self.actions.push(Action::GiveUp(id));
+            }
+            self.beginning.pop_front();
+        }
+        if self.beginning.len() > 2 * self.owners.len() + 1_024 {
+            let mut beginning = std::mem::take(&mut self.beginning);
+            beginning.retain(|(_, id)| self.is_beginning(*id));
+            self.beginning = beginning;
+        }
+    }
+
+    /// Closes connections that have nothing to do, at most so many. How many there were.
+    fn close_idle(&mut self, max: usize) -> usize {
+        let idle: Vec<ConnectionId> = self
+            .paths
+            .iter()
+            .flatten()
+            .flat_map(|path| &path.connections)
+            .filter(|line| line.is_idle())
+            .map(|line| line.id)
+            .take(max)
+            .collect();
+        for &id in &idle {
+            self.close(id);
+        }
+        idle.len()
+    }
+
+    /// True if a connection has not been greeted yet.
+    fn is_beginning(&self, id: ConnectionId) -> bool {
+        self.owners
+            .get(&id)
+            .and_then(|&at| self.path(at))
+            .is_some_and(|path| path.connections.iter().any(|line| line.id == id && !line.ready))
     }
 
     pub(crate) fn line_is_due(&mut self, now: Instant, line: LineKey) {
@@ -112,6 +167,13 @@ impl Dispatch {
     // ---- forgetting ---------------------------------------------------------------------------------------
 
     fn forget_idle(&mut self, now: Instant) {
+        // One a moment: most are found by mail for their site, and the rest wait for their windows to empty.
+        if let Some(path) = self.strays.pop()
+            && !self.path_of.contains_key(&path)
+            && !self.shaper.forget_if_idle(now, path)
+        {
+            self.strays.insert(0, path);
+        }
         for _ in 0..IDLE_AT_ONCE {
             if self.idle.front().is_none_or(|(at, _)| *at > now) {
                 break;
@@ -211,7 +273,7 @@ impl Dispatch {
             return;
         }
         let mut kept = false;
-        for (source, at) in site.paths.clone() {
+        for (_, at) in site.paths.clone() {
             let Some(path) = self.path(at) else { continue };
             let shaped = path.key;
             if path.connections.is_empty() && self.shaper.forget_if_idle(now, shaped) {
@@ -219,7 +281,7 @@ impl Dispatch {
                 self.paths[at.0 as usize] = None;
                 self.free_paths.push(at.0);
                 if let Some(site) = self.site_mut(key) {
-                    site.paths.retain(|(kept, _)| *kept != source);
+                    site.paths.retain(|(_, kept)| *kept != at);
                 }
             } else {
                 kept = true;

@@ -35,6 +35,10 @@ settings::table! {
         /// Connections open at once to all destinations together.
         #[in(1..=100_000)]
         pub connections_total_max: u32 = 2_000,
+        /// Longest wait for the connection and its greeting while other sites wait for a connection of
+        /// `connections_total_max`: next hops that stall by the thousand must not keep all of them.
+        #[in(100ms..=5m)]
+        pub greeting_timeout_crowded: Duration = seconds(5),
         /// Addresses of a destination tried before giving up for now.
         #[in(1..=100)]
         pub addresses_max: u32 = 10,

@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -35,6 +35,8 @@ pub(crate) struct Connection {
     pub(crate) jobs: mpsc::Receiver<Errand>,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) messages_max: u32,
+    /// Tells that others wait for its place while it waits for a greeting.
+    pub(crate) given_up: Option<oneshot::Receiver<()>>,
 }
 
 /// Why no candidate became a session.
@@ -55,7 +57,18 @@ impl Connection {
             Target::Route(name) => self.settings.routes.get(name).cloned(),
             _ => None,
         };
-        let (connected, reason) = match self.connect(route.as_deref()).await {
+        let given_up = self.given_up.take();
+        let ready = tokio::select! {
+            ready = self.connect(route.as_deref()) => ready,
+            () = told(given_up) => Err(NoSession {
+                reply: Reply::new(451, (4, 4, 1), "not greeted in time, and other sites wait for a connection"),
+                permanent: false,
+                barred: false,
+                stage: shaping::Stage::Connect,
+                hop: None,
+            }),
+        };
+        let (connected, reason) = match ready {
             Ok((session, hop, lease)) => {
                 let _ = self.events.send(Event::Connected(self.id)).await;
                 self.serve(session, hop, lease).await;
@@ -445,6 +458,16 @@ impl Connection {
         };
         orders.iter().find(|order| order.scope.matches(&facts) == Match::Yes).cloned()
     }
+}
+
+/// Comes true when it is told, and never if nobody is left who could.
+async fn told(by: Option<oneshot::Receiver<()>>) {
+    if let Some(by) = by
+        && by.await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 /// The stage of a session as rules for replies name it.

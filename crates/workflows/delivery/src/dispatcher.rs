@@ -18,7 +18,7 @@ use spool::{Accepted, Handle, Loaded};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
@@ -31,6 +31,14 @@ const SITE_HOLDS: Duration = Duration::from_secs(300);
 
 /// How long a domain that takes no mail is taken as such.
 const REFUSAL_HOLDS: Duration = Duration::from_secs(60);
+
+/// The dispatcher's hold on a connection.
+struct Reins {
+    /// Takes its jobs.
+    jobs: mpsc::Sender<Errand>,
+    /// Ends its wait for a greeting; taken when it was used.
+    give_up: Option<oneshot::Sender<()>>,
+}
 
 /// What the dispatcher listens to.
 pub(crate) struct Inputs {
@@ -48,7 +56,7 @@ pub(crate) struct Dispatcher {
     pub(crate) keeper: Keeper,
     hot: HotStore,
     /// Where jobs are sent, by connection.
-    connections: HashMap<ConnectionId, mpsc::Sender<Errand>>,
+    connections: HashMap<ConnectionId, Reins>,
     events_in: mpsc::Sender<Event>,
     settling: Arc<Semaphore>,
     notices: NoticesIn,
@@ -123,6 +131,7 @@ impl Dispatcher {
                 _ = tick.tick() => {
                     self.advance();
                     self.keeper.keep(now(), wall(), &mut self.dispatch);
+                    self.shared.metrics.set_sizes(self.dispatch.sizes());
                 }
                 () = sleep_until(wake_at), if wake_at.is_some() => self.advance(),
                 () = std::future::ready(()), if self.dispatch.has_more() => {}
@@ -288,7 +297,7 @@ impl Dispatcher {
             Action::Give(id, job) => {
                 let errand = self.errand(job);
                 let refused = match self.connections.get(&id) {
-                    Some(jobs) => jobs.try_send(errand).err().map(|error| error.into_inner()),
+                    Some(reins) => reins.jobs.try_send(errand).err().map(|error| error.into_inner()),
                     None => Some(errand),
                 };
                 if let Some(errand) = refused {
@@ -301,7 +310,8 @@ impl Dispatcher {
                 let (jobs, receiver) = mpsc::channel(JOBS_MAX + 1);
                 // The channel is new and has room.
                 let _ = jobs.try_send(self.errand(job));
-                self.connections.insert(id, jobs);
+                let (give_up, given_up) = oneshot::channel();
+                self.connections.insert(id, Reins { jobs, give_up: Some(give_up) });
                 self.shared.metrics.connections_out.inc();
                 let connection = Connection {
                     id,
@@ -313,6 +323,7 @@ impl Dispatcher {
                     jobs: receiver,
                     events: self.events_in.clone(),
                     messages_max,
+                    given_up: Some(given_up),
                 };
                 let events = self.events_in.clone();
                 self.shared.spawn(async move {
@@ -320,6 +331,14 @@ impl Dispatcher {
                         let _ = events.send(Event::Panicked(id)).await;
                     }
                 });
+            }
+            // Without a sender of jobs a connection ends when it has nothing to do.
+            Action::Close(id) => drop(self.connections.remove(&id)),
+            Action::GiveUp(id) => {
+                if let Some(give_up) = self.connections.get_mut(&id).and_then(|reins| reins.give_up.take()) {
+                    // One that was greeted meanwhile hears nothing.
+                    let _ = give_up.send(());
+                }
             }
             Action::Settle(job, fate) => self.settle(job, fate),
             Action::Resolve(target) => self.resolve(target),

@@ -4,6 +4,7 @@
 use shaping::{Charge, Ledger, LedgerKey, MemoryLedger, Rate, Rules, SettingAt};
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,8 @@ pub(crate) struct Lease {
     exchangers: Arc<Exchangers>,
     counted: Vec<Arc<str>>,
     messages: Vec<(LedgerKey, Arc<SettingAt>)>,
+    /// Messages that were asked for and are not settled.
+    asked: AtomicU64,
 }
 
 fn keys(ledger: &mut MemoryLedger, known: &mut Vec<(Rate, LedgerKey)>, wanted: &[Rate]) -> Vec<LedgerKey> {
@@ -120,7 +123,12 @@ impl Exchangers {
             let text = format!("{host} is skipped for now, as a rule for its replies says");
             return Err(Barred { text, until: Some(until) });
         }
-        let mut lease = Lease { exchangers: self.clone(), counted: Vec::new(), messages: Vec::new() };
+        let mut lease = Lease {
+            exchangers: self.clone(),
+            counted: Vec::new(),
+            messages: Vec::new(),
+            asked: AtomicU64::new(0),
+        };
         let limits = rules.exchanger_limits(host, ip);
         if limits.is_empty() {
             return Ok(lease);
@@ -182,7 +190,10 @@ impl Lease {
             self.messages.iter().map(|(key, _)| Charge { key: *key, amount: 1 }).collect();
         let mut state = self.exchangers.lock();
         match state.ledger.grant(now, &charges) {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                self.asked.fetch_add(1, Relaxed);
+                Ok(())
+            }
             Err(full) => {
                 let until = state.ledger.room_at(charges[full]);
                 let text =
@@ -195,6 +206,10 @@ impl Lease {
     /// A message that was asked for was sent, or it is certain that it was not.
     pub(crate) fn settle_message(&self, now: Instant, sent: bool) {
         if self.messages.is_empty() {
+            return;
+        }
+        // A message may have gone in several transactions: it was asked for once.
+        if self.asked.fetch_update(Relaxed, Relaxed, |asked| asked.checked_sub(1)).is_err() {
             return;
         }
         let charges: Vec<Charge> =
@@ -212,6 +227,10 @@ impl Drop for Lease {
     fn drop(&mut self) {
         if self.counted.is_empty() {
             return;
+        }
+        // A connection that was lost may have sent what it asked for.
+        while self.asked.load(Relaxed) > 0 {
+            self.settle_message(tokio::time::Instant::now().into_std(), true);
         }
         let mut state = self.exchangers.lock();
         for counted in &self.counted {
@@ -231,9 +250,85 @@ mod tests {
     use settings::{Place, Placed, Text};
     use shaping::{ExchangerScope, Layer, Origin, ShapingConfig};
 
+    fn rules() -> Rules {
+        let placed = |value| Some(Placed { value, place: Place::whole(0) });
+        let rates = |text: &str| {
+            Some(Placed { value: vec![Text(text.parse::<Rate>().unwrap())], place: Place::whole(0) })
+        };
+        let mut config = ShapingConfig::default();
+        let scope = |connections, connection_rates, message_rates| ExchangerScope {
+            connections,
+            connection_rates,
+            message_rates,
+        };
+        config.exchanger.insert("*.big.test".into(), scope(placed(2), None, rates("3/m")));
+        config.exchanger.insert("192.0.2.0/24".into(), scope(None, rates("2/m"), None));
+        let origin = |_: Place| Origin::built_in();
+        Rules::compile(&[Layer { config: &config, origin: &origin }]).unwrap()
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn connections_are_counted_for_each_host_and_come_back_with_the_lease() {
+        let (exchangers, rules, now) = (Arc::new(Exchangers::default()), rules(), Instant::now());
+        let enter = |host: &str| exchangers.enter(now, &rules, host, ip("203.0.113.1"));
+        let (one, _two) = (enter("mx1.big.test").unwrap(), enter("MX1.big.test").unwrap());
+        let barred = enter("mx1.big.test").err().unwrap();
+        assert!(barred.text.contains("shaping.exchanger") && barred.until.is_none(), "{}", barred.text);
+        let _other = enter("mx2.big.test").unwrap();
+        let _free = enter("mx.small.test").unwrap();
+        drop(one);
+        enter("mx1.big.test").unwrap();
+    }
+
+    #[test]
+    fn a_network_has_one_rate_of_connections() {
+        let (exchangers, rules, now) = (Arc::new(Exchangers::default()), rules(), Instant::now());
+        let enter = |now, host: &str| exchangers.enter(now, &rules, host, ip("192.0.2.7"));
+        drop((enter(now, "a.test").unwrap(), enter(now, "b.test").unwrap()));
+        let until = enter(now, "c.test").err().unwrap().until.unwrap();
+        assert!(until > now + Duration::from_secs(59), "what was opened counts although it is closed");
+        enter(until, "c.test").unwrap();
+    }
+
+    #[test]
+    fn messages_are_counted_over_all_connections_to_a_host() {
+        let (exchangers, rules, now) = (Arc::new(Exchangers::default()), rules(), Instant::now());
+        let enter = || exchangers.enter(now, &rules, "mx1.big.test", ip("203.0.113.1")).unwrap();
+        let (one, two) = (enter(), enter());
+        for lease in [&one, &two, &one] {
+            lease.ask_message(now).unwrap();
+        }
+        assert!(two.ask_message(now).is_err());
+        one.settle_message(now, false);
+        two.ask_message(now).unwrap();
+        for _ in 0..3 {
+            two.settle_message(now, true);
+        }
+        let until = one.ask_message(now).unwrap_err().until.unwrap();
+        assert!(one.ask_message(until).is_ok());
+        // A connection that is lost leaves no leave behind that nobody uses.
+        drop(one);
+        let later = until + Duration::from_secs(120);
+        assert!((0..3).all(|_| two.ask_message(later).is_ok()));
+    }
+
+    #[test]
+    fn an_exchanger_that_is_skipped_is_used_again_when_its_time_is_over() {
+        let (exchangers, rules, now) = (Arc::new(Exchangers::default()), rules(), Instant::now());
+        let wait = Duration::from_secs(60);
+        exchangers.skip(now, "MX.small.test", wait);
+        let enter = |at| exchangers.enter(at, &rules, "mx.small.test", ip("203.0.113.1"));
+        assert_eq!(enter(now).err().unwrap().until, Some(now + wait));
+        enter(now + wait).unwrap();
+    }
+
     const IP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
-    fn rules(messages: &str, connections: &str) -> Rules {
+    fn with_rates(messages: &str, connections: &str) -> Rules {
         let rates =
             |text: &str| Some(Placed { value: vec![Text(text.parse().unwrap())], place: Place::whole(0) });
         let scope = ExchangerScope {
@@ -250,7 +345,7 @@ mod tests {
     #[test]
     fn no_connection_is_made_that_may_carry_nothing() {
         let (exchangers, now) = (Arc::new(Exchangers::default()), Instant::now());
-        let rules = rules("1/h", "100/m");
+        let rules = with_rates("1/h", "100/m");
         let lease = exchangers.enter(now, &rules, "mx.a.test", IP).unwrap();
         lease.ask_message(now).unwrap();
         lease.settle_message(now, true);
@@ -264,7 +359,7 @@ mod tests {
     #[test]
     fn exchangers_of_the_past_are_forgotten() {
         let (exchangers, mut now) = (Arc::new(Exchangers::default()), Instant::now());
-        let rules = rules("100/m", "100/m");
+        let rules = with_rates("100/m", "100/m");
         let kept = exchangers.enter(now, &rules, "kept.test", IP).unwrap();
         for n in 0..10_000 {
             now += Duration::from_secs(1);

@@ -7,6 +7,7 @@ use crate::route::Routes;
 use crate::sources::Sources;
 use accounting::Recorder;
 use arc_swap::ArcSwap;
+use dispatch::Sizes;
 use mail::{Domain, Host};
 use net::tls::Connector;
 use net::{Destinations, Dialer};
@@ -15,8 +16,8 @@ use queue::orders::Order;
 use shaping::Rules;
 use spool::{Accepted, Handle, ReadError, Spool};
 use std::future::Future;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 use tracing::error;
@@ -53,6 +54,7 @@ impl Settings {
 pub fn dispatch_config(delivery: &Config, retry: &RetryConfig) -> dispatch::Config {
     dispatch::Config {
         connections_total_max: delivery.connections_total_max as usize,
+        greeting_patience: delivery.greeting_timeout_crowded,
         expire_after: retry.expire_after,
         resolving_max: delivery.resolving_max as usize,
         resolve_again: (delivery.resolve_again_min, delivery.resolve_again_max),
@@ -112,6 +114,18 @@ impl Queued {
 pub struct Figures {
     /// Connections open to other hosts.
     pub connections_out: Count,
+    sizes: Mutex<Sizes>,
+}
+
+impl Figures {
+    /// How much of everything the dispatcher held a moment ago.
+    pub fn sizes(&self) -> Sizes {
+        *self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_sizes(&self, sizes: Sizes) {
+        *self.sizes.lock().unwrap_or_else(PoisonError::into_inner) = sizes;
+    }
 }
 
 /// A gauge.

@@ -173,6 +173,27 @@ impl Simulation {
         }
     }
 
+    /// Others wait for the place of a connection that is not greeted yet.
+    pub(crate) fn give_up(&mut self, id: ConnectionId) {
+        let Some(&at) = self.places.get(&id) else { return };
+        let Some(connection) = &mut self.connections[at as usize] else { return };
+        if connection.phase != Phase::Connecting {
+            return;
+        }
+        connection.verdict = Some(Refusal::NoGreeting);
+        self.ready(at);
+        // An event that was planned for it is still to come, and must not find another connection in its place.
+        self.free.retain(|free| *free != at);
+    }
+
+    /// Others wait for the place of a connection that has nothing to do.
+    pub(crate) fn close(&mut self, id: ConnectionId) {
+        let Some(&at) = self.places.get(&id) else { return };
+        if let Some(connection) = &self.connections[at as usize] {
+            self.idle(at, connection.idle);
+        }
+    }
+
     pub(crate) fn idle(&mut self, at: u32, turn: u32) {
         let idle = self.connections[at as usize]
             .as_ref()

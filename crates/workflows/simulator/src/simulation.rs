@@ -387,6 +387,8 @@ impl Simulation {
                 self.open(id, source, &target, site, messages_max, job);
             }
             Action::Give(id, job) => self.give(id, job),
+            Action::GiveUp(id) => self.give_up(id),
+            Action::Close(id) => self.close(id),
             Action::Settle(job, fate) => {
                 self.settling.push_back((job, fate));
                 self.plan(self.now + SETTLE_TIME, Event::Settled);

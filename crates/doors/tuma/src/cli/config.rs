@@ -18,6 +18,8 @@ pub(super) enum Config {
     Schema,
     /// Print the reference page of all settings.
     Reference,
+    /// Print the reference page of the traffic files of `tuma simulate`.
+    Traffic,
     /// Print the rules for large receivers that come with the server.
     Shipped,
 }
@@ -58,6 +60,7 @@ impl Config {
             },
             Self::Schema => out.write_all(config::json_schema::<Root>().as_bytes())?,
             Self::Reference => out.write_all(config::reference::<Root>().as_bytes())?,
+            Self::Traffic => out.write_all(super::simulate::reference().as_bytes())?,
             Self::Shipped => out.write_all(crate::shipped::print().as_bytes())?,
         }
         Ok(ExitCode::SUCCESS)

@@ -37,6 +37,23 @@ pub(super) struct Simulate {
     svg: Option<PathBuf>,
 }
 
+/// What stands above the reference page of traffic files.
+const HEAD: &str = "\
+<!-- Generated from the settings' declarations by `cargo xtask docs`. Edit those instead. -->
+
+# Traffic files
+
+What `tuma simulate` sends, and to whom; [its page](../simulate.md) tells what comes of it. Durations, sizes and
+`${NAME}` are written as in [the configuration](config.md); a rate is a count, a slash and a period: `\"20/s\"`,
+`\"5k/h\"`, `\"50/10s\"`. Times are counted from the beginning of the simulation.
+
+";
+
+/// The reference page of traffic files.
+pub(super) fn reference() -> String {
+    config::page::<Traffic>(HEAD)
+}
+
 fn load<T: settings::Setting>(path: &Path) -> Result<Option<Loaded<T>>> {
     match config::load::<T>(path, &config::process_environment) {
         Ok(loaded) => Ok(Some(loaded)),
@@ -399,3 +416,6 @@ fn drawing(report: &Report) -> String {
     let title = format!("{} messages in {}", report.accepted, short(report.lasted));
     simulator::svg(&title, report.lasted, &panels)
 }
+
+#[cfg(test)]
+mod tests;

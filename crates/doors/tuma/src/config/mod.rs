@@ -24,7 +24,7 @@ use settings::{Node, Place, Problem, Problems, Schema, Setting, Sources, Value};
 #[doc(hidden)]
 pub use fuzz::fuzz;
 pub use include::{FILE_MAX, FILES_MAX, INCLUDE_DEPTH_MAX};
-pub use reference::reference;
+pub use reference::{page, reference};
 pub use schema::json_schema;
 
 /// Where the values of `${NAME}` come from.

@@ -26,7 +26,12 @@ Schema for editors.
 
 /// The page for a configuration whose root is `T`.
 pub fn reference<T: Setting>() -> String {
-    let mut out = HEAD.to_string();
+    page::<T>(HEAD)
+}
+
+/// The reference page of a table, below a head of its own.
+pub fn page<T: Setting>(head: &str) -> String {
+    let mut out = head.to_string();
     if let Some(table) = T::schema().table() {
         section(&mut out, "", "", table);
     }

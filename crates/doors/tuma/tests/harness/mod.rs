@@ -1,5 +1,7 @@
 //! A server in a process and a folder of its own, and ways to wait for what it should do.
 
+pub mod dns;
+
 use bench::loader;
 use bench::sink::{self, Keep, Sink, SinkHandle};
 use nix::sys::signal::{Signal, kill};
@@ -143,7 +145,9 @@ fn merged(first: &str, second: &str) -> String {
         let mut at = 0;
         for line in text.lines() {
             if line.starts_with('[') {
-                at = tables.iter().position(|(name, _)| name == line).unwrap_or(tables.len());
+                // Each header in two brackets is a table of its own.
+                let known = tables.iter().position(|(name, _)| name == line && !line.starts_with("[["));
+                at = known.unwrap_or(tables.len());
                 if at == tables.len() {
                     tables.push((line.to_owned(), Vec::new()));
                 }
@@ -158,6 +162,59 @@ fn merged(first: &str, second: &str) -> String {
         }
     }
     tables.iter().map(|(name, lines)| format!("{name}\n{}\n", lines.join("\n"))).collect()
+}
+
+/// A server without routes. What fails is tried again at once: these tests have no time.
+const DIRECT: &str = r#"
+hostname = "tuma.test"
+[http]
+listen = "${TUMA_HTTP}"
+[listener.smtp]
+listen = "${TUMA_LISTEN}"
+[relay]
+networks = ["127.0.0.0/8"]
+[spool]
+directory = "${TUMA_DATA}/spool"
+[accounting.file.records]
+path = "${TUMA_DATA}/records.jsonl"
+[dsn]
+enabled = false
+[retry]
+waits = ["1s"]
+jitter = 0.0
+[shaping.default]
+reconnect_min = "1s"
+reconnect_max = "1s"
+[delivery]
+allow = ["127.0.0.0/8"]
+tls = "off"
+resolve_again_min = "500ms"
+resolve_again_max = "500ms"
+connect_next_after = "500ms"
+"#;
+
+/// The records that a server wrote by now, once it has written `count` of a kind.
+pub fn records(data: &Path, kind: &str, count: usize) -> Vec<Value> {
+    let mut found = Vec::new();
+    wait_until("the records are written", || {
+        let text = std::fs::read_to_string(data.join("records.jsonl")).unwrap_or_default();
+        // The last line may still be on its way.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let all = whole.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+        found = all.filter(|record| record["kind"] == kind).collect();
+        found.len() >= count
+    });
+    found
+}
+
+/// Sends messages of one line by one session; every one must be taken.
+pub fn send(tuma: &Tuma, to: &str, count: usize) {
+    let mut session = tuma.session();
+    session.say("EHLO client.test", "250");
+    for n in 0..count {
+        let reply = session.message("sender@from.test", &[to], &format!("Subject: {n}\r\n\r\nx"));
+        assert!(reply.starts_with("250"), "{reply}");
+    }
 }
 
 /// A server under test.
@@ -212,6 +269,14 @@ impl Setup {
         let text = std::fs::read_to_string(example(name)).expect("the example");
         std::fs::write(&file, merged(&text, more)).expect("write the configuration");
         Self::new(&file, data).env("TUMA_NEXT_HOP", &next_hop.to_string())
+    }
+
+    /// A server that finds its next hops by DNS, at `port`, with more settings, see [`Setup::with`].
+    pub fn direct(data: &Path, dns: &dns::NameServer, port: u16, more: &str) -> Self {
+        let file = data.join("direct.toml");
+        let text = format!("{DIRECT}{}[delivery]\nport = {port}\n", dns.settings());
+        std::fs::write(&file, merged(&text, more)).expect("write the configuration");
+        Self::new(&file, data)
     }
 
     /// Writes the configuration file anew, for a reload.
@@ -453,11 +518,19 @@ impl Tuma {
 
 impl Drop for Tuma {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
         if std::thread::panicking() {
+            // What the queue says of itself, if it still can.
+            let address = self.http.to_string();
+            let mut command = Command::new(env!("CARGO_BIN_EXE_tuma"));
+            let queue = command.args(["queue", "ls"]).env("TUMA_HTTP", address).output();
+            eprintln!(
+                "---- queue\n{}",
+                queue.map_or_else(|e| e.to_string(), |q| String::from_utf8_lossy(&q.stdout).into())
+            );
             eprintln!("---- tuma's log\n{}", self.log());
         }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

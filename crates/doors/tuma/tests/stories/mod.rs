@@ -2,8 +2,11 @@
 
 mod attacks;
 mod chain;
+mod clock;
 mod config;
+mod crowds;
 mod dev;
+mod dns;
 mod entrance;
 mod explain;
 mod floods;
@@ -11,6 +14,7 @@ mod kill;
 mod notices;
 mod orders;
 mod peers;
+mod receivers;
 mod records;
 mod relay;
 mod remote;

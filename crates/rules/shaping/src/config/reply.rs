@@ -45,7 +45,7 @@ settings::table! {
         pub when: Text<Trigger> = Text(Trigger::AtOnce),
         /// What is done, of `backoff [TIME]`, `normal`, `slow FACTOR [TIME]`, `suspend path|queue|tenant|campaign
         /// TIME`, `disable source [TIME]`, `bounce queue`, `temporary`, `permanent`, `skip exchanger TIME`,
-        /// `pool NAME`, `notify`. Empty: nothing, and no further rule is looked at.
+        /// `pool NAME`, `notify`. A path slows down once in a twentieth of the step's time at most. Empty: nothing, and no further rule is looked at.
         pub r#do: Vec<Text<Action>>,
     }
 }

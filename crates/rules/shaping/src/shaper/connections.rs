@@ -190,7 +190,11 @@ impl Shaper {
     fn opened(&mut self, now: Instant, key: PathKey) {
         let path = &mut self.paths[key];
         path.connecting = path.connecting.saturating_sub(1);
-        if let Some(charged) = path.opening.pop().and_then(|permit| self.permits.take(permit)) {
+        let permit = path.opening.pop();
+        if path.opening.is_empty() {
+            path.opening = Vec::new();
+        }
+        if let Some(charged) = permit.and_then(|permit| self.permits.take(permit)) {
             self.ledger.spend(now, std::time::Duration::ZERO, charged.charges);
         }
     }

@@ -11,6 +11,9 @@ use super::suspension::{QueueName, suspend};
 use super::{PathKey, Shaper};
 use crate::{Action, Fired, Suspended};
 
+/// How long a step down has to show before the next: a twentieth of the time to the step back, within these.
+const SETTLES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
 /// What came of one message, or of one connection that never carried any.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Attempted<'a> {
@@ -102,7 +105,7 @@ impl Shaper {
         match action {
             Action::Backoff(length) => effects.extend(self.enter_backoff(now, key, *length, by)),
             Action::Normal => effects.extend(self.leave_backoff(key, Left::Rule)),
-            Action::Slow { factor, step } => effects.push(self.slow(now, key, (*factor, *step), by)),
+            Action::Slow { factor, step } => effects.extend(self.slow(now, key, (*factor, *step), by)),
             Action::Suspend(what, length) => {
                 if self.suspend(now, key, *what, now + *length, by, attempted) {
                     let (until, by) = (now + *length, by.clone());
@@ -165,14 +168,23 @@ impl Shaper {
         Some(Effect::BackoffLeft { path: key, why })
     }
 
+    /// The path is slowed down. What was under way when it was says the same once more: until that has settled no
+    /// further step is taken, or one crowded moment would drive the rate to nothing.
     fn slow(
         &mut self,
         now: Instant,
         key: PathKey,
         (factor, step): (f64, Duration),
         by: &Arc<Cause>,
-    ) -> Effect {
+    ) -> Option<Effect> {
         let path = &mut self.paths[key];
+        let settles = (step / 20).clamp(SETTLES.0, SETTLES.1);
+        if let Some(slow) = path.rare().slow.as_mut()
+            && let Some(last) = slow.next.checked_sub(slow.step)
+            && now < last + settles
+        {
+            return None;
+        }
         let slow = path.rare().slow.get_or_insert_with(|| Slow {
             factor: 1.0,
             by_step: factor,
@@ -184,7 +196,7 @@ impl Shaper {
         (slow.by_step, slow.step, slow.next) = (factor, step, now + step);
         let factor = slow.factor;
         path.scale(&mut *self.ledger);
-        Effect::Slowed { path: key, factor }
+        Some(Effect::Slowed { path: key, factor })
     }
 
     fn suspend(

@@ -334,6 +334,8 @@ fn a_slowed_path_comes_back_step_by_step() {
     let mut rig = rig(text);
     let key = rig.path("s", "a");
     assert_eq!(rig.reply(key, 451, "slow"), [Effect::Slowed { path: key, factor: 0.5 }]);
+    assert_eq!(rig.reply(key, 451, "slow"), [], "what was under way says the same once more");
+    rig.pass(Duration::from_secs(30));
     assert_eq!(rig.reply(key, 451, "slow"), [Effect::Slowed { path: key, factor: 0.25 }]);
     assert_eq!(rig.send_all(key, &MAIL).0, 25);
     for (factor, sent) in [(0.5, 50), (1.0, 100)] {

@@ -1,6 +1,6 @@
 //! Who waits for whom.
 
-use crate::rig::{Log, What, hours, minutes, seconds, setup, simulation, watch};
+use crate::rig::{Log, What, minutes, seconds, setup, simulation, watch};
 use std::time::Duration;
 
 /// How many messages the site is offered after a moment and before the first of a campaign.
@@ -121,10 +121,10 @@ fn beside(stalled: u32, seed: u64) -> (Duration, usize) {
         ),
     };
     let traffic = format!(
-        "[world]\nlasts = \"1h\"\n[receiver.good]\ncount = 100\n[campaign.good]\ntenant = \"t\"\nmessages = 6_000\nrate = \"2/s\"\nto = {{ good = 1 }}\n{stalls}"
+        "[world]\nlasts = \"35m\"\n[receiver.good]\ncount = 100\n[campaign.good]\ntenant = \"t\"\nmessages = 3_600\nrate = \"2/s\"\nto = {{ good = 1 }}\n{stalls}"
     );
     let mut sim = simulation(setup(""), &traffic, seed);
-    sim.run_until(hours(1));
+    sim.run_until(minutes(35));
     let report = sim.report();
     let good = report.campaigns.iter().find(|campaign| campaign.name == "good").unwrap();
     (good.waits[2], report.connections_peak)
