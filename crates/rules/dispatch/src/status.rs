@@ -136,8 +136,8 @@ pub struct EntryStatus {
     pub ambiguous: bool,
     /// When the next may be made.
     pub due_in: Duration,
-    /// When it is given up.
-    pub expires_in: Duration,
+    /// When it is given up; `None` while an order holds it and time does not count.
+    pub expires_in: Option<Duration>,
     /// The last reply.
     pub last_reply: Option<Arc<str>>,
 }
@@ -312,7 +312,8 @@ impl Dispatch {
             attempted: view.attempted,
             ambiguous: entry.ambiguous,
             due_in: view.due.saturating_duration_since(now),
-            expires_in: view.expires.saturating_duration_since(now),
+            expires_in: (!self.queue.is_timeless(entry.line))
+                .then(|| view.expires.saturating_duration_since(now)),
             last_reply: self.replies.get(entry.last_reply),
         }
     }

@@ -241,6 +241,11 @@ impl Queue {
         self.lines[line.0 as usize].set_aside
     }
 
+    /// True if time does not count against a line's entries.
+    pub fn is_timeless(&self, line: LineKey) -> bool {
+        self.lines[line.0 as usize].timeless
+    }
+
     /// While a line is timeless its entries do not expire.
     pub fn set_timeless(&mut self, line: LineKey, timeless: bool) {
         self.lines[line.0 as usize].timeless = timeless;

@@ -100,14 +100,17 @@ fn entry(entry: &Value) {
         (_, Some(s)) if s > 0.0 => format!("due in {s} s"),
         _ => "ready".to_owned(),
     };
+    let expires = match entry["expires_in_seconds"].as_f64() {
+        Some(s) => format!("expires in {s} s"),
+        None => "does not expire while it is held".to_owned(),
+    };
     say!(
-        "{}  <{}> -> {}  [{}] {due}, {} attempts, expires in {} s",
+        "{}  <{}> -> {}  [{}] {due}, {} attempts, {expires}",
         field(entry, "id"),
         field(entry, "reverse_path"),
         recipients.join(", "),
         field(entry, "destination"),
-        entry["attempts"],
-        entry["expires_in_seconds"]
+        entry["attempts"]
     );
     if let Some(reply) = entry["last_reply"].as_str() {
         say!("             last reply: {reply}");

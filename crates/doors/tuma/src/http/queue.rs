@@ -153,7 +153,7 @@ pub(super) async fn queue(State(server): Shared, Query(query): Query<QueueQuery>
             "in_attempt": entry.attempted,
             "ambiguous": entry.ambiguous,
             "due_in_seconds": seconds(Some(entry.due_in)),
-            "expires_in_seconds": seconds(Some(entry.expires_in)),
+            "expires_in_seconds": seconds(entry.expires_in),
             "last_reply": entry.last_reply.as_deref(),
         }));
     }

@@ -82,6 +82,8 @@ fn what_is_suspended_expires_and_what_is_held_does_not() {
         "{told}"
     );
     assert!(told["gates"][0]["held_until_seconds"].as_f64().unwrap() > 3_000.0, "{told}");
+    let listed = tuma.says(&["queue", "ls"]);
+    assert!(listed.contains("does not expire while it is held"), "{listed}");
     tuma.says(&["order", "cancel", "2"]);
     wait_until("the held one is tried or given up", || kinds(&tuma, &held).len() > 1);
     assert_eq!(kinds(&tuma, &held), ["received", "delivered"]);

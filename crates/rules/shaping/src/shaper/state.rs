@@ -36,32 +36,6 @@ pub enum WindowKind {
 }
 
 impl WindowKind {
-    /// All of them.
-    pub const ALL: [Self; 8] = [
-        Self::Messages,
-        Self::Bytes,
-        Self::Connections,
-        Self::BackoffMessages,
-        Self::BackoffBytes,
-        Self::BackoffConnections,
-        Self::Probe,
-        Self::Adaptive,
-    ];
-
-    /// A word for files.
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Messages => "messages",
-            Self::Bytes => "bytes",
-            Self::Connections => "connections",
-            Self::BackoffMessages => "backoff_messages",
-            Self::BackoffBytes => "backoff_bytes",
-            Self::BackoffConnections => "backoff_connections",
-            Self::Probe => "probe",
-            Self::Adaptive => "adaptive",
-        }
-    }
-
     /// True if a new connection is charged, and not a message.
     pub fn is_of_connections(self) -> bool {
         matches!(self, Self::Connections | Self::BackoffConnections)
