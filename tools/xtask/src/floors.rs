@@ -76,6 +76,7 @@ pub const HOUSE: &[Room] = &[
     room("smtp", Rules, Rooms(&["mail"])),
     room("message", Rules, Rooms(&["mail"])),
     room("routing", Rules, Rooms(&["mail"])),
+    room("mailauth", Rules, Rooms(&["mail", "message"])),
     room("shaping", Rules, Rooms(&["mail"])),
     room("queue", Rules, Rooms(&["mail"])),
     // The one room of rules that knows others: it asks queue and shaping together, for delivery and simulator.
@@ -88,7 +89,7 @@ pub const HOUSE: &[Room] = &[
     room(
         "reception",
         Workflows,
-        Rooms(&["mail", "smtp", "message", "routing", "spool", "net", "accounting"]),
+        Rooms(&["mail", "smtp", "message", "mailauth", "routing", "resolve", "spool", "net", "accounting"]),
     ),
     room(
         "delivery",
@@ -97,6 +98,7 @@ pub const HOUSE: &[Room] = &[
             "mail",
             "smtp",
             "message",
+            "mailauth",
             "queue",
             "shaping",
             "dispatch",
