@@ -3,3 +3,5 @@
 //! Rules only: it asks for DNS answers and is given them, never fetches them; time is an argument.
 
 pub mod dkim;
+pub mod dns;
+pub mod spf;
