@@ -4,7 +4,7 @@ use delivery::{DsnConfig, PoolConfig, RetryConfig, RouteConfig, SourceConfig};
 use mail::Domain;
 use reception::{
     CertificateConfig, ListenerConfig, ListenerTls, ReceptionConfig, RelayConfig, TagHeadersConfig,
-    UserConfig,
+    UserConfig, VerifyConfig,
 };
 use routing::AssignRule;
 use settings::{Node, Problems, Size, Text};
@@ -39,6 +39,8 @@ settings::table! {
         pub tag_headers: TagHeadersConfig = TagHeadersConfig::default(),
         /// Certificates that listeners show; the key is a name of your choice.
         pub tls: BTreeMap<String, CertificateConfig> = BTreeMap::new(),
+        /// How mail of strangers is verified, at listeners with `verify`.
+        pub verify: VerifyConfig = VerifyConfig::default(),
         /// What reception does besides.
         pub reception: ReceptionConfig = ReceptionConfig::default(),
         /// Accepted messages on disk.

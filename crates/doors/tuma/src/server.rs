@@ -13,6 +13,7 @@ use net::{Bound, Descriptors, Destinations, DestinationsConfig, Judgement, Limit
 use reception::auth::{Users, Verifier};
 use reception::{
     Budget, Context, ListenerConfig, ListenerContext, ListenerTls, RelayRules, Rules, TagRules, UserTags,
+    VerifyRules,
 };
 use routing::Assign;
 use spool::{LoadEvent, Loaded as LoadedMessage, Spool};
@@ -153,6 +154,7 @@ fn rules(root: &Root) -> Rules {
         relay: RelayRules::new(&root.relay),
         users: Arc::new(Users::new(known)),
         tags: tag_rules(root),
+        verify: VerifyRules::new(&root.verify, &root.hostname()),
         reception: root.reception.clone(),
         recipients_queued_max: root.delivery.recipients_queued_max,
     }
@@ -252,6 +254,8 @@ impl Server {
         let listening: Vec<SocketAddr> =
             sockets.listeners.iter().map(|(_, _, bound)| bound.local_addr()).collect();
         let destinations = destinations(&root, &listening)?;
+        // One memory for what both ways ask.
+        let dns = Arc::new(resolve::Cached::new(Arc::new(resolve::Dns::new(&root.dns)?), &root.dns));
         let judge = Judge::new(destinations.clone(), root.delivery.port);
         let (intake, accepted) = mpsc::channel(root.reception.intake_max as usize);
         let (loaded_in, loaded_messages) = mpsc::channel(8);
@@ -262,7 +266,7 @@ impl Server {
                 settings: delivery_settings(loaded)?,
                 spool: spool.clone(),
                 recorder: recorder.clone(),
-                routes: routes(&root, judge.clone())?,
+                routes: routes(&root, dns.clone(), judge.clone()),
                 dialer: Arc::new(TcpDialer),
                 connector: Connector::new(&ConnectorConfig::default())
                     .context("certificates of authorities")?,
@@ -282,6 +286,7 @@ impl Server {
             recorder.clone(),
             intake,
             Arc::new(move || queued_now.get()),
+            dns.clone(),
             Budget::new(reception_budget(&root)),
         );
         load_in_background(loader, loaded_in, metrics.clone())?;
@@ -329,7 +334,7 @@ impl Server {
             listener_configs,
             since: Instant::now(),
         });
-        crate::gauges::register(&server, &queued, &limits);
+        crate::gauges::register(&server, &queued, &limits, &dns);
         if let Some(socket) = sockets.http {
             http::start(server.clone(), socket)?;
         }
@@ -485,12 +490,10 @@ impl Judge {
     }
 }
 
-fn routes(root: &Root, judge: Judge) -> Result<resolve::Routes> {
-    let dns = resolve::Dns::new(&root.dns)?;
-    let cached = resolve::Cached::new(Arc::new(dns), &root.dns);
+fn routes(root: &Root, dns: Arc<resolve::Cached>, judge: Judge) -> resolve::Routes {
     let rule = move |ip| judge.judge(ip);
     let own: Vec<Domain> = vec![root.hostname()];
-    Ok(resolve::Routes::new(Arc::new(cached), &root.dns, own, Arc::new(rule)))
+    resolve::Routes::new(dns, &root.dns, own, Arc::new(rule))
 }
 
 /// Reads what the spool holds from before, on a thread of its own, while mail already flows.

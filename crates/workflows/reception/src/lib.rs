@@ -13,6 +13,7 @@ mod context;
 mod policy;
 mod session;
 mod tagging;
+mod verify;
 
 pub use budget::Budget;
 pub use config::{
@@ -22,6 +23,9 @@ pub use config::{
 pub use context::{Context, ListenerContext, QueuedNow, Rules};
 pub use policy::RelayRules;
 pub use tagging::{TagRules, UserTags};
+pub use verify::{
+    BadFrom, DmarcFail, OnTemporary, OrganizationBy, SpfFail, VerifyConfig, VerifyFigures, VerifyRules,
+};
 
 use mail::{Reply, SessionId};
 use net::{Accepted, Listener, Stream, proxy};

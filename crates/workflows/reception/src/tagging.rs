@@ -8,7 +8,7 @@ use crate::config::{ListenerConfig, TagField, TagHeadersConfig, UnknownPool};
 use crate::context::Rules;
 use mail::{Envelope, FieldName, KEPT_FIELDS_MAX, KEPT_VALUE_MAX_OCTETS, KeptField, Origin, Reply, Tags};
 use message::{first_values, take_out_fields};
-use routing::{Assign, Facts, Gathered, TagText};
+use routing::{Assign, Facts, Gathered, TagText, Verdicts};
 use std::collections::{HashMap, HashSet};
 
 /// What a user's messages are filed under.
@@ -44,12 +44,21 @@ pub(crate) struct Tagged {
     pub(crate) begins: usize,
 }
 
+/// What verification said of a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Verified<'a> {
+    pub(crate) verdicts: &'a Verdicts,
+    /// All of it in one line, for records.
+    pub(crate) summary: &'a str,
+}
+
 /// Finds the tags of a message and takes the fields that held them out of its content.
 pub(crate) fn tag(
     rules: &Rules,
     listener: &ListenerConfig,
     origin: &Origin,
     envelope: &Envelope,
+    verified: Option<Verified<'_>>,
     content: &mut [u8],
 ) -> Result<Tagged, Reply> {
     let TagRules { assign, headers, users, kept, pools } = &rules.tags;
@@ -94,6 +103,7 @@ pub(crate) fn tag(
         peer,
         hello: &origin.helo,
         envelope,
+        verdicts: verified.map(|verified| verified.verdicts),
         field: &value,
     };
     assign.apply(&facts, &mut gathered);
@@ -102,7 +112,13 @@ pub(crate) fn tag(
     gathered.priority = gathered.priority.or(listener.priority.map(Into::into));
 
     let keep = |name: &FieldName| {
-        let text = value(name)?;
+        let text = match verified {
+            // Our own field is not in the content yet, and says the same at greater length.
+            Some(verified) if name.as_str().eq_ignore_ascii_case("authentication-results") => {
+                verified.summary
+            }
+            _ => value(name)?,
+        };
         let text = &text[..text.floor_char_boundary(KEPT_VALUE_MAX_OCTETS)];
         Some(KeptField { name: name.as_str().into(), value: text.into() })
     };
@@ -159,6 +175,7 @@ mod tests {
     use crate::auth::Users;
     use crate::config::{ListenerTls, ReceptionConfig, RelayConfig, Speaks};
     use crate::policy::RelayRules;
+    use crate::verify::{VerifyConfig, VerifyRules};
     use mail::{Domain, Mailbox, Priority, Recipient, ReversePath};
     use routing::{AssignRule, PriorityClass};
     use settings::Text;
@@ -186,6 +203,7 @@ mod tests {
             relay: RelayRules::new(&relay),
             users: Arc::new(Users::new(HashMap::new())),
             tags,
+            verify: VerifyRules::new(&VerifyConfig::default(), &Domain::parse("mx.test").unwrap()),
             reception: ReceptionConfig::default(),
             recipients_queued_max: 1,
         }
@@ -206,6 +224,7 @@ mod tests {
             pool: None,
             priority: None,
             tag_headers,
+            verify: false,
         }
     }
 
@@ -228,7 +247,7 @@ mod tests {
         let envelope = Envelope::new(ReversePath::Mailbox(mailbox("a@news.test")), to);
         let mut octets = content.as_bytes().to_vec();
         let tagged =
-            tag(rules, listener, &origin, &envelope, &mut octets).map_err(|reply| reply.to_string())?;
+            tag(rules, listener, &origin, &envelope, None, &mut octets).map_err(|reply| reply.to_string())?;
         let left = String::from_utf8(octets.split_off(tagged.begins)).unwrap();
         Ok((tagged, left))
     }
