@@ -195,6 +195,7 @@ fn delivery_settings(loaded: &Loaded<Root>) -> Result<delivery::Settings> {
         retry: root.retry.clone(),
         dsn: root.dsn.clone(),
         routes,
+        signing: Arc::new(delivery::Signing::new(&root.dkim, &root.sign, &root.signing)?),
         sources: Sources::new(&root.source, egress(root)?, &ehlo_name).context("source")?,
         rules,
         make_rules,

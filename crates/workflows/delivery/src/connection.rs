@@ -8,20 +8,25 @@ use crate::route::Route;
 use crate::session::{Session, Turn};
 use crate::settle::{Hop, Settler, all_of};
 use crate::shared::{Settings, Shared};
+use crate::signing::{Choice, Facts, Unsigned};
 use accounting::Via;
+use bytes::Bytes;
 use dispatch::{ConnectionId, SourceAt, Target};
 use mail::{Host, Outcome, Reply};
 use net::tls::Policy;
-use queue::orders::{Action, Fact, Facts, Match, Order};
+use queue::orders::{Action, Fact, Facts as OrderFacts, Match, Order};
 use shaping::Treat;
 use smtp::client::{self, Client, Event as SmtpEvent, Stage, Transaction};
 use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// What a connection is made with.
 pub(crate) struct Connection {
@@ -269,6 +274,7 @@ impl Connection {
     async fn serve(&mut self, mut session: Session, hop: Arc<Hop>, lease: Lease) {
         let mut running: HashMap<u64, Running> = HashMap::new();
         let mut waiting: Option<Transaction> = None;
+        let mut signing: Option<Signing> = None;
         let (mut next_token, mut begun, mut quitting) = (0u64, 0u32, false);
         let idle = self.settings.delivery.idle_timeout;
         let mut idle_since = Instant::now();
@@ -283,7 +289,7 @@ impl Connection {
             }
             let full = self.messages_max > 0 && begun >= self.messages_max;
             let stop = full || barred || session.client.exhausted() || self.shared.is_stopping();
-            let at_rest = session.client.in_flight() == 0 && waiting.is_none();
+            let at_rest = session.client.in_flight() == 0 && waiting.is_none() && signing.is_none();
             if at_rest && stop && !quitting {
                 session.client.quit(Instant::now().into_std());
                 quitting = true;
@@ -292,13 +298,15 @@ impl Connection {
             let may_take = waiting.is_none() && !stop && !quitting;
             let jobs = &mut self.jobs;
             let turn = session
-                .turn(
-                    deadline,
-                    |client, cx| if may_take && client.wants() { jobs.poll_recv(cx) } else { Poll::Pending },
-                )
+                .turn(deadline, |client, cx| match &mut signing {
+                    // What is under way goes on meanwhile: replies are read while this message is signed.
+                    Some(signing) => signing.made.as_mut().poll(cx).map(Next::Signed),
+                    None if may_take && client.wants() => jobs.poll_recv(cx).map(Next::Errand),
+                    None => Poll::Pending,
+                })
                 .await;
             match turn {
-                Turn::Other(Some(errand)) => {
+                Turn::Other(Next::Errand(Some(errand))) => {
                     if lease.ask_message(Instant::now().into_std()).is_err() {
                         // The exchanger's own limit: another one may take it.
                         barred = true;
@@ -316,17 +324,35 @@ impl Connection {
                         let _ = self.events.send(Event::Narrowed(self.id, job.clone(), recipients_max)).await;
                         job.truncate(recipients_max);
                     }
-                    waiting = Some(Transaction {
-                        token: next_token,
-                        message: hot.message.clone(),
-                        recipients: job.indices().collect(),
-                        content: [hot.content.prefix.clone(), hot.content.body.clone()],
-                    });
-                    running.insert(next_token, Running { job, hot, began: Instant::now() });
-                    next_token += 1;
+                    let began = Instant::now();
+                    match self.signatures(&job, &hot) {
+                        Some(made) => signing = Some(Signing { job, hot, began, made }),
+                        None => {
+                            waiting = Some(transaction(next_token, &job, &hot, hot.content.prefix.clone()));
+                            running.insert(next_token, Running { job, hot, began });
+                            next_token += 1;
+                        }
+                    }
+                }
+                Turn::Other(Next::Signed(made)) => {
+                    let Some(Signing { job, hot, began, .. }) = signing.take() else { continue };
+                    match made {
+                        Ok(signatures) => {
+                            let prefix = [&signatures[..], &hot.content.prefix].concat().into();
+                            waiting = Some(transaction(next_token, &job, &hot, prefix));
+                            running.insert(next_token, Running { job, hot, began });
+                            next_token += 1;
+                        }
+                        Err(outcome) => {
+                            idle_since = Instant::now();
+                            lease.settle_message(Instant::now().into_std(), false);
+                            let done = settler.settle(&job, &hot, all_of(&job, &outcome), began).await;
+                            let _ = self.events.send(Event::Done(self.id, done)).await;
+                        }
+                    }
                 }
                 // The dispatcher has forgotten this connection: the server stops.
-                Turn::Other(None) | Turn::Deadline => {
+                Turn::Other(Next::Errand(None)) | Turn::Deadline => {
                     session.client.quit(Instant::now().into_std());
                     quitting = true;
                 }
@@ -354,9 +380,13 @@ impl Connection {
                         lease.settle_message(Instant::now().into_std(), false);
                         self.unsent(&mut running, tx.token).await;
                     }
+                    self.unsigned(signing, &lease).await;
                     return;
                 }
-                Turn::Event(SmtpEvent::Closed) => return,
+                Turn::Event(SmtpEvent::Closed) => {
+                    self.unsigned(signing, &lease).await;
+                    return;
+                }
                 Turn::Event(SmtpEvent::Ready | SmtpEvent::StartTls) => {}
             }
         }
@@ -367,6 +397,54 @@ impl Connection {
         if let Some(Running { job, hot, .. }) = running.remove(&token) {
             let _ = self.events.send(Event::Returned(self.id, Errand { job, hot: Some(hot) })).await;
         }
+    }
+
+    /// The same for a job whose message is being signed.
+    async fn unsigned(&self, signing: Option<Signing>, lease: &Lease) {
+        if let Some(Signing { job, hot, .. }) = signing {
+            lease.settle_message(Instant::now().into_std(), false);
+            let _ = self.events.send(Event::Returned(self.id, Errand { job, hot: Some(hot) })).await;
+        }
+    }
+
+    /// The signatures of a message that is about to leave, or the outcome if it must not leave without; `None` if it
+    /// leaves as it is.
+    fn signatures(&self, job: &dispatch::Job, hot: &Hot) -> Option<SignaturesMade> {
+        // Not those that the connection began with: a key that was replaced is not used any more.
+        let signing = self.shared.settings().signing.clone();
+        if signing.is_idle() {
+            return None;
+        }
+        let facts = Facts {
+            message: &hot.message,
+            source: &self.settings.sources.get(self.source).egress.name,
+            pool: &job.queue.pool,
+            content: &hot.content.body,
+        };
+        let figures = self.shared.metrics.signing.clone();
+        let by = match signing.choose(&facts) {
+            Choice::By(by) => by,
+            Choice::Nobody => return None,
+            Choice::Unmatched => {
+                figures.unmatched.fetch_add(1, Relaxed);
+                let outcome = not_sent(signing.config().unmatched, "nobody signs for its author")?;
+                return Some(Box::pin(std::future::ready(Err(outcome))));
+            }
+        };
+        let content = hot.content.clone();
+        // Only a message with several recipients can go to several sites.
+        let kept = (hot.message.envelope.recipients.len() > 1).then(|| hot.signatures.clone());
+        let id = hot.message.id;
+        Some(Box::pin(async move {
+            match signing.sign(content, &by, kept.as_deref(), figures.clone()).await {
+                Ok(fields) => Ok(fields),
+                Err(failure) => {
+                    figures.failed.fetch_add(1, Relaxed);
+                    warn!(%id, %failure, policy = %signing.config().failed, "a message could not be signed");
+                    not_sent(signing.config().failed, &failure.to_string()).map_or(Ok(Vec::new()), Err)
+                }
+            }
+        }))
     }
 
     /// No session came to be: the job this connection was opened for gets the reason. When it is for good, so
@@ -446,7 +524,7 @@ impl Connection {
         let orders = job.orders.as_ref()?;
         let source = self.settings.sources.get(self.source);
         let (message, queue) = (&hot.message, &job.queue);
-        let facts = Facts {
+        let facts = OrderFacts {
             tenant: queue.tenant.as_deref().into(),
             campaign: queue.campaign.as_deref().into(),
             domain: Fact::Is(&queue.target),
@@ -457,6 +535,26 @@ impl Connection {
             job: message.tags.job.as_deref().into(),
         };
         orders.iter().find(|order| order.scope.matches(&facts) == Match::Yes).cloned()
+    }
+}
+
+/// What becomes of a message that is not signed and should be; `None` if it leaves all the same.
+fn not_sent(policy: Unsigned, why: &str) -> Option<Outcome> {
+    // RFC 3463 §3.8: cryptographic failure.
+    let reply = |code, class| Reply::new(code, (class, 7, 5), format!("not signed: {why}"));
+    match policy {
+        Unsigned::Send => None,
+        Unsigned::Defer => Some(Outcome::Deferred(reply(451, 4))),
+        Unsigned::Bounce => Some(Outcome::Bounced(reply(550, 5))),
+    }
+}
+
+fn transaction(token: u64, job: &dispatch::Job, hot: &Hot, prefix: Bytes) -> Transaction {
+    Transaction {
+        token,
+        message: hot.message.clone(),
+        recipients: job.indices().collect(),
+        content: [prefix, hot.content.body.clone()],
     }
 }
 
@@ -480,6 +578,22 @@ fn stage_of(stage: Stage) -> shaping::Stage {
         // Between transactions a peer that ends the session answers the next MAIL.
         Stage::Transaction | Stage::Quit => shaping::Stage::Mail,
     }
+}
+
+/// What a connection waits for besides its peer.
+enum Next {
+    Errand(Option<Errand>),
+    Signed(Result<Vec<u8>, Outcome>),
+}
+
+type SignaturesMade = Pin<Box<dyn Future<Output = Result<Vec<u8>, Outcome>> + Send>>;
+
+/// A job whose message is being signed.
+struct Signing {
+    job: dispatch::Job,
+    hot: Hot,
+    began: Instant,
+    made: SignaturesMade,
 }
 
 /// A job under way, as one transaction.

@@ -182,7 +182,7 @@ impl Dispatcher {
         }
         // Where nobody answers, a message would only take up the room of one that can go at once.
         if may_go {
-            self.hot.insert(handle, Hot { message, content }, groups);
+            self.hot.insert(handle, Hot { message, content, signatures: Arc::default() }, groups);
         }
     }
 

@@ -1,5 +1,6 @@
 //! What travels between the dispatcher and the connections: jobs out, results back.
 
+use crate::signing::KeptSignatures;
 use dispatch::{ConnectionId, Done, Job};
 use mail::Message;
 use queue::orders::OrderId;
@@ -11,6 +12,8 @@ use std::sync::Arc;
 pub(crate) struct Hot {
     pub(crate) message: Arc<Message>,
     pub(crate) content: Content,
+    /// Signatures that were made for another site.
+    pub(crate) signatures: Arc<KeptSignatures>,
 }
 
 /// A job with its message, if that is still in memory.

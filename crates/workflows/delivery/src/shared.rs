@@ -4,6 +4,7 @@ use crate::config::{Config, DsnConfig, RetryConfig};
 use crate::exchangers::Exchangers;
 use crate::job::Hot;
 use crate::route::Routes;
+use crate::signing::{KeptSignatures, Signing, SigningFigures};
 use crate::sources::Sources;
 use accounting::Recorder;
 use arc_swap::ArcSwap;
@@ -84,6 +85,8 @@ pub struct Settings {
     pub routes: Routes,
     /// Where connections come from.
     pub sources: Sources,
+    /// Who signs messages.
+    pub signing: Arc<Signing>,
     /// What receivers tolerate.
     pub rules: Arc<Rules>,
     /// Makes those rules again together with limits that an operator has ordered.
@@ -114,6 +117,8 @@ impl Queued {
 pub struct Figures {
     /// Connections open to other hosts.
     pub connections_out: Count,
+    /// Signatures.
+    pub signing: Arc<SigningFigures>,
     sizes: Mutex<Sizes>,
 }
 
@@ -265,7 +270,11 @@ impl Shared {
         let spool = self.spool.clone();
         let read = tokio::task::spawn_blocking(move || spool.read(handle)).await;
         match read {
-            Ok(Ok(stored)) => Ok(Hot { message: Arc::new(stored.message), content: stored.content }),
+            Ok(Ok(stored)) => Ok(Hot {
+                message: Arc::new(stored.message),
+                content: stored.content,
+                signatures: Arc::new(KeptSignatures::default()),
+            }),
             Ok(Err(error)) => Err(error),
             Err(panic) => {
                 error!(?handle, %panic, "reading a message ended in a panic");
