@@ -175,6 +175,34 @@ fn a_limit_holds_in_every_window_as_the_receiver_sees_it() {
 }
 
 #[test]
+fn mail_is_sent_another_way_by_its_sender_job_or_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let next = sink(keeping());
+    let source = |name: &str| format!("[source.{name}]\nv4 = \"127.0.0.1\"\nehlo_name = \"{name}.test\"\n");
+    let more = settings(&[])
+        + &["ip1", "ip2", "ip3"].map(source).concat()
+        + "[pool.default]\nsources = { ip1 = 1 }\n[pool.second]\nsources = { ip2 = 1 }\n[pool.third]\nsources = { ip3 = 1 }\n";
+    let tuma = Setup::relay_with(folder.path(), next.addr(), &more).start();
+    let mut client = tuma.greeted();
+    let mut count = 0;
+    let mut sent_by = |sender: &str, header: &str| {
+        client.taken(sender, "c@d.test", header);
+        count += 1;
+        wait_until("it has arrived", || next.stats().messages == count);
+        next.messages().last().map(|message| message.helo.clone()).unwrap_or_default()
+    };
+    assert_eq!(sent_by("x@x.test", ""), "ip1.test");
+    tuma.says(&["order", "reroute", "second", "--sender", "*@bad.test"]);
+    tuma.says(&["order", "reroute", "third", "--job", "run"]);
+    assert_eq!(sent_by("x@bad.test", ""), "ip2.test");
+    assert_eq!(sent_by("x@x.test", "X-Job: run\r\n"), "ip3.test");
+    assert_eq!(sent_by("x@x.test", ""), "ip1.test");
+    tuma.says(&["order", "reroute", "third", "--source", "ip1"]);
+    assert_eq!(sent_by("x@x.test", ""), "ip3.test");
+    tuma.wait_until_settled();
+}
+
+#[test]
 fn an_order_that_cannot_be_is_refused_with_what_to_write() {
     let folder = tempfile::tempdir().unwrap();
     let sink = sink(keeping());
@@ -188,8 +216,6 @@ fn an_order_that_cannot_be_is_refused_with_what_to_write() {
         (&["order", "suspend", "--domain", "a.test"], "name the domain `route:a.test`"),
         (&["order", "suspend", "--domain", "route:b.test"], "no route `b.test`"),
         (&["order", "reroute", "warm", "--tenant", "x"], "there is no pool `warm`"),
-        (&["order", "reroute", "bulk", "--sender", "*@x.test"], "not by sender or job"),
-        (&["order", "reroute", "bulk", "--source", "ip1"], "tuma source disable"),
         (&["order", "limit", "fast", "--tenant", "x"], "`fast`"),
         (&["order", "limit", "5/s", "--sender", "x@x.test"], "not by sender or job"),
         (&["order", "limit", "5/s", "--domain", "x.test"], "name the site"),
