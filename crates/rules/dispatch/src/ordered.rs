@@ -217,8 +217,8 @@ impl Dispatch {
                 }
                 Action::Bounce => bounced = bounced.or(Some(order.id)),
                 Action::Reroute(pool) => rerouted = rerouted.or(self.egress.pool(pool)),
-                // Limits hold through the rules that are made of them.
-                Action::Limit(_) => {}
+                // Those of a whole site hold through the rules that are made of them.
+                Action::Limit(_) => depends |= order.scope.is_part_of_site(),
             }
         }
         self.queue.set_timeless(line, timeless);
@@ -340,13 +340,13 @@ impl Dispatch {
             .orders
             .matching(&facts)
             .filter(|(order, found)| {
-                *found == Match::Depends
-                    && match &order.action {
-                        Action::Limit(_) => false,
-                        // Its mail is there already.
-                        Action::Reroute(pool) => self.egress.pool(pool) != Some(own),
-                        Action::Suspend | Action::Hold | Action::Bounce => true,
-                    }
+                let by_message = *found == Match::Depends;
+                match &order.action {
+                    Action::Limit(_) => order.scope.is_part_of_site(),
+                    // Its mail is there already.
+                    Action::Reroute(pool) => by_message && self.egress.pool(pool) != Some(own),
+                    Action::Suspend | Action::Hold | Action::Bounce => by_message,
+                }
             })
             .map(|(order, _)| order.clone())
             .collect();
@@ -354,7 +354,16 @@ impl Dispatch {
     }
 
     /// A connection found that an order names its message: the job waits, or goes by another pool, without an attempt.
-    pub fn ordered(&mut self, now: Instant, wall: UnixMillis, id: ConnectionId, job: &Job, order: OrderId) {
+    /// `until` is when a limit may have room for it.
+    pub fn ordered(
+        &mut self,
+        now: Instant,
+        wall: UnixMillis,
+        id: ConnectionId,
+        job: &Job,
+        order: OrderId,
+        until: Option<Instant>,
+    ) {
         self.returned(id, job);
         let Some(found) = self.order(order).cloned() else { return };
         if let Action::Reroute(_) = &found.action {
@@ -369,7 +378,8 @@ impl Dispatch {
         let again = found.ends_at.map_or(LOOK_AGAIN, |end| {
             Duration::from_millis(end.0.saturating_sub(wall.0)).clamp(Duration::from_secs(1), LOOK_AGAIN)
         });
-        let text = format!("450 4.7.0 held by order {order}: {}", found.reason);
+        let again = until.map_or(again, |until| until.saturating_duration_since(now));
+        let text = format!("450 4.7.0 held by order {order} ({}): {}", found.action.word(), found.reason);
         for entry in &job.entries {
             if !self.queue.pull(entry.key) {
                 continue;
@@ -464,7 +474,7 @@ mod tests {
                             let order = job.orders.as_ref().map(|orders| orders[0].id);
                             match order.filter(|_| job.handle == bad) {
                                 Some(order) => {
-                                    self.dispatch.ordered(self.now, WALL, id, &job, order);
+                                    self.dispatch.ordered(self.now, WALL, id, &job, order, None);
                                     self.dispatch.closed(self.now, id, true, None);
                                 }
                                 None => sent.push((job.handle, source)),

@@ -4,6 +4,7 @@ use crate::candidates::Candidate;
 use crate::config::TlsUse;
 use crate::exchangers::Lease;
 use crate::job::{Errand, Event, Hot};
+use crate::ordered_limits::Leave;
 use crate::route::Route;
 use crate::session::{Session, Turn};
 use crate::settle::{Hop, Settler, all_of};
@@ -305,7 +306,8 @@ impl Connection {
                         let _ = self.events.send(Event::Returned(self.id, errand)).await;
                         continue;
                     }
-                    let Some((mut job, hot)) = self.at_hand(errand, &mut settler).await else {
+                    let Some(AtHand { mut job, hot, leaves }) = self.at_hand(errand, &mut settler).await
+                    else {
                         lease.settle_message(Instant::now().into_std(), false);
                         continue;
                     };
@@ -322,7 +324,7 @@ impl Connection {
                         recipients: job.indices().collect(),
                         content: [hot.content.prefix.clone(), hot.content.body.clone()],
                     });
-                    running.insert(next_token, Running { job, hot, began: Instant::now() });
+                    running.insert(next_token, Running { job, hot, leaves, began: Instant::now() });
                     next_token += 1;
                 }
                 // The dispatcher has forgotten this connection: the server stops.
@@ -333,7 +335,8 @@ impl Connection {
                 Turn::Event(SmtpEvent::Finished(finished)) => {
                     idle_since = Instant::now();
                     lease.settle_message(Instant::now().into_std(), true);
-                    if let Some(Running { job, hot, began }) = running.remove(&finished.token) {
+                    if let Some(Running { job, hot, leaves, began }) = running.remove(&finished.token) {
+                        drop(leaves);
                         let done = settler.settle(&job, &hot, finished.recipients, began).await;
                         let _ = self.events.send(Event::Done(self.id, done)).await;
                     }
@@ -364,7 +367,8 @@ impl Connection {
 
     /// A job of which nothing was sent goes back untouched.
     async fn unsent(&self, running: &mut HashMap<u64, Running>, token: u64) {
-        if let Some(Running { job, hot, .. }) = running.remove(&token) {
+        if let Some(Running { job, hot, leaves, .. }) = running.remove(&token) {
+            leaves.into_iter().for_each(Leave::give_back);
             let _ = self.events.send(Event::Returned(self.id, Errand { job, hot: Some(hot) })).await;
         }
     }
@@ -401,7 +405,8 @@ impl Connection {
         let mut first = true;
         while let Some(errand) = next {
             let began = Instant::now();
-            if let Some((job, hot)) = self.at_hand(errand, &mut settler).await {
+            if let Some(AtHand { job, hot, leaves }) = self.at_hand(errand, &mut settler).await {
+                leaves.into_iter().for_each(Leave::give_back);
                 let results = all_of(&job, &outcome);
                 let mut done = settler.settle_at(&job, &hot, results, began, Some(none.stage)).await;
                 // One failure to connect is one reply, however many messages it is told to.
@@ -416,7 +421,7 @@ impl Connection {
 
     /// The job with its message, from memory or from the spool; `None` if it was settled or given back, because
     /// the message cannot be read or an order names it.
-    async fn at_hand(&self, errand: Errand, settler: &mut Settler<'_>) -> Option<(dispatch::Job, Hot)> {
+    async fn at_hand(&self, errand: Errand, settler: &mut Settler<'_>) -> Option<AtHand> {
         let hot = match &errand.hot {
             Some(hot) => hot.clone(),
             None => match self.shared.read(errand.handle()).await {
@@ -428,7 +433,10 @@ impl Connection {
             },
         };
         let job = errand.job;
-        let Some(order) = self.order_on(&job, &hot) else { return Some((job, hot)) };
+        let (order, until) = match self.leaves_for(&job, &hot) {
+            Ok(leaves) => return Some(AtHand { job, hot, leaves }),
+            Err(ordered) => *ordered,
+        };
         if order.action == Action::Bounce {
             let why = if order.reason.is_empty() { String::new() } else { format!(": {}", order.reason) };
             let reply = Reply::new(550, (5, 7, 0), format!("given up by order {}{why}", order.id));
@@ -436,14 +444,19 @@ impl Connection {
             let done = settler.settle(&job, &hot, all_of(&job, &outcome), Instant::now()).await;
             let _ = self.events.send(Event::Done(self.id, done)).await;
         } else {
-            let _ = self.events.send(Event::Ordered(self.id, job, order.id)).await;
+            let _ = self.events.send(Event::Ordered(self.id, job, order.id, until)).await;
         }
         None
     }
 
-    /// An order that names this message by what only the message tells.
-    fn order_on(&self, job: &dispatch::Job, hot: &Hot) -> Option<Order> {
-        let orders = job.orders.as_ref()?;
+    /// Leave by every limit that was ordered for this message by what only the message tells; or the order that keeps it
+    /// from being sent, and until when if that is known.
+    fn leaves_for(
+        &self,
+        job: &dispatch::Job,
+        hot: &Hot,
+    ) -> Result<Vec<Leave>, Box<(Order, Option<std::time::Instant>)>> {
+        let Some(orders) = &job.orders else { return Ok(Vec::new()) };
         let source = self.settings.sources.get(self.source);
         let (message, queue) = (&hot.message, &job.queue);
         let facts = Facts {
@@ -456,7 +469,23 @@ impl Connection {
             sender: Fact::Is(message.envelope.reverse_path.as_str()),
             job: message.tags.job.as_deref().into(),
         };
-        orders.iter().find(|order| order.scope.matches(&facts) == Match::Yes).cloned()
+        let (mut leaves, mut limits) = (Vec::new(), Vec::new());
+        for order in orders.iter().filter(|order| order.scope.matches(&facts) == Match::Yes) {
+            match order.action {
+                Action::Limit(_) => limits.push(order),
+                _ => return Err(Box::new((order.clone(), None))),
+            }
+        }
+        for order in limits {
+            match self.shared.ordered_limits.ask(Instant::now().into_std(), order) {
+                Ok(leave) => leaves.push(leave),
+                Err(until) => {
+                    leaves.into_iter().for_each(Leave::give_back);
+                    return Err(Box::new((order.clone(), Some(until))));
+                }
+            }
+        }
+        Ok(leaves)
     }
 }
 
@@ -482,10 +511,18 @@ fn stage_of(stage: Stage) -> shaping::Stage {
     }
 }
 
+/// A job that may be sent, with its message.
+struct AtHand {
+    job: dispatch::Job,
+    hot: Hot,
+    leaves: Vec<Leave>,
+}
+
 /// A job under way, as one transaction.
 struct Running {
     job: dispatch::Job,
     hot: Hot,
+    leaves: Vec<Leave>,
     began: Instant,
 }
 

@@ -263,7 +263,9 @@ impl Dispatcher {
                 self.dispatch.returned(id, &errand.job);
             }
             Event::Narrowed(id, job, max) => self.dispatch.narrowed(id, &job, max),
-            Event::Ordered(id, job, order) => self.dispatch.ordered(now, wall(), id, &job, order),
+            Event::Ordered(id, job, order, until) => {
+                self.dispatch.ordered(now, wall(), id, &job, order, until);
+            }
             Event::Failed(id, failed) => self.dispatch.session_failed(now, wall(), id, failed),
             Event::Connected(id) => self.dispatch.connected(now, id),
             Event::Draining(id) => self.dispatch.draining(id),
@@ -487,6 +489,7 @@ impl Dispatcher {
 
     /// The orders in force are others; `answer` is called when they are written down.
     fn orders_changed(&mut self, answer: impl FnOnce(bool) + Send + 'static) {
+        self.shared.ordered_limits.keep(self.dispatch.orders().list());
         self.keeper.orders(self.dispatch.orders(), Box::new(move |done| answer(done.is_ok())));
         self.reconfigure();
     }

@@ -128,9 +128,6 @@ fn read(server: &Server, body: &[u8]) -> Result<NewOrder, Refusal> {
     if scope.is_everything() {
         return Err(Refusal::unfit(OrderError::NamesNothing.to_string()));
     }
-    if let Some(why) = traffic::cannot_limit(&action, &scope) {
-        return Err(Refusal::unfit(why));
-    }
     check_names(server, &action, &scope)?;
     let reason = text(&map, "reason")?.unwrap_or_default().to_owned();
     Ok(NewOrder { action, scope, reason, ends_at: ends_at(&map, wall())? })
