@@ -213,6 +213,7 @@ impl Root {
         for (n, rule) in self.assign.iter().enumerate() {
             named.extend(rule.pool.as_deref().map(|pool| (format!("assign.{n}.pool"), pool.as_str())));
         }
+        named.extend(self.dsn.pool.as_deref().map(|pool| ("dsn.pool".to_owned(), pool)));
         for (at, name) in named {
             if egress.pool(name).is_some() {
                 continue;
