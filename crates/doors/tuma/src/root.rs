@@ -276,6 +276,7 @@ impl Root {
             let pools = rule.pools.iter().enumerate();
             named.extend(pools.map(|(m, pool)| (format!("sign.{n}.pools.{m}"), pool.as_str())));
         }
+        named.extend(self.dsn.pool.as_deref().map(|pool| ("dsn.pool".to_owned(), pool)));
         for (at, name) in named {
             if egress.pool(name).is_some() {
                 continue;

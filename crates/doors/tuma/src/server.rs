@@ -417,6 +417,11 @@ impl Server {
         self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner).server.memory_max.bytes()
     }
 
+    /// Looks at the configuration in force.
+    pub fn with_root<R>(&self, look: impl FnOnce(&Root) -> R) -> R {
+        look(&self.root.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The egress sources as configured.
     pub fn source_configs(&self) -> std::collections::BTreeMap<String, delivery::SourceConfig> {
         self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner).source.clone()

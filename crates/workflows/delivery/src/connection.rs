@@ -4,6 +4,7 @@ use crate::candidates::Candidate;
 use crate::config::TlsUse;
 use crate::exchangers::Lease;
 use crate::job::{Errand, Event, Hot};
+use crate::ordered_limits::Leave;
 use crate::route::Route;
 use crate::session::{Session, Turn};
 use crate::settle::{Hop, Settler, all_of};
@@ -313,7 +314,8 @@ impl Connection {
                         let _ = self.events.send(Event::Returned(self.id, errand)).await;
                         continue;
                     }
-                    let Some((mut job, hot)) = self.at_hand(errand, &mut settler).await else {
+                    let Some(AtHand { mut job, hot, leaves }) = self.at_hand(errand, &mut settler).await
+                    else {
                         lease.settle_message(Instant::now().into_std(), false);
                         continue;
                     };
@@ -324,28 +326,30 @@ impl Connection {
                         let _ = self.events.send(Event::Narrowed(self.id, job.clone(), recipients_max)).await;
                         job.truncate(recipients_max);
                     }
-                    let began = Instant::now();
-                    match self.signatures(&job, &hot) {
-                        Some(made) => signing = Some(Signing { job, hot, began, made }),
+                    let run = Running { job, hot, leaves, began: Instant::now() };
+                    match self.signatures(&run) {
+                        Some(made) => signing = Some(Signing { run, made }),
                         None => {
-                            waiting = Some(transaction(next_token, &job, &hot, hot.content.prefix.clone()));
-                            running.insert(next_token, Running { job, hot, began });
+                            waiting = Some(run.transaction(next_token, run.hot.content.prefix.clone()));
+                            running.insert(next_token, run);
                             next_token += 1;
                         }
                     }
                 }
                 Turn::Other(Next::Signed(made)) => {
-                    let Some(Signing { job, hot, began, .. }) = signing.take() else { continue };
+                    let Some(Signing { run, .. }) = signing.take() else { continue };
                     match made {
                         Ok(signatures) => {
-                            let prefix = [&signatures[..], &hot.content.prefix].concat().into();
-                            waiting = Some(transaction(next_token, &job, &hot, prefix));
-                            running.insert(next_token, Running { job, hot, began });
+                            let prefix = [&signatures[..], &run.hot.content.prefix].concat().into();
+                            waiting = Some(run.transaction(next_token, prefix));
+                            running.insert(next_token, run);
                             next_token += 1;
                         }
                         Err(outcome) => {
                             idle_since = Instant::now();
                             lease.settle_message(Instant::now().into_std(), false);
+                            let Running { job, hot, leaves, began } = run;
+                            leaves.into_iter().for_each(Leave::give_back);
                             let done = settler.settle(&job, &hot, all_of(&job, &outcome), began).await;
                             let _ = self.events.send(Event::Done(self.id, done)).await;
                         }
@@ -359,7 +363,8 @@ impl Connection {
                 Turn::Event(SmtpEvent::Finished(finished)) => {
                     idle_since = Instant::now();
                     lease.settle_message(Instant::now().into_std(), true);
-                    if let Some(Running { job, hot, began }) = running.remove(&finished.token) {
+                    if let Some(Running { job, hot, leaves, began }) = running.remove(&finished.token) {
+                        drop(leaves);
                         let done = settler.settle(&job, &hot, finished.recipients, began).await;
                         let _ = self.events.send(Event::Done(self.id, done)).await;
                     }
@@ -394,14 +399,16 @@ impl Connection {
 
     /// A job of which nothing was sent goes back untouched.
     async fn unsent(&self, running: &mut HashMap<u64, Running>, token: u64) {
-        if let Some(Running { job, hot, .. }) = running.remove(&token) {
+        if let Some(Running { job, hot, leaves, .. }) = running.remove(&token) {
+            leaves.into_iter().for_each(Leave::give_back);
             let _ = self.events.send(Event::Returned(self.id, Errand { job, hot: Some(hot) })).await;
         }
     }
 
     /// The same for a job whose message is being signed.
     async fn unsigned(&self, signing: Option<Signing>, lease: &Lease) {
-        if let Some(Signing { job, hot, .. }) = signing {
+        if let Some(Signing { run: Running { job, hot, leaves, .. }, .. }) = signing {
+            leaves.into_iter().for_each(Leave::give_back);
             lease.settle_message(Instant::now().into_std(), false);
             let _ = self.events.send(Event::Returned(self.id, Errand { job, hot: Some(hot) })).await;
         }
@@ -409,12 +416,13 @@ impl Connection {
 
     /// The signatures of a message that is about to leave, or the outcome if it must not leave without; `None` if it
     /// leaves as it is.
-    fn signatures(&self, job: &dispatch::Job, hot: &Hot) -> Option<SignaturesMade> {
+    fn signatures(&self, run: &Running) -> Option<SignaturesMade> {
         // Not those that the connection began with: a key that was replaced is not used any more.
         let signing = self.shared.settings().signing.clone();
         if signing.is_idle() {
             return None;
         }
+        let Running { job, hot, .. } = run;
         let facts = Facts {
             message: &hot.message,
             source: &self.settings.sources.get(self.source).egress.name,
@@ -479,7 +487,8 @@ impl Connection {
         let mut first = true;
         while let Some(errand) = next {
             let began = Instant::now();
-            if let Some((job, hot)) = self.at_hand(errand, &mut settler).await {
+            if let Some(AtHand { job, hot, leaves }) = self.at_hand(errand, &mut settler).await {
+                leaves.into_iter().for_each(Leave::give_back);
                 let results = all_of(&job, &outcome);
                 let mut done = settler.settle_at(&job, &hot, results, began, Some(none.stage)).await;
                 // One failure to connect is one reply, however many messages it is told to.
@@ -494,7 +503,7 @@ impl Connection {
 
     /// The job with its message, from memory or from the spool; `None` if it was settled or given back, because
     /// the message cannot be read or an order names it.
-    async fn at_hand(&self, errand: Errand, settler: &mut Settler<'_>) -> Option<(dispatch::Job, Hot)> {
+    async fn at_hand(&self, errand: Errand, settler: &mut Settler<'_>) -> Option<AtHand> {
         let hot = match &errand.hot {
             Some(hot) => hot.clone(),
             None => match self.shared.read(errand.handle()).await {
@@ -506,7 +515,10 @@ impl Connection {
             },
         };
         let job = errand.job;
-        let Some(order) = self.order_on(&job, &hot) else { return Some((job, hot)) };
+        let (order, until) = match self.leaves_for(&job, &hot) {
+            Ok(leaves) => return Some(AtHand { job, hot, leaves }),
+            Err(ordered) => *ordered,
+        };
         if order.action == Action::Bounce {
             let why = if order.reason.is_empty() { String::new() } else { format!(": {}", order.reason) };
             let reply = Reply::new(550, (5, 7, 0), format!("given up by order {}{why}", order.id));
@@ -514,14 +526,19 @@ impl Connection {
             let done = settler.settle(&job, &hot, all_of(&job, &outcome), Instant::now()).await;
             let _ = self.events.send(Event::Done(self.id, done)).await;
         } else {
-            let _ = self.events.send(Event::Ordered(self.id, job, order.id)).await;
+            let _ = self.events.send(Event::Ordered(self.id, job, order.id, until)).await;
         }
         None
     }
 
-    /// An order that names this message by what only the message tells.
-    fn order_on(&self, job: &dispatch::Job, hot: &Hot) -> Option<Order> {
-        let orders = job.orders.as_ref()?;
+    /// Leave by every limit that was ordered for this message by what only the message tells; or the order that keeps it
+    /// from being sent, and until when if that is known.
+    fn leaves_for(
+        &self,
+        job: &dispatch::Job,
+        hot: &Hot,
+    ) -> Result<Vec<Leave>, Box<(Order, Option<std::time::Instant>)>> {
+        let Some(orders) = &job.orders else { return Ok(Vec::new()) };
         let source = self.settings.sources.get(self.source);
         let (message, queue) = (&hot.message, &job.queue);
         let facts = OrderFacts {
@@ -534,7 +551,23 @@ impl Connection {
             sender: Fact::Is(message.envelope.reverse_path.as_str()),
             job: message.tags.job.as_deref().into(),
         };
-        orders.iter().find(|order| order.scope.matches(&facts) == Match::Yes).cloned()
+        let (mut leaves, mut limits) = (Vec::new(), Vec::new());
+        for order in orders.iter().filter(|order| order.scope.matches(&facts) == Match::Yes) {
+            match order.action {
+                Action::Limit(_) => limits.push(order),
+                _ => return Err(Box::new((order.clone(), None))),
+            }
+        }
+        for order in limits {
+            match self.shared.ordered_limits.ask(Instant::now().into_std(), order) {
+                Ok(leave) => leaves.push(leave),
+                Err(until) => {
+                    leaves.into_iter().for_each(Leave::give_back);
+                    return Err(Box::new((order.clone(), Some(until))));
+                }
+            }
+        }
+        Ok(leaves)
     }
 }
 
@@ -546,15 +579,6 @@ fn not_sent(policy: Unsigned, why: &str) -> Option<Outcome> {
         Unsigned::Send => None,
         Unsigned::Defer => Some(Outcome::Deferred(reply(451, 4))),
         Unsigned::Bounce => Some(Outcome::Bounced(reply(550, 5))),
-    }
-}
-
-fn transaction(token: u64, job: &dispatch::Job, hot: &Hot, prefix: Bytes) -> Transaction {
-    Transaction {
-        token,
-        message: hot.message.clone(),
-        recipients: job.indices().collect(),
-        content: [prefix, hot.content.body.clone()],
     }
 }
 
@@ -590,17 +614,34 @@ type SignaturesMade = Pin<Box<dyn Future<Output = Result<Vec<u8>, Outcome>> + Se
 
 /// A job whose message is being signed.
 struct Signing {
+    run: Running,
+    made: SignaturesMade,
+}
+
+/// A job that may be sent, with its message.
+struct AtHand {
     job: dispatch::Job,
     hot: Hot,
-    began: Instant,
-    made: SignaturesMade,
+    leaves: Vec<Leave>,
 }
 
 /// A job under way, as one transaction.
 struct Running {
     job: dispatch::Job,
     hot: Hot,
+    leaves: Vec<Leave>,
     began: Instant,
+}
+
+impl Running {
+    fn transaction(&self, token: u64, prefix: Bytes) -> Transaction {
+        Transaction {
+            token,
+            message: self.hot.message.clone(),
+            recipients: self.job.indices().collect(),
+            content: [prefix, self.hot.content.body.clone()],
+        }
+    }
 }
 
 impl Candidate {

@@ -6,6 +6,7 @@ use mail::Message;
 use queue::orders::OrderId;
 use spool::{Content, Handle};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// A message in memory.
 #[derive(Clone, Debug)]
@@ -41,8 +42,8 @@ pub(crate) enum Event {
     Narrowed(ConnectionId, Job, u32),
     /// A job never began; it goes back to the head of its line.
     Returned(ConnectionId, Errand),
-    /// An order that only the message could match holds a job.
-    Ordered(ConnectionId, Job, OrderId),
+    /// An order that only the message could match holds a job, until then if that is known.
+    Ordered(ConnectionId, Job, OrderId, Option<Instant>),
     /// The session failed outside of a job, with a reply that rules know.
     Failed(ConnectionId, Done),
     /// It takes no more jobs; those it was given and has not begun follow as `Returned`.

@@ -17,6 +17,7 @@ mod hot;
 mod job;
 mod named;
 mod notices;
+mod ordered_limits;
 mod route;
 mod session;
 mod settle;

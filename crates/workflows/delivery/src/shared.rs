@@ -3,6 +3,7 @@
 use crate::config::{Config, DsnConfig, RetryConfig};
 use crate::exchangers::Exchangers;
 use crate::job::Hot;
+use crate::ordered_limits::OrderedLimits;
 use crate::route::Routes;
 use crate::signing::{KeptSignatures, Signing, SigningFigures};
 use crate::sources::Sources;
@@ -163,6 +164,7 @@ pub struct Shared {
     destinations: ArcSwap<Destinations>,
     rules: ArcSwap<Rules>,
     pub(crate) exchangers: Arc<Exchangers>,
+    pub(crate) ordered_limits: Arc<OrderedLimits>,
     pub(crate) intake: mpsc::Sender<Accepted>,
     /// Recipients queued.
     pub queued: Arc<Queued>,
@@ -200,6 +202,7 @@ impl Shared {
         Self {
             rules: ArcSwap::new(parts.settings.rules.clone()),
             exchangers: Arc::default(),
+            ordered_limits: Arc::default(),
             settings: ArcSwap::from_pointee(parts.settings),
             spool: parts.spool,
             recorder: parts.recorder,
