@@ -4,7 +4,11 @@
 
 mod base64;
 pub mod dkim;
+pub mod dmarc;
+pub mod dns;
 mod from;
+mod psl;
+pub mod spf;
 
 pub use base64::{decode as base64_decode, encode as base64_encode};
 pub use from::{AUTHORS_MAX, FromError, author_domains, from_domain};
@@ -13,7 +17,9 @@ pub use from::{AUTHORS_MAX, FromError, author_domains, from_domain};
 #[doc(hidden)]
 pub mod fuzz {
     pub use crate::dkim::fuzz::{canon, field, record};
+    pub use crate::dmarc::fuzz_dmarc as dmarc;
     pub use crate::from::fuzz_from as from;
+    pub use crate::spf::fuzz_spf as spf;
 }
 
 #[cfg(test)]
