@@ -180,7 +180,8 @@ fn named(
     let [first, rest @ ..] = chain else {
         return Err(not(CertificateFault::Other, "the server showed no certificate".to_owned()));
     };
-    let parsed = ParsedCertificate::try_from(first).map_err(|e| not(CertificateFault::Other, e.to_string()))?;
+    let parsed =
+        ParsedCertificate::try_from(first).map_err(|e| not(CertificateFault::Other, e.to_string()))?;
     let fitting = names.iter().find_map(|name| {
         let name = ServerName::try_from(name.to_string()).ok()?;
         rustls::client::verify_server_name(&parsed, &name).is_ok().then_some(name)

@@ -49,7 +49,9 @@ impl CertificateFault {
         use rustls::CertificateError as E;
         match error {
             E::NotValidForName | E::NotValidForNameContext { .. } => Self::Name,
-            E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. } => Self::Dates,
+            E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. } => {
+                Self::Dates
+            }
             E::UnknownIssuer | E::BadSignature | E::Revoked | E::UnknownRevocationStatus => Self::Untrusted,
             _ => Self::Other,
         }

@@ -404,13 +404,28 @@ async fn tlsa_records_decide_and_nobody_else() {
         ("3 1 1", &over_with_ca, vec![record(3, 1, 1, sha256(&own_key))], fits),
         ("3 1 2", &over_with_ca, vec![record(3, 1, 2, sha512(&own_key))], fits),
         ("another's key", &good_alone, vec![record(3, 1, 1, sha256(&own_key))], tlsa),
-        ("one of two", &over_with_ca, vec![record(3, 1, 1, [7; 32].into()), record(3, 0, 1, sha256(&own))], fits),
+        (
+            "one of two",
+            &over_with_ca,
+            vec![record(3, 1, 1, [7; 32].into()), record(3, 0, 1, sha256(&own))],
+            fits,
+        ),
         ("2 0 1", &good_with_ca, vec![record(2, 0, 1, sha256(&ca))], fits),
         ("2 1 1", &good_with_ca, vec![record(2, 1, 1, sha256(&key_of(&ca)))], fits),
         ("an authority that is not shown", &good_alone, vec![record(2, 0, 1, sha256(&ca))], tlsa),
         ("one that the record holds", &good_alone, vec![record(2, 0, 0, ca.to_vec().into())], fits),
-        ("dates matter there", &over_with_ca, vec![record(2, 0, 1, sha256(&ca))], Err(CertificateFault::Dates)),
-        ("the server as its own authority", &good_alone, vec![record(2, 0, 1, sha256(&der(&good.chain)))], tlsa),
+        (
+            "dates matter there",
+            &over_with_ca,
+            vec![record(2, 0, 1, sha256(&ca))],
+            Err(CertificateFault::Dates),
+        ),
+        (
+            "the server as its own authority",
+            &good_alone,
+            vec![record(2, 0, 1, sha256(&der(&good.chain)))],
+            tlsa,
+        ),
     ] {
         assert!(records.iter().all(Tlsa::is_usable), "{what}");
         let dane = Dane { records, names: vec!["domain.test".into(), "mx.test".into()] };
@@ -422,11 +437,19 @@ async fn tlsa_records_decide_and_nobody_else() {
         }
     }
     let wrong_name = Dane { records: vec![record(2, 0, 1, sha256(&ca))], names: vec!["mx2.test".into()] };
-    let shaken = shake(&good_with_ca, &folder.connector(), "mx.test", Policy::Dane(Arc::new(wrong_name))).await;
+    let shaken =
+        shake(&good_with_ca, &folder.connector(), "mx.test", Policy::Dane(Arc::new(wrong_name))).await;
     assert!(matches!(shaken, Err(TlsError::NotVerified(CertificateFault::Name, _))), "{shaken:?}");
-    for (usage, selector, matching, octets) in
-        [(0, 1, 1, 32), (1, 1, 1, 32), (3, 2, 1, 32), (3, 1, 3, 32), (3, 1, 1, 31), (3, 1, 2, 32), (4, 0, 1, 32), (3, 0, 0, 0)]
-    {
+    for (usage, selector, matching, octets) in [
+        (0, 1, 1, 32),
+        (1, 1, 1, 32),
+        (3, 2, 1, 32),
+        (3, 1, 3, 32),
+        (3, 1, 1, 31),
+        (3, 1, 2, 32),
+        (4, 0, 1, 32),
+        (3, 0, 0, 0),
+    ] {
         let record = record(usage, selector, matching, vec![0; octets].into());
         assert!(!record.is_usable(), "{record:?}");
     }
@@ -438,11 +461,14 @@ async fn a_certificate_may_be_asked_for_another_name_than_the_exchangers() {
     let server = acceptor(&[folder.certificate("mail.bank.test", |_| {})]);
     let named = |names: &[&str]| Policy::Named(names.iter().map(|&name| name.into()).collect());
     let (client, _server) =
-        shake(&server, &folder.connector(), "mx.test", named(&["bank.test", "mail.bank.test"])).await.unwrap();
+        shake(&server, &folder.connector(), "mx.test", named(&["bank.test", "mail.bank.test"]))
+            .await
+            .unwrap();
     assert_eq!(client.verification(), Verification::Verified);
     let error = shake(&server, &folder.connector(), "mx.test", named(&["bank.test"])).await.unwrap_err();
     assert!(matches!(error, TlsError::NotVerified(CertificateFault::Name, _)), "{error}");
     let stranger = Folder::of("stranger.test");
-    let error = shake(&server, &stranger.connector(), "mx.test", named(&["mail.bank.test"])).await.unwrap_err();
+    let error =
+        shake(&server, &stranger.connector(), "mx.test", named(&["mail.bank.test"])).await.unwrap_err();
     assert!(matches!(error, TlsError::NotVerified(CertificateFault::Untrusted, _)), "{error}");
 }
