@@ -30,6 +30,25 @@ pub fn register(server: &Arc<Server>, queued: &Arc<Queued>, limits: &Arc<Limits>
         weak.upgrade().map_or(0.0, |server| server.delivery.figures().connections_out.get() as f64)
     });
 
+    let weak = Arc::downgrade(server);
+    metrics.gauge_source(
+        "tls_clear_exchangers",
+        "Exchangers spoken to in the clear, for TLS failed",
+        move || weak.upgrade().map_or(0.0, |server| server.delivery.in_the_clear() as f64),
+    );
+    let weak = Arc::downgrade(server);
+    metrics.counter_source(
+        "tls_fallbacks",
+        "Connections that went on in the clear, for TLS failed",
+        move || weak.upgrade().map_or(0, |server| server.delivery.figures().tls_fallbacks.load(Relaxed)),
+    );
+    let weak = Arc::downgrade(server);
+    metrics.counter_source(
+        "tls_refusals",
+        "Attempts that ended because no connection was as secure as the mail asks",
+        move || weak.upgrade().map_or(0, |server| server.delivery.figures().tls_refusals.load(Relaxed)),
+    );
+
     let figures = server.delivery.notice_figures();
     metrics.labelled_counter_source(
         "notices",

@@ -1,6 +1,6 @@
 //! The whole configuration: every room's tables under one roof.
 
-use delivery::{DsnConfig, PoolConfig, RetryConfig, RouteConfig, SourceConfig};
+use delivery::{DsnConfig, PoolConfig, RetryConfig, RouteConfig, SourceConfig, TlsPolicyConfig};
 use mail::Domain;
 use reception::{
     CertificateConfig, ListenerConfig, ListenerTls, ReceptionConfig, RelayConfig, TagHeadersConfig,
@@ -59,6 +59,8 @@ settings::table! {
         pub notify: notify::Config = notify::Config::default(),
         /// Static routes; the key is a domain, `*.domain`, or `*`.
         pub route: BTreeMap<String, RouteConfig> = BTreeMap::new(),
+        /// Transport security by recipient domain; the key is a domain, `*.domain`, or `*`.
+        pub tls_policy: BTreeMap<String, TlsPolicyConfig> = BTreeMap::new(),
         /// Names to addresses.
         pub dns: resolve::Config = resolve::Config::default(),
         /// Records of what became of every recipient.
@@ -171,6 +173,9 @@ impl Root {
         }
         if let Err((key, text)) = delivery::Routes::new(&self.route) {
             problems.error(node.at("route"), format!("route `{key}`: {text}"));
+        }
+        if let Err((key, text)) = delivery::TlsPolicies::new(&self.tls_policy) {
+            problems.error(node.at("tls_policy"), format!("tls_policy `{key}`: {text}"));
         }
     }
 

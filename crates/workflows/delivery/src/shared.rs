@@ -5,6 +5,7 @@ use crate::exchangers::Exchangers;
 use crate::job::Hot;
 use crate::route::Routes;
 use crate::sources::Sources;
+use crate::transport::{InTheClear, TlsPolicies};
 use accounting::Recorder;
 use arc_swap::ArcSwap;
 use dispatch::Sizes;
@@ -82,6 +83,8 @@ pub struct Settings {
     pub webhook: Option<Arc<notify::Target>>,
     /// `route`.
     pub routes: Routes,
+    /// `tls_policy`.
+    pub tls_policies: TlsPolicies,
     /// Where connections come from.
     pub sources: Sources,
     /// What receivers tolerate.
@@ -114,6 +117,10 @@ impl Queued {
 pub struct Figures {
     /// Connections open to other hosts.
     pub connections_out: Count,
+    /// Connections that went on in the clear because TLS failed.
+    pub tls_fallbacks: AtomicU64,
+    /// Attempts at an exchanger that ended because it could not be spoken to as securely as the mail asks.
+    pub tls_refusals: AtomicU64,
     sizes: Mutex<Sizes>,
 }
 
@@ -158,6 +165,7 @@ pub struct Shared {
     destinations: ArcSwap<Destinations>,
     rules: ArcSwap<Rules>,
     pub(crate) exchangers: Arc<Exchangers>,
+    pub(crate) in_the_clear: InTheClear,
     pub(crate) intake: mpsc::Sender<Accepted>,
     /// Recipients queued.
     pub queued: Arc<Queued>,
@@ -195,6 +203,7 @@ impl Shared {
         Self {
             rules: ArcSwap::new(parts.settings.rules.clone()),
             exchangers: Arc::default(),
+            in_the_clear: InTheClear::default(),
             settings: ArcSwap::from_pointee(parts.settings),
             spool: parts.spool,
             recorder: parts.recorder,

@@ -25,3 +25,4 @@ mod sources;
 mod spool;
 mod submission;
 mod tags;
+mod transport;
