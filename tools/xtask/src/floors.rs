@@ -99,6 +99,7 @@ pub const HOUSE: &[Room] = &[
             "smtp",
             "message",
             "mailauth",
+            "routing",
             "queue",
             "shaping",
             "dispatch",

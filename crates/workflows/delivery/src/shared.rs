@@ -3,7 +3,9 @@
 use crate::config::{Config, DsnConfig, RetryConfig};
 use crate::exchangers::Exchangers;
 use crate::job::Hot;
+use crate::ordered_limits::OrderedLimits;
 use crate::route::Routes;
+use crate::signing::{KeptSignatures, Signing, SigningFigures};
 use crate::sources::Sources;
 use crate::transport::{InTheClear, TlsPolicies};
 use accounting::Recorder;
@@ -87,6 +89,8 @@ pub struct Settings {
     pub tls_policies: TlsPolicies,
     /// Where connections come from.
     pub sources: Sources,
+    /// Who signs messages.
+    pub signing: Arc<Signing>,
     /// What receivers tolerate.
     pub rules: Arc<Rules>,
     /// Makes those rules again together with limits that an operator has ordered.
@@ -121,6 +125,8 @@ pub struct Figures {
     pub tls_fallbacks: AtomicU64,
     /// Attempts at an exchanger that ended because it could not be spoken to as securely as the mail asks.
     pub tls_refusals: AtomicU64,
+    /// Signatures.
+    pub signing: Arc<SigningFigures>,
     sizes: Mutex<Sizes>,
 }
 
@@ -166,6 +172,7 @@ pub struct Shared {
     rules: ArcSwap<Rules>,
     pub(crate) exchangers: Arc<Exchangers>,
     pub(crate) in_the_clear: InTheClear,
+    pub(crate) ordered_limits: Arc<OrderedLimits>,
     pub(crate) intake: mpsc::Sender<Accepted>,
     /// Recipients queued.
     pub queued: Arc<Queued>,
@@ -204,6 +211,7 @@ impl Shared {
             rules: ArcSwap::new(parts.settings.rules.clone()),
             exchangers: Arc::default(),
             in_the_clear: InTheClear::default(),
+            ordered_limits: Arc::default(),
             settings: ArcSwap::from_pointee(parts.settings),
             spool: parts.spool,
             recorder: parts.recorder,
@@ -274,7 +282,11 @@ impl Shared {
         let spool = self.spool.clone();
         let read = tokio::task::spawn_blocking(move || spool.read(handle)).await;
         match read {
-            Ok(Ok(stored)) => Ok(Hot { message: Arc::new(stored.message), content: stored.content }),
+            Ok(Ok(stored)) => Ok(Hot {
+                message: Arc::new(stored.message),
+                content: stored.content,
+                signatures: Arc::new(KeptSignatures::default()),
+            }),
             Ok(Err(error)) => Err(error),
             Err(panic) => {
                 error!(?handle, %panic, "reading a message ended in a panic");

@@ -75,6 +75,7 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
         routes: Routes::default(),
         tls_policies: TlsPolicies::default(),
         sources: Sources::new(&BTreeMap::new(), egress, "tuma.test", &ConnectorConfig::default()).unwrap(),
+        signing: Arc::default(),
         rules: rules.clone(),
         make_rules: MakeRules(Arc::new(move |_| rules.clone())),
         run_max: 100,
