@@ -2,6 +2,7 @@
 
 use delivery::{
     DkimConfig, DsnConfig, PoolConfig, RetryConfig, RouteConfig, SignRule, SigningConfig, SourceConfig,
+    TlsPolicyConfig,
 };
 use mail::Domain;
 use reception::{
@@ -70,6 +71,8 @@ settings::table! {
         pub notify: notify::Config = notify::Config::default(),
         /// Static routes; the key is a domain, `*.domain`, or `*`.
         pub route: BTreeMap<String, RouteConfig> = BTreeMap::new(),
+        /// Transport security by recipient domain; the key is a domain, `*.domain`, or `*`.
+        pub tls_policy: BTreeMap<String, TlsPolicyConfig> = BTreeMap::new(),
         /// Names to addresses.
         pub dns: resolve::Config = resolve::Config::default(),
         /// Records of what became of every recipient.
@@ -184,6 +187,9 @@ impl Root {
         self.check_sign(node, problems);
         if let Err((key, text)) = delivery::Routes::new(&self.route) {
             problems.error(node.at("route"), format!("route `{key}`: {text}"));
+        }
+        if let Err((key, text)) = delivery::TlsPolicies::new(&self.tls_policy) {
+            problems.error(node.at("tls_policy"), format!("tls_policy `{key}`: {text}"));
         }
     }
 

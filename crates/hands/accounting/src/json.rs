@@ -10,7 +10,7 @@ use std::fmt::{Display, Write};
 use std::net::SocketAddr;
 
 /// The fields in the order in which they are written. `v`, `kind` and `time` are in every record.
-const FIELDS: [&str; 41] = [
+const FIELDS: [&str; 43] = [
     "v",
     "kind",
     "time",
@@ -43,6 +43,8 @@ const FIELDS: [&str; 41] = [
     "pool",
     "tls",
     "cipher",
+    "tls_policy",
+    "tls_verified",
     "extensions",
     "client",
     "helo",
@@ -214,6 +216,9 @@ impl JsonWriter {
         let tls = if inbound { origin.tls.as_ref() } else { connection.and_then(|c| c.tls.as_ref()) };
         line.text("tls", tls.map(|tls| &*tls.protocol));
         line.text("cipher", tls.map(|tls| &*tls.cipher));
+        let asked = connection.map(|connection| &*connection.tls_policy).filter(|asked| !asked.is_empty());
+        line.text("tls_policy", asked);
+        line.text("tls_verified", connection.and_then(|connection| connection.tls_verified.as_deref()));
         line.text("extensions", connection.map(|connection| &*connection.extensions));
         line.display("client", scratch, origin.peer.map(plain));
         line.text("helo", Some(&origin.helo));

@@ -269,6 +269,7 @@ impl Dispatcher {
             Event::Failed(id, failed) => self.dispatch.session_failed(now, wall(), id, failed),
             Event::Connected(id) => self.dispatch.connected(now, id),
             Event::Draining(id) => self.dispatch.draining(id),
+            Event::TargetFailed(target, reply) => self.dispatch.target_failed(now, &target, reply),
             Event::Closed { id, connected, reason } => {
                 self.gone(id);
                 self.dispatch.closed(now, id, connected, reason);
@@ -389,8 +390,17 @@ impl Dispatcher {
         let host = Host::Domain(domain.clone());
         let (shared, events) = (self.shared.clone(), self.events_in.clone());
         tokio::spawn(async move {
-            let found = match tokio::spawn(async move { shared.preferred(&host).await }).await {
-                Ok(Ok(hosts)) => SiteFound::Exchangers(hosts, SITE_HOLDS),
+            let asked = target.clone();
+            let look_up = async move {
+                let hosts = shared.preferred(&host).await?;
+                // Where it cannot be known what the mail asks for, the connection finds that out and waits.
+                let settings = shared.settings();
+                let demand = shared.demand(&settings, &asked, None).await;
+                Ok::<_, resolve::RouteError>((hosts, demand.ok().and_then(|demand| demand.apart(&settings))))
+            };
+            let found = match tokio::spawn(look_up).await {
+                Ok(Ok((hosts, None))) => SiteFound::Exchangers(hosts, SITE_HOLDS),
+                Ok(Ok((hosts, Some(asks)))) => SiteFound::Apart(hosts, asks, SITE_HOLDS),
                 Ok(Err(error)) if error.is_temporary() => SiteFound::Failed(error.reply),
                 Ok(Err(error)) => SiteFound::Refused(error.reply, REFUSAL_HOLDS),
                 Err(panic) => {

@@ -9,17 +9,14 @@ use crate::front_door::hand_in;
 use crate::job::{Errand, Event, Hot};
 use crate::notices::is_notice;
 use crate::shared::{Settings, Shared};
-use accounting::{Attempt, Connection as RecordConnection, Kind, Record, Via};
+use accounting::{Attempt, Connection as RecordConnection, Kind, Record};
 use dispatch::{ConnectionId, Deferred, Done, Fate as JobFate, Job, JobEntry};
-use mail::{
-    EnhancedStatusCode, Message, Notify, Outcome, Reply, Ret, ReversePath, Tags, TlsInfo, UnixMillis,
-};
+use mail::{EnhancedStatusCode, Message, Notify, Outcome, Reply, Ret, ReversePath, Tags, UnixMillis};
 use message::{Action, DsnRequest, RecipientReport, ReportKind, wanted, write_dsn};
 use queue::{Backoff, Schedule};
 use shaping::{Fired, Stage, Treat};
 use smtp::client::{Answered, RecipientResult};
 use spool::{Change, Fate, Handle, ReadError, Settlement};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot};
@@ -39,28 +36,9 @@ pub(crate) struct Hop {
 }
 
 impl Hop {
-    #[allow(clippy::too_many_arguments, reason = "each is a fact of one connection")]
-    pub(crate) fn new(
-        via: Via,
-        site: Box<str>,
-        host: Box<str>,
-        remote: SocketAddr,
-        local: Option<SocketAddr>,
-        source: Box<str>,
-        tls: Option<TlsInfo>,
-        extensions: &smtp::client::Extensions,
-    ) -> Self {
-        let record = RecordConnection {
-            via,
-            site,
-            host,
-            remote: Some(remote),
-            local,
-            source,
-            pool: Box::default(),
-            tls,
-            extensions: extensions.list().into(),
-        };
+    /// One with these facts, whose answer to EHLO was this.
+    pub(crate) fn new(record: RecordConnection, extensions: &smtp::client::Extensions) -> Self {
+        let record = RecordConnection { extensions: extensions.list().into(), ..record };
         Self { record: Arc::new(record), dsn: extensions.dsn }
     }
 }

@@ -27,3 +27,4 @@ mod spool;
 mod submission;
 mod tags;
 mod verification;
+mod transport;
