@@ -47,6 +47,8 @@ settings::table! {
         pub delivery: delivery::Config = delivery::Config::default(),
         /// When a deferred recipient is tried again.
         pub retry: RetryConfig = RetryConfig::default(),
+        /// What failures mean.
+        pub bounce: bounce::BounceConfig = bounce::BounceConfig::default(),
         /// Mail about mail.
         pub dsn: DsnConfig = DsnConfig::default(),
         /// Egress sources: addresses that mail leaves from; the key is a name of your choice.
@@ -168,6 +170,10 @@ impl Root {
             Err(error) => {
                 problems.error(node.at(&error.at), error.text);
             }
+        }
+        if let Err((place, text)) = bounce::ClassRules::compile([&self.bounce.class[..]]) {
+            // Each pattern was read with its table; what is left is that they are too many together.
+            problems.error(place, format!("bounce.class: {text}"));
         }
         if let Err((key, text)) = delivery::Routes::new(&self.route) {
             problems.error(node.at("route"), format!("route `{key}`: {text}"));

@@ -197,6 +197,7 @@ fn delivery_settings(loaded: &Loaded<Root>) -> Result<delivery::Settings> {
         routes,
         sources: Sources::new(&root.source, egress(root)?, &ehlo_name).context("source")?,
         rules,
+        classes: Arc::new(crate::classes::rules(root)?),
         make_rules,
         run_max: 100,
         hot_bytes_max: memory::budget(root.server.memory_max.bytes()) / 16,
