@@ -103,6 +103,7 @@ pub const HOUSE: &[Room] = &[
             "message",
             "mailauth",
             "bounce",
+            "routing",
             "queue",
             "shaping",
             "dispatch",

@@ -6,6 +6,9 @@ use net::Limits;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+/// One of the figures of signing.
+type Signed = fn(&delivery::SigningFigures) -> u64;
+
 /// One of the dispatcher's sizes.
 type Size = fn(&dispatch::Sizes) -> u64;
 
@@ -29,6 +32,28 @@ pub fn register(server: &Arc<Server>, queued: &Arc<Queued>, limits: &Arc<Limits>
     metrics.gauge_source("connections_out", "Connections open to other hosts", move || {
         weak.upgrade().map_or(0.0, |server| server.delivery.figures().connections_out.get() as f64)
     });
+
+    let signing = &server.delivery.figures().signing;
+    let figures = signing.clone();
+    metrics.labelled_counter_source(
+        "signatures",
+        "DKIM signatures made, by algorithm",
+        "algorithm",
+        move || {
+            let made = [("rsa-sha256", &figures.rsa), ("ed25519-sha256", &figures.ed25519)];
+            made.map(|(name, figure)| (name.to_owned(), figure.load(Relaxed))).to_vec()
+        },
+    );
+    let counts: [(&str, &str, Signed); 4] = [
+        ("signatures_used_again", "DKIM signatures used for another site", |f| f.again.load(Relaxed)),
+        ("signing_failed", "Messages that could not be signed", |f| f.failed.load(Relaxed)),
+        ("signing_unmatched", "Messages that nobody signed for", |f| f.unmatched.load(Relaxed)),
+        ("signing_nanoseconds", "Time spent on signing, hashing included", |f| f.nanoseconds.load(Relaxed)),
+    ];
+    for (name, help, read) in counts {
+        let figures = signing.clone();
+        metrics.counter_source(name, help, move || read(&figures));
+    }
 
     let figures = server.delivery.notice_figures();
     metrics.labelled_counter_source(

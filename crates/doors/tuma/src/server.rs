@@ -195,6 +195,7 @@ fn delivery_settings(loaded: &Loaded<Root>) -> Result<delivery::Settings> {
         retry: root.retry.clone(),
         dsn: root.dsn.clone(),
         routes,
+        signing: Arc::new(delivery::Signing::new(&root.dkim, &root.sign, &root.signing)?),
         sources: Sources::new(&root.source, egress(root)?, &ehlo_name).context("source")?,
         rules,
         classes: Arc::new(crate::classes::rules(root)?),
@@ -415,6 +416,11 @@ impl Server {
     /// The memory budget as configured; 0 is by default.
     pub fn memory_max(&self) -> u64 {
         self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner).server.memory_max.bytes()
+    }
+
+    /// Looks at the configuration in force.
+    pub fn with_root<R>(&self, look: impl FnOnce(&Root) -> R) -> R {
+        look(&self.root.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The egress sources as configured.

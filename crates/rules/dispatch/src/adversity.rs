@@ -255,7 +255,7 @@ fn what_an_order_holds_by_its_sender_is_remembered_once() {
         });
         let (id, job) = given.expect("it is looked at again");
         world.dispatch.connected(world.now, id);
-        world.dispatch.ordered(world.now, WALL, id, &job, order);
+        world.dispatch.ordered(world.now, WALL, id, &job, order, None);
         world.dispatch.closed(world.now, id, true, None);
         world.serve();
         world.pass(Duration::from_secs(601));

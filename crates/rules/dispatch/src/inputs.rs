@@ -122,7 +122,7 @@ impl Dispatch {
     }
 
     /// A queue has something new to send. False if it will not leave soon.
-    fn entry_came(&mut self, now: Instant, line: LineKey) -> bool {
+    pub(crate) fn entry_came(&mut self, now: Instant, line: LineKey) -> bool {
         let Some(target) = self.line(line).map(|line| line.name.target) else { return false };
         match self.target(target).map(|target| &target.binding) {
             Some(Binding::Bound { site, .. }) => {
@@ -201,6 +201,23 @@ impl Dispatch {
             self.bind_line(now, line, site);
         }
         line
+    }
+
+    /// The queue of the same mail in another pool.
+    pub(crate) fn line_in_pool(&mut self, now: Instant, line: LineKey, pool: PoolAt) -> Option<LineKey> {
+        let name = self.line(line)?.name;
+        let target = self.target(name.target)?.target.clone();
+        let (tenant, campaign) =
+            (self.tenants.get(name.tenant).cloned(), self.campaigns.get(name.campaign).cloned());
+        let pool = self.egress.pools.get(usize::from(pool.0))?.name.clone();
+        let like = NewMail {
+            tenant: tenant.as_deref(),
+            campaign: campaign.as_deref(),
+            pool: Some(&pool),
+            class: name.class,
+            ..NewMail::new(0, &target)
+        };
+        Some(self.line_for(now, &like))
     }
 
     fn target_for(&mut self, target: &Target) -> TargetKey {

@@ -249,6 +249,10 @@ pub struct Dispatch {
     pub(crate) path_of: HashMap<PathKey, PathAt>,
     /// Paths that only the shaper knows, for what an earlier process had granted there.
     pub(crate) strays: Vec<PathKey>,
+    /// When room may be made again for sites that wait for a connection; `None` if none waited the last time.
+    pub(crate) room_at: Option<Instant>,
+    /// When connections with nothing to do were last looked for.
+    pub(crate) idle_sought_at: Option<Instant>,
     pub(crate) owners: HashMap<ConnectionId, PathAt>,
     pub(crate) last_connection: u64,
     /// Connections in the order they were begun, until they are greeted or over; some that are stand here yet.
@@ -314,6 +318,8 @@ impl Dispatch {
             free_paths: Vec::new(),
             path_of: HashMap::new(),
             strays: Vec::new(),
+            room_at: None,
+            idle_sought_at: None,
             owners: HashMap::new(),
             last_connection: 0,
             beginning: VecDeque::new(),

@@ -170,10 +170,12 @@ impl AssignRule {
 
 impl HeaderCondition {
     fn holds(&self, facts: &Facts<'_>) -> bool {
-        match (facts.field)(&self.name) {
-            None => false,
-            Some(text) => self.r#match.as_ref().is_none_or(|regex| regex.is_match(text)),
-        }
+        self.holds_for((facts.field)(&self.name))
+    }
+
+    /// True if the condition holds for a message whose first field of this name has this text, or which has none.
+    pub fn holds_for(&self, text: Option<&str>) -> bool {
+        text.is_some_and(|text| self.r#match.as_ref().is_none_or(|regex| regex.is_match(text)))
     }
 }
 

@@ -4,24 +4,30 @@ use crate::candidates::Candidate;
 use crate::config::TlsUse;
 use crate::exchangers::Lease;
 use crate::job::{Errand, Event, Hot};
+use crate::ordered_limits::Leave;
 use crate::route::Route;
 use crate::session::{Session, Turn};
 use crate::settle::{Hop, Settler, all_of};
 use crate::shared::{Settings, Shared};
+use crate::signing::{Choice, Facts, Unsigned};
 use accounting::Via;
+use bytes::Bytes;
 use dispatch::{ConnectionId, SourceAt, Target};
 use mail::{Host, Outcome, Reply};
 use net::tls::Policy;
-use queue::orders::{Action, Fact, Facts, Match, Order};
+use queue::orders::{Action, Fact, Facts as OrderFacts, Match, Order};
 use shaping::Treat;
 use smtp::client::{self, Client, Event as SmtpEvent, Stage, Transaction};
 use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// What a connection is made with.
 pub(crate) struct Connection {
@@ -269,6 +275,7 @@ impl Connection {
     async fn serve(&mut self, mut session: Session, hop: Arc<Hop>, lease: Lease) {
         let mut running: HashMap<u64, Running> = HashMap::new();
         let mut waiting: Option<Transaction> = None;
+        let mut signing: Option<Signing> = None;
         let (mut next_token, mut begun, mut quitting) = (0u64, 0u32, false);
         let idle = self.settings.delivery.idle_timeout;
         let mut idle_since = Instant::now();
@@ -283,7 +290,7 @@ impl Connection {
             }
             let full = self.messages_max > 0 && begun >= self.messages_max;
             let stop = full || barred || session.client.exhausted() || self.shared.is_stopping();
-            let at_rest = session.client.in_flight() == 0 && waiting.is_none();
+            let at_rest = session.client.in_flight() == 0 && waiting.is_none() && signing.is_none();
             if at_rest && stop && !quitting {
                 session.client.quit(Instant::now().into_std());
                 quitting = true;
@@ -292,20 +299,23 @@ impl Connection {
             let may_take = waiting.is_none() && !stop && !quitting;
             let jobs = &mut self.jobs;
             let turn = session
-                .turn(
-                    deadline,
-                    |client, cx| if may_take && client.wants() { jobs.poll_recv(cx) } else { Poll::Pending },
-                )
+                .turn(deadline, |client, cx| match &mut signing {
+                    // What is under way goes on meanwhile: replies are read while this message is signed.
+                    Some(signing) => signing.made.as_mut().poll(cx).map(Next::Signed),
+                    None if may_take && client.wants() => jobs.poll_recv(cx).map(Next::Errand),
+                    None => Poll::Pending,
+                })
                 .await;
             match turn {
-                Turn::Other(Some(errand)) => {
+                Turn::Other(Next::Errand(Some(errand))) => {
                     if lease.ask_message(Instant::now().into_std()).is_err() {
                         // The exchanger's own limit: another one may take it.
                         barred = true;
                         let _ = self.events.send(Event::Returned(self.id, errand)).await;
                         continue;
                     }
-                    let Some((mut job, hot)) = self.at_hand(errand, &mut settler).await else {
+                    let Some(AtHand { mut job, hot, leaves }) = self.at_hand(errand, &mut settler).await
+                    else {
                         lease.settle_message(Instant::now().into_std(), false);
                         continue;
                     };
@@ -316,24 +326,45 @@ impl Connection {
                         let _ = self.events.send(Event::Narrowed(self.id, job.clone(), recipients_max)).await;
                         job.truncate(recipients_max);
                     }
-                    waiting = Some(Transaction {
-                        token: next_token,
-                        message: hot.message.clone(),
-                        recipients: job.indices().collect(),
-                        content: [hot.content.prefix.clone(), hot.content.body.clone()],
-                    });
-                    running.insert(next_token, Running { job, hot, began: Instant::now() });
-                    next_token += 1;
+                    let run = Running { job, hot, leaves, began: Instant::now() };
+                    match self.signatures(&run) {
+                        Some(made) => signing = Some(Signing { run, made }),
+                        None => {
+                            waiting = Some(run.transaction(next_token, run.hot.content.prefix.clone()));
+                            running.insert(next_token, run);
+                            next_token += 1;
+                        }
+                    }
+                }
+                Turn::Other(Next::Signed(made)) => {
+                    let Some(Signing { run, .. }) = signing.take() else { continue };
+                    match made {
+                        Ok(signatures) => {
+                            let prefix = [&signatures[..], &run.hot.content.prefix].concat().into();
+                            waiting = Some(run.transaction(next_token, prefix));
+                            running.insert(next_token, run);
+                            next_token += 1;
+                        }
+                        Err(outcome) => {
+                            idle_since = Instant::now();
+                            lease.settle_message(Instant::now().into_std(), false);
+                            let Running { job, hot, leaves, began } = run;
+                            leaves.into_iter().for_each(Leave::give_back);
+                            let done = settler.settle(&job, &hot, all_of(&job, &outcome), began).await;
+                            let _ = self.events.send(Event::Done(self.id, done)).await;
+                        }
+                    }
                 }
                 // The dispatcher has forgotten this connection: the server stops.
-                Turn::Other(None) | Turn::Deadline => {
+                Turn::Other(Next::Errand(None)) | Turn::Deadline => {
                     session.client.quit(Instant::now().into_std());
                     quitting = true;
                 }
                 Turn::Event(SmtpEvent::Finished(finished)) => {
                     idle_since = Instant::now();
                     lease.settle_message(Instant::now().into_std(), true);
-                    if let Some(Running { job, hot, began }) = running.remove(&finished.token) {
+                    if let Some(Running { job, hot, leaves, began }) = running.remove(&finished.token) {
+                        drop(leaves);
                         let done = settler.settle(&job, &hot, finished.recipients, began).await;
                         let _ = self.events.send(Event::Done(self.id, done)).await;
                     }
@@ -354,9 +385,13 @@ impl Connection {
                         lease.settle_message(Instant::now().into_std(), false);
                         self.unsent(&mut running, tx.token).await;
                     }
+                    self.unsigned(signing, &lease).await;
                     return;
                 }
-                Turn::Event(SmtpEvent::Closed) => return,
+                Turn::Event(SmtpEvent::Closed) => {
+                    self.unsigned(signing, &lease).await;
+                    return;
+                }
                 Turn::Event(SmtpEvent::Ready | SmtpEvent::StartTls) => {}
             }
         }
@@ -364,9 +399,60 @@ impl Connection {
 
     /// A job of which nothing was sent goes back untouched.
     async fn unsent(&self, running: &mut HashMap<u64, Running>, token: u64) {
-        if let Some(Running { job, hot, .. }) = running.remove(&token) {
+        if let Some(Running { job, hot, leaves, .. }) = running.remove(&token) {
+            leaves.into_iter().for_each(Leave::give_back);
             let _ = self.events.send(Event::Returned(self.id, Errand { job, hot: Some(hot) })).await;
         }
+    }
+
+    /// The same for a job whose message is being signed.
+    async fn unsigned(&self, signing: Option<Signing>, lease: &Lease) {
+        if let Some(Signing { run: Running { job, hot, leaves, .. }, .. }) = signing {
+            leaves.into_iter().for_each(Leave::give_back);
+            lease.settle_message(Instant::now().into_std(), false);
+            let _ = self.events.send(Event::Returned(self.id, Errand { job, hot: Some(hot) })).await;
+        }
+    }
+
+    /// The signatures of a message that is about to leave, or the outcome if it must not leave without; `None` if it
+    /// leaves as it is.
+    fn signatures(&self, run: &Running) -> Option<SignaturesMade> {
+        // Not those that the connection began with: a key that was replaced is not used any more.
+        let signing = self.shared.settings().signing.clone();
+        if signing.is_idle() {
+            return None;
+        }
+        let Running { job, hot, .. } = run;
+        let facts = Facts {
+            message: &hot.message,
+            source: &self.settings.sources.get(self.source).egress.name,
+            pool: &job.queue.pool,
+            content: &hot.content.body,
+        };
+        let figures = self.shared.metrics.signing.clone();
+        let by = match signing.choose(&facts) {
+            Choice::By(by) => by,
+            Choice::Nobody => return None,
+            Choice::Unmatched => {
+                figures.unmatched.fetch_add(1, Relaxed);
+                let outcome = not_sent(signing.config().unmatched, "nobody signs for its author")?;
+                return Some(Box::pin(std::future::ready(Err(outcome))));
+            }
+        };
+        let content = hot.content.clone();
+        // Only a message with several recipients can go to several sites.
+        let kept = (hot.message.envelope.recipients.len() > 1).then(|| hot.signatures.clone());
+        let id = hot.message.id;
+        Some(Box::pin(async move {
+            match signing.sign(content, &by, kept.as_deref(), figures.clone()).await {
+                Ok(fields) => Ok(fields),
+                Err(failure) => {
+                    figures.failed.fetch_add(1, Relaxed);
+                    warn!(%id, %failure, policy = %signing.config().failed, "a message could not be signed");
+                    not_sent(signing.config().failed, &failure.to_string()).map_or(Ok(Vec::new()), Err)
+                }
+            }
+        }))
     }
 
     /// No session came to be: the job this connection was opened for gets the reason. When it is for good, so
@@ -401,7 +487,8 @@ impl Connection {
         let mut first = true;
         while let Some(errand) = next {
             let began = Instant::now();
-            if let Some((job, hot)) = self.at_hand(errand, &mut settler).await {
+            if let Some(AtHand { job, hot, leaves }) = self.at_hand(errand, &mut settler).await {
+                leaves.into_iter().for_each(Leave::give_back);
                 let results = all_of(&job, &outcome);
                 let mut done = settler.settle_at(&job, &hot, results, began, Some(none.stage)).await;
                 // One failure to connect is one reply, however many messages it is told to.
@@ -416,7 +503,7 @@ impl Connection {
 
     /// The job with its message, from memory or from the spool; `None` if it was settled or given back, because
     /// the message cannot be read or an order names it.
-    async fn at_hand(&self, errand: Errand, settler: &mut Settler<'_>) -> Option<(dispatch::Job, Hot)> {
+    async fn at_hand(&self, errand: Errand, settler: &mut Settler<'_>) -> Option<AtHand> {
         let hot = match &errand.hot {
             Some(hot) => hot.clone(),
             None => match self.shared.read(errand.handle()).await {
@@ -428,7 +515,10 @@ impl Connection {
             },
         };
         let job = errand.job;
-        let Some(order) = self.order_on(&job, &hot) else { return Some((job, hot)) };
+        let (order, until) = match self.leaves_for(&job, &hot) {
+            Ok(leaves) => return Some(AtHand { job, hot, leaves }),
+            Err(ordered) => *ordered,
+        };
         if order.action == Action::Bounce {
             let why = if order.reason.is_empty() { String::new() } else { format!(": {}", order.reason) };
             let reply = Reply::new(550, (5, 7, 0), format!("given up by order {}{why}", order.id));
@@ -436,17 +526,22 @@ impl Connection {
             let done = settler.settle(&job, &hot, all_of(&job, &outcome), Instant::now()).await;
             let _ = self.events.send(Event::Done(self.id, done)).await;
         } else {
-            let _ = self.events.send(Event::Ordered(self.id, job, order.id)).await;
+            let _ = self.events.send(Event::Ordered(self.id, job, order.id, until)).await;
         }
         None
     }
 
-    /// An order that names this message by what only the message tells.
-    fn order_on(&self, job: &dispatch::Job, hot: &Hot) -> Option<Order> {
-        let orders = job.orders.as_ref()?;
+    /// Leave by every limit that was ordered for this message by what only the message tells; or the order that keeps it
+    /// from being sent, and until when if that is known.
+    fn leaves_for(
+        &self,
+        job: &dispatch::Job,
+        hot: &Hot,
+    ) -> Result<Vec<Leave>, Box<(Order, Option<std::time::Instant>)>> {
+        let Some(orders) = &job.orders else { return Ok(Vec::new()) };
         let source = self.settings.sources.get(self.source);
         let (message, queue) = (&hot.message, &job.queue);
-        let facts = Facts {
+        let facts = OrderFacts {
             tenant: queue.tenant.as_deref().into(),
             campaign: queue.campaign.as_deref().into(),
             domain: Fact::Is(&queue.target),
@@ -456,7 +551,34 @@ impl Connection {
             sender: Fact::Is(message.envelope.reverse_path.as_str()),
             job: message.tags.job.as_deref().into(),
         };
-        orders.iter().find(|order| order.scope.matches(&facts) == Match::Yes).cloned()
+        let (mut leaves, mut limits) = (Vec::new(), Vec::new());
+        for order in orders.iter().filter(|order| order.scope.matches(&facts) == Match::Yes) {
+            match order.action {
+                Action::Limit(_) => limits.push(order),
+                _ => return Err(Box::new((order.clone(), None))),
+            }
+        }
+        for order in limits {
+            match self.shared.ordered_limits.ask(Instant::now().into_std(), order) {
+                Ok(leave) => leaves.push(leave),
+                Err(until) => {
+                    leaves.into_iter().for_each(Leave::give_back);
+                    return Err(Box::new((order.clone(), Some(until))));
+                }
+            }
+        }
+        Ok(leaves)
+    }
+}
+
+/// What becomes of a message that is not signed and should be; `None` if it leaves all the same.
+fn not_sent(policy: Unsigned, why: &str) -> Option<Outcome> {
+    // RFC 3463 §3.8: cryptographic failure.
+    let reply = |code, class| Reply::new(code, (class, 7, 5), format!("not signed: {why}"));
+    match policy {
+        Unsigned::Send => None,
+        Unsigned::Defer => Some(Outcome::Deferred(reply(451, 4))),
+        Unsigned::Bounce => Some(Outcome::Bounced(reply(550, 5))),
     }
 }
 
@@ -482,11 +604,44 @@ fn stage_of(stage: Stage) -> shaping::Stage {
     }
 }
 
+/// What a connection waits for besides its peer.
+enum Next {
+    Errand(Option<Errand>),
+    Signed(Result<Vec<u8>, Outcome>),
+}
+
+type SignaturesMade = Pin<Box<dyn Future<Output = Result<Vec<u8>, Outcome>> + Send>>;
+
+/// A job whose message is being signed.
+struct Signing {
+    run: Running,
+    made: SignaturesMade,
+}
+
+/// A job that may be sent, with its message.
+struct AtHand {
+    job: dispatch::Job,
+    hot: Hot,
+    leaves: Vec<Leave>,
+}
+
 /// A job under way, as one transaction.
 struct Running {
     job: dispatch::Job,
     hot: Hot,
+    leaves: Vec<Leave>,
     began: Instant,
+}
+
+impl Running {
+    fn transaction(&self, token: u64, prefix: Bytes) -> Transaction {
+        Transaction {
+            token,
+            message: self.hot.message.clone(),
+            recipients: self.job.indices().collect(),
+            content: [prefix, self.hot.content.body.clone()],
+        }
+    }
 }
 
 impl Candidate {

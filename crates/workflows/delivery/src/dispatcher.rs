@@ -59,6 +59,8 @@ pub(crate) struct Dispatcher {
     connections: HashMap<ConnectionId, Reins>,
     events_in: mpsc::Sender<Event>,
     settling: Arc<Semaphore>,
+    /// Jobs that are being settled outside any connection.
+    settling_now: usize,
     notices: NoticesIn,
     stopping: bool,
 }
@@ -83,6 +85,7 @@ impl Dispatcher {
             keeper,
             hot: HotStore::new(settings.hot_bytes_max),
             settling: Arc::new(Semaphore::new(settings.delivery.settling_max as usize)),
+            settling_now: 0,
             settings,
             shared,
             connections: HashMap::new(),
@@ -138,7 +141,8 @@ impl Dispatcher {
             }
             self.serve();
             self.shared.queued.set(self.dispatch.recipients());
-            if self.stopping && self.dispatch.connections() == 0 {
+            // A notification that is durable and whose recipient is not settled would go out twice.
+            if self.stopping && self.dispatch.connections() == 0 && self.settling_now == 0 {
                 self.keeper.keep_last(now(), wall(), &mut self.dispatch).await;
                 return;
             }
@@ -182,7 +186,7 @@ impl Dispatcher {
         }
         // Where nobody answers, a message would only take up the room of one that can go at once.
         if may_go {
-            self.hot.insert(handle, Hot { message, content }, groups);
+            self.hot.insert(handle, Hot { message, content, signatures: Arc::default() }, groups);
         }
     }
 
@@ -248,7 +252,10 @@ impl Dispatcher {
         let now = now();
         match event {
             Event::Done(id, done) => self.dispatch.done(now, wall(), id, done),
-            Event::Settled(done) => self.dispatch.settled(now, done),
+            Event::Settled(done) => {
+                self.settling_now -= 1;
+                self.dispatch.settled(now, done);
+            }
             Event::Returned(id, errand) => {
                 if let Some(hot) = errand.hot {
                     self.hot.insert(Handle(errand.job.handle), hot, 1);
@@ -256,7 +263,9 @@ impl Dispatcher {
                 self.dispatch.returned(id, &errand.job);
             }
             Event::Narrowed(id, job, max) => self.dispatch.narrowed(id, &job, max),
-            Event::Ordered(id, job, order) => self.dispatch.ordered(now, wall(), id, &job, order),
+            Event::Ordered(id, job, order, until) => {
+                self.dispatch.ordered(now, wall(), id, &job, order, until);
+            }
             Event::Failed(id, failed) => self.dispatch.session_failed(now, wall(), id, failed),
             Event::Connected(id) => self.dispatch.connected(now, id),
             Event::Draining(id) => self.dispatch.draining(id),
@@ -362,6 +371,7 @@ impl Dispatcher {
         let errand = self.errand(job);
         let (shared, settings, events) = (self.shared.clone(), self.settings.clone(), self.events_in.clone());
         let settling = self.settling.clone();
+        self.settling_now += 1;
         tokio::spawn(async move {
             // The semaphore is never closed.
             let _turn = settling.acquire_owned().await;
@@ -451,7 +461,10 @@ impl Dispatcher {
                 }
             },
             Order::Release(what, reply) => {
-                let _ = reply.send(self.dispatch.release(now, &what));
+                let changed = self.dispatch.release(now, &what);
+                self.keeper.keep_now(now, wall(), &mut self.dispatch, move |kept| {
+                    let _ = reply.send((changed, kept));
+                });
             }
             Order::Sources(reply) => {
                 let _ = reply.send(self.dispatch.sources(now));
@@ -476,6 +489,7 @@ impl Dispatcher {
 
     /// The orders in force are others; `answer` is called when they are written down.
     fn orders_changed(&mut self, answer: impl FnOnce(bool) + Send + 'static) {
+        self.shared.ordered_limits.keep(self.dispatch.orders().list());
         self.keeper.orders(self.dispatch.orders(), Box::new(move |done| answer(done.is_ok())));
         self.reconfigure();
     }

@@ -17,10 +17,12 @@ mod hot;
 mod job;
 mod named;
 mod notices;
+mod ordered_limits;
 mod route;
 mod session;
 mod settle;
 mod shared;
+mod signing;
 mod snapshot;
 mod sources;
 mod state;
@@ -35,6 +37,10 @@ pub use notices::NoticeFigures;
 pub use queue::{EntryKey, orders};
 pub use route::{NextHop, Route, Routes};
 pub use shared::{Count, Figures, MakeRules, Parts, Queued, Settings, dispatch_config};
+pub use signing::{
+    DkimConfig, KeyFile, KeyFileError, Selector, SignRule, Signing, SigningConfig, SigningError,
+    SigningFigures, Unsigned, read_key,
+};
 pub use sources::{SourceError, Sources, egress};
 pub use state::{Keeper, StateError, action_of, order_to_json, scope_of};
 pub use status::{EntryStatus, NewOrder, Order, PathStatus, QueueCounts, QueueStatus, SiteStatus, Status};
@@ -74,6 +80,7 @@ impl Delivery {
         let dispatcher = Dispatcher::new(shared.clone(), events_in, keeper, notices_in);
         let inputs = Inputs { accepted, loaded, events, orders: orders_in };
         let telling = tokio::spawn(notices.run());
+        tokio::spawn(signing::watch(shared.clone()));
         let task = tokio::spawn(async move {
             dispatcher.run(inputs).await;
             // What it had to tell last is spooled before anybody closes the spool.

@@ -378,8 +378,12 @@ impl Settler<'_> {
             ..message::DsnConfig::default()
         };
         let Some(draft) = write_dsn(&request, &config) else { return true };
-        let handed_in =
-            hand_in(self.shared, self.settings, "dsn", draft.envelope, draft.content, Tags::default(), wall);
+        let tags = Tags {
+            tenant: hot.message.tags.tenant.clone(),
+            pool: self.settings.dsn.pool.as_deref().map(Box::from),
+            ..Tags::default()
+        };
+        let handed_in = hand_in(self.shared, self.settings, "dsn", draft.envelope, draft.content, tags, wall);
         match handed_in.await {
             Ok(()) => true,
             Err(refusal) => {

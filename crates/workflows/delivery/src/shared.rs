@@ -3,7 +3,9 @@
 use crate::config::{Config, DsnConfig, RetryConfig};
 use crate::exchangers::Exchangers;
 use crate::job::Hot;
+use crate::ordered_limits::OrderedLimits;
 use crate::route::Routes;
+use crate::signing::{KeptSignatures, Signing, SigningFigures};
 use crate::sources::Sources;
 use accounting::Recorder;
 use arc_swap::ArcSwap;
@@ -84,6 +86,8 @@ pub struct Settings {
     pub routes: Routes,
     /// Where connections come from.
     pub sources: Sources,
+    /// Who signs messages.
+    pub signing: Arc<Signing>,
     /// What receivers tolerate.
     pub rules: Arc<Rules>,
     /// What failures are called.
@@ -116,6 +120,8 @@ impl Queued {
 pub struct Figures {
     /// Connections open to other hosts.
     pub connections_out: Count,
+    /// Signatures.
+    pub signing: Arc<SigningFigures>,
     sizes: Mutex<Sizes>,
 }
 
@@ -160,6 +166,7 @@ pub struct Shared {
     destinations: ArcSwap<Destinations>,
     rules: ArcSwap<Rules>,
     pub(crate) exchangers: Arc<Exchangers>,
+    pub(crate) ordered_limits: Arc<OrderedLimits>,
     pub(crate) intake: mpsc::Sender<Accepted>,
     /// Recipients queued.
     pub queued: Arc<Queued>,
@@ -197,6 +204,7 @@ impl Shared {
         Self {
             rules: ArcSwap::new(parts.settings.rules.clone()),
             exchangers: Arc::default(),
+            ordered_limits: Arc::default(),
             settings: ArcSwap::from_pointee(parts.settings),
             spool: parts.spool,
             recorder: parts.recorder,
@@ -267,7 +275,11 @@ impl Shared {
         let spool = self.spool.clone();
         let read = tokio::task::spawn_blocking(move || spool.read(handle)).await;
         match read {
-            Ok(Ok(stored)) => Ok(Hot { message: Arc::new(stored.message), content: stored.content }),
+            Ok(Ok(stored)) => Ok(Hot {
+                message: Arc::new(stored.message),
+                content: stored.content,
+                signatures: Arc::new(KeptSignatures::default()),
+            }),
             Ok(Err(error)) => Err(error),
             Err(panic) => {
                 error!(?handle, %panic, "reading a message ended in a panic");

@@ -73,6 +73,7 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
         webhook: None,
         routes: Routes::default(),
         sources: Sources::new(&BTreeMap::new(), egress, "tuma.test").unwrap(),
+        signing: Arc::default(),
         rules: rules.clone(),
         classes: Arc::new(bounce::ClassRules::compile([]).unwrap()),
         make_rules: MakeRules(Arc::new(move |_| rules.clone())),

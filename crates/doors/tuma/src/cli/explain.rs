@@ -36,6 +36,9 @@ pub(super) struct Explain {
     /// The job of mail that is not there yet.
     #[arg(long)]
     job: Option<String>,
+    /// The listener that mail which is not there yet would come by; may be left out if there is one.
+    #[arg(long)]
+    listener: Option<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -50,6 +53,7 @@ impl Explain {
             ("pool", self.pool.as_deref()),
             ("sender", self.sender.as_deref()),
             ("job", self.job.as_deref()),
+            ("listener", self.listener.as_deref()),
         ]);
         let told = ask_json(self.api.api, "GET", &format!("/v1/explain{asked}"))?;
         if self.json {

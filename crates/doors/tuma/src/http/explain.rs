@@ -5,13 +5,13 @@
 
 use super::queue::names;
 use super::refusal::{Refusal, hint};
-use super::{Shared, ask, event, seconds};
+use super::{Shared, ask, event, foretell, seconds};
 use crate::server::Server;
 use axum::Json;
 use axum::extract::{Query, State};
 use delivery::orders::Scope;
 use delivery::{Explained, Found, GateReport, Named, Order, Question, SearchLimits, Target};
-use mail::{Host, Mailbox, Message, SpoolId};
+use mail::{Host, Mailbox, Message, SpoolId, Tags};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use spool::Handle;
@@ -38,6 +38,7 @@ pub(super) struct ExplainQuery {
     pool: Option<String>,
     sender: Option<String>,
     job: Option<String>,
+    listener: Option<String>,
 }
 
 /// Answers.
@@ -62,7 +63,7 @@ pub(super) async fn explain(
         return Ok(Json(answer));
     }
     if let Some(target) = target_called(&server, about) {
-        return dry_run(&server, &query, about, target).await.map(Json);
+        return dry_run(&server, &query, about, target, None).await.map(Json);
     }
     let names = names(&server).await?;
     if names.iter().any(|name| name == about) {
@@ -190,7 +191,7 @@ async fn of_address(server: &Server, query: &ExplainQuery, mailbox: &Mailbox) ->
     let limits = SearchLimits { reads_max: READS_MAX, found_max: ANSWERS_MAX, enough: true };
     let named = search(server, &of_target(&target), limits, fits).await?;
     if named.found.is_empty() {
-        let mut dry = dry_run(server, query, address, target).await?;
+        let mut dry = dry_run(server, query, address, target, Some(mailbox)).await?;
         dry["read"] = json!(named.read);
         dry["cut"] = json!(named.cut);
         return Ok(dry);
@@ -267,6 +268,7 @@ async fn dry_run(
     query: &ExplainQuery,
     about: &str,
     target: Target,
+    recipient: Option<&Mailbox>,
 ) -> Result<Value, Refusal> {
     let settings = server.delivery.settings();
     if let Some(pool) = &query.pool
@@ -277,15 +279,26 @@ async fn dry_run(
         return Err(Refusal::missing(format!("there is no pool `{pool}`{hint}")));
     }
     let boxed = |text: &Option<String>| text.as_deref().map(Box::from);
+    let mut tags = Tags {
+        tenant: boxed(&query.tenant),
+        campaign: boxed(&query.campaign),
+        pool: boxed(&query.pool),
+        job: boxed(&query.job),
+        ..Tags::default()
+    };
+    if let Some(recipient) = recipient {
+        let (listener, sender) = (query.listener.as_deref(), query.sender.as_deref());
+        tags = server.with_root(|root| foretell::tags(root, listener, sender, recipient, tags))?;
+    }
     let exchangers = server.delivery.exchangers(&target).await;
     let shown = route(server, &target, exchangers.as_deref().ok());
     let question = Question {
         entry: None,
-        tenant: boxed(&query.tenant),
-        campaign: boxed(&query.campaign),
-        pool: boxed(&query.pool),
+        tenant: tags.tenant,
+        campaign: tags.campaign,
+        pool: tags.pool,
         sender: boxed(&query.sender),
-        job: boxed(&query.job),
+        job: tags.job,
         target,
         exchangers,
         octets: 0,

@@ -6,6 +6,7 @@ mod clock;
 mod config;
 mod crowds;
 mod dev;
+mod dkim;
 mod dns;
 mod entrance;
 mod explain;
