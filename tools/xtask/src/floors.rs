@@ -77,7 +77,10 @@ pub const HOUSE: &[Room] = &[
     room("message", Rules, Rooms(&["mail"])),
     room("routing", Rules, Rooms(&["mail"])),
     room("mailauth", Rules, Rooms(&["mail", "message"])),
-    room("shaping", Rules, Rooms(&["mail"])),
+    // How replies are searched by patterns, for the two rooms that judge them.
+    room("replies", Rules, Rooms(&["mail"])),
+    room("bounce", Rules, Rooms(&["mail", "message", "replies"])),
+    room("shaping", Rules, Rooms(&["mail", "replies"])),
     room("queue", Rules, Rooms(&["mail"])),
     // The one room of rules that knows others: it asks queue and shaping together, for delivery and simulator.
     room("dispatch", Rules, Rooms(&["mail", "queue", "shaping"])),
@@ -99,6 +102,7 @@ pub const HOUSE: &[Room] = &[
             "smtp",
             "message",
             "mailauth",
+            "bounce",
             "routing",
             "queue",
             "shaping",

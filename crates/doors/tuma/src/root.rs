@@ -52,6 +52,8 @@ settings::table! {
         pub delivery: delivery::Config = delivery::Config::default(),
         /// When a deferred recipient is tried again.
         pub retry: RetryConfig = RetryConfig::default(),
+        /// What failures mean.
+        pub bounce: bounce::BounceConfig = bounce::BounceConfig::default(),
         /// Mail about mail.
         pub dsn: DsnConfig = DsnConfig::default(),
         /// Egress sources: addresses that mail leaves from; the key is a name of your choice.
@@ -182,6 +184,10 @@ impl Root {
             Err(error) => {
                 problems.error(node.at(&error.at), error.text);
             }
+        }
+        if let Err((place, text)) = bounce::ClassRules::compile([&self.bounce.class[..]]) {
+            // Each pattern was read with its table; what is left is that they are too many together.
+            problems.error(place, format!("bounce.class: {text}"));
         }
         self.check_keys(node, problems);
         self.check_sign(node, problems);

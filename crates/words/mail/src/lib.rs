@@ -6,6 +6,7 @@
 //!
 //! Read first: [`Envelope`], then [`Mailbox`], then [`Reply`] and [`Outcome`].
 
+mod bounce_class;
 mod domain;
 mod envelope;
 mod field_name;
@@ -17,6 +18,7 @@ mod reply;
 mod status;
 mod tags;
 
+pub use bounce_class::{BounceClass, BounceClassError};
 pub use domain::{Domain, DomainError, Host};
 pub use envelope::{BodyType, Envelope, ForwardPath, Notify, Recipient, Ret, ReversePath};
 pub use field_name::{FieldName, FieldNameError};

@@ -10,8 +10,11 @@ use crate::job::{Errand, Event, Hot};
 use crate::notices::is_notice;
 use crate::shared::{Settings, Shared};
 use accounting::{Attempt, Connection as RecordConnection, Kind, Record};
+use bounce::{Classed, Failure};
 use dispatch::{ConnectionId, Deferred, Done, Fate as JobFate, Job, JobEntry};
-use mail::{EnhancedStatusCode, Message, Notify, Outcome, Reply, Ret, ReversePath, Tags, UnixMillis};
+use mail::{
+    BounceClass, EnhancedStatusCode, Message, Notify, Outcome, Reply, Ret, ReversePath, Tags, UnixMillis,
+};
 use message::{Action, DsnRequest, RecipientReport, ReportKind, wanted, write_dsn};
 use queue::{Backoff, Schedule};
 use shaping::{Fired, Stage, Treat};
@@ -100,6 +103,8 @@ impl Settler<'_> {
         stage: Option<Stage>,
     ) -> Done {
         let fired = self.judge(job, &mut results, stage);
+        // The class of the last failure: one reply that decides for a hundred recipients is looked at once.
+        let mut classed: Option<(Option<Stage>, Reply, Classed)> = None;
         self.last_was_notice = is_notice(&hot.message);
         if self.profile.is_none() {
             self.profile.clone_from(&job.profile);
@@ -183,7 +188,11 @@ impl Settler<'_> {
                 }
             }
             if !unreported.contains(&n) {
-                records.push(self.record(hot, result, entry, wall, now - began, &connection));
+                let mut record = self.record(hot, result, entry, wall, now - began, &connection);
+                if let Some(found) = self.class(result, stage, &mut classed) {
+                    (record.class, record.category) = (Some(found.class), found.category);
+                }
+                records.push(record);
             }
         }
         // Waiting for the write of the settlement before, not of this one, costs no wake-up on a busy connection,
@@ -224,6 +233,28 @@ impl Settler<'_> {
         };
         record.connection = connection.clone();
         record
+    }
+
+    /// The class of a failure.
+    fn class(
+        &self,
+        result: &RecipientResult,
+        stage: Option<Stage>,
+        last: &mut Option<(Option<Stage>, Reply, Classed)>,
+    ) -> Option<Classed> {
+        let reply = match &result.outcome {
+            Outcome::Deferred(reply) | Outcome::Bounced(reply) => reply,
+            // Whatever the last reply was, what ended it was time.
+            Outcome::Expired(_) => return Some(Classed::plain(BounceClass::MessageExpired)),
+            Outcome::Delivered(_) | Outcome::Discarded(_) => return None,
+        };
+        let stage = stage.or(result.answered.map(stage_of));
+        if let Some((_, _, known)) = last.as_ref().filter(|(at, text, _)| *at == stage && text == reply) {
+            return Some(known.clone());
+        }
+        let found = self.settings.classes.classify(&Failure { reply, stage });
+        *last = Some((stage, reply.clone(), found.clone()));
+        Some(found)
     }
 
     /// How long a deferred recipient waits.

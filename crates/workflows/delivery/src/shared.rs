@@ -93,6 +93,8 @@ pub struct Settings {
     pub signing: Arc<Signing>,
     /// What receivers tolerate.
     pub rules: Arc<Rules>,
+    /// What failures are called.
+    pub classes: Arc<bounce::ClassRules>,
     /// Makes those rules again together with limits that an operator has ordered.
     pub make_rules: MakeRules,
     /// Recipients of one message that make one entry of the queue, at most.
