@@ -76,6 +76,7 @@ pub const HOUSE: &[Room] = &[
     room("smtp", Rules, Rooms(&["mail"])),
     room("message", Rules, Rooms(&["mail"])),
     room("routing", Rules, Rooms(&["mail"])),
+    room("compose", Rules, Rooms(&["mail", "message"])),
     room("mailauth", Rules, Rooms(&["mail", "message"])),
     room("shaping", Rules, Rooms(&["mail"])),
     room("queue", Rules, Rooms(&["mail"])),
@@ -86,6 +87,7 @@ pub const HOUSE: &[Room] = &[
     room("resolve", Hands, Rooms(&["mail"])),
     room("accounting", Hands, Rooms(&["mail"])),
     room("notify", Hands, Rooms(&["mail"])),
+    room("tenants", Hands, Rooms(&["mail"])),
     room(
         "reception",
         Workflows,
@@ -98,6 +100,7 @@ pub const HOUSE: &[Room] = &[
             "mail",
             "smtp",
             "message",
+            "compose",
             "mailauth",
             "queue",
             "shaping",
