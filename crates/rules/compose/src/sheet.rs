@@ -16,6 +16,7 @@ use mail::{Host, Mailbox, SpoolId, UnixMillis};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 const MAGIC: &[u8] = b"TUMA-SHEET 1\n";
 
@@ -149,8 +150,8 @@ impl Compiled {
 
 /// A sheet that was read, its templates compiled.
 pub struct Sheet {
-    templates: Compiled,
-    common: Substitutions,
+    /// The head as it was read, and what was made of it.
+    head: Arc<(Vec<u8>, Compiled, Substitutions)>,
     entries: Vec<u8>,
     spans: Vec<Range<usize>>,
 }
@@ -158,6 +159,11 @@ pub struct Sheet {
 impl Sheet {
     /// Reads a sheet and compiles its templates.
     pub fn decode(octets: &[u8]) -> Result<Self, SheetError> {
+        Self::decode_like(octets, None)
+    }
+
+    /// Reads a sheet. The templates of another one are used if they are the same.
+    pub fn decode_like(octets: &[u8], other: Option<&Self>) -> Result<Self, SheetError> {
         let wrong = |text: &str| SheetError(text.to_owned());
         let mut rest = octets.strip_prefix(MAGIC).ok_or_else(|| wrong("it does not begin as one"))?;
         let mut take = |len: usize| -> Result<&[u8], SheetError> {
@@ -169,7 +175,7 @@ impl Sheet {
             <[u8; 4]>::try_from(octets).map_or(0, |octets| u32::from_le_bytes(octets) as usize)
         };
         let len = number(take(4)?);
-        let head: Head = serde_json::from_slice(take(len)?).map_err(|error| SheetError(error.to_string()))?;
+        let head = take(len)?;
         let count = number(take(4)?);
         let ends = take(count.checked_mul(4).ok_or_else(|| wrong("it ends too early"))?)?;
         let entries = rest.to_vec();
@@ -182,13 +188,18 @@ impl Sheet {
             spans.push(from..end);
             from = end;
         }
+        if let Some(same) = other.filter(|other| other.head.0 == head) {
+            return Ok(Self { head: same.head.clone(), entries, spans });
+        }
+        let octets = head.to_vec();
+        let head: Head = serde_json::from_slice(head).map_err(|error| SheetError(error.to_string()))?;
         let mut content = head.content;
         if let Content::Parts(parts) = &mut content {
             parts.check().map_err(|mistake| SheetError(mistake.to_string()))?;
         }
         let templates = Compiled::of(&content).map_err(|mistake| SheetError(mistake.to_string()))?;
         let common = Substitutions::parse(&head.common).map_err(SheetError)?;
-        Ok(Self { templates, common, entries, spans })
+        Ok(Self { head: Arc::new((octets, templates, common)), entries, spans })
     }
 
     /// Octets it holds on to, more or less.
@@ -207,7 +218,8 @@ impl Sheet {
         let (name, own) = self.entry(stamp.index).ok_or("the mail merge has no such recipient")?;
         let own = Substitutions::parse(own)?;
         let name = Some(name).filter(|name| !name.is_empty());
-        self.templates.write(&Rendering { to, name, own: &own, common: &self.common }, host, stamp)
+        let (_, templates, common) = &*self.head;
+        templates.write(&Rendering { to, name, own: &own, common }, host, stamp)
     }
 }
 

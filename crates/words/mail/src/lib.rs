@@ -8,6 +8,7 @@
 
 mod domain;
 mod envelope;
+mod extras;
 mod field_name;
 mod id;
 mod mailbox;
@@ -19,6 +20,7 @@ mod tags;
 
 pub use domain::{Domain, DomainError, Host};
 pub use envelope::{BodyType, Envelope, ForwardPath, Notify, Recipient, Ret, ReversePath};
+pub use extras::{Extras, METADATA_MAX_OCTETS, Merge, RequestPart};
 pub use field_name::{FieldName, FieldNameError};
 pub use id::{SessionId, SpoolId};
 pub use mailbox::{Mailbox, MailboxError};

@@ -10,15 +10,16 @@ use crate::settle::{Hop, Settler, all_of};
 use crate::shared::{Settings, Shared};
 use accounting::Via;
 use dispatch::{ConnectionId, SourceAt, Target};
-use mail::{Host, Outcome, Reply};
+use mail::{Host, Outcome, Reply, UnixMillis};
 use net::tls::Policy;
 use queue::orders::{Action, Fact, Facts, Match, Order};
 use shaping::Treat;
 use smtp::client::{self, Client, Event as SmtpEvent, Stage, Transaction};
+use spool::Content;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::debug;
@@ -321,6 +322,7 @@ impl Connection {
                         message: hot.message.clone(),
                         recipients: job.indices().collect(),
                         content: [hot.content.prefix.clone(), hot.content.body.clone()],
+                        size: hot.content.len(),
                     });
                     running.insert(next_token, Running { job, hot, began: Instant::now() });
                     next_token += 1;
@@ -365,7 +367,9 @@ impl Connection {
     /// A job of which nothing was sent goes back untouched.
     async fn unsent(&self, running: &mut HashMap<u64, Running>, token: u64) {
         if let Some(Running { job, hot, .. }) = running.remove(&token) {
-            let _ = self.events.send(Event::Returned(self.id, Errand { job, hot: Some(hot) })).await;
+            // What was made for one recipient of a merge is of no use to the next.
+            let hot = hot.message.merge().is_none().then_some(hot);
+            let _ = self.events.send(Event::Returned(self.id, Errand { job, hot })).await;
         }
     }
 
@@ -417,27 +421,58 @@ impl Connection {
     /// The job with its message, from memory or from the spool; `None` if it was settled or given back, because
     /// the message cannot be read or an order names it.
     async fn at_hand(&self, errand: Errand, settler: &mut Settler<'_>) -> Option<(dispatch::Job, Hot)> {
+        // The spool need not be read for what a recipient before this one was made of.
+        let known = if errand.hot.is_none() { self.shared.sheets.find(errand.handle()) } else { None };
         let hot = match &errand.hot {
             Some(hot) => hot.clone(),
-            None => match self.shared.read(errand.handle()).await {
-                Ok(hot) => hot,
-                Err(error) => {
-                    settler.tell_unreadable(&self.events, self.id, errand.job, error).await;
-                    return None;
-                }
+            None => match &known {
+                Some(kept) => Hot { message: kept.message.clone(), content: Content::default() },
+                None => match self.shared.read(errand.handle()).await {
+                    Ok(hot) => hot,
+                    Err(error) => {
+                        settler.tell_unreadable(&self.events, self.id, errand.job, error).await;
+                        return None;
+                    }
+                },
             },
         };
+        let handle = errand.handle();
         let job = errand.job;
+        let wall = UnixMillis::from(SystemTime::now());
+        if hot.message.expires_at().is_some_and(|end| end <= wall) {
+            let reply = Reply::new(551, (4, 4, 7), "its sender wanted it delivered by now or not at all");
+            return self.give_up(settler, &job, &hot, Outcome::Expired(reply)).await;
+        }
+        // A merge's recipients come one by one.
+        let index = job.indices().next().unwrap_or(0);
+        let hot = match crate::merge::expand(&self.shared, &self.settings, handle, known, hot, index) {
+            Ok(hot) => hot,
+            Err((hot, why)) => {
+                let outcome = Outcome::Bounced(Reply::new(554, (5, 6, 0), why));
+                return self.give_up(settler, &job, &hot, outcome).await;
+            }
+        };
         let Some(order) = self.order_on(&job, &hot) else { return Some((job, hot)) };
         if order.action == Action::Bounce {
             let why = if order.reason.is_empty() { String::new() } else { format!(": {}", order.reason) };
             let reply = Reply::new(550, (5, 7, 0), format!("given up by order {}{why}", order.id));
-            let outcome = Outcome::Bounced(reply);
-            let done = settler.settle(&job, &hot, all_of(&job, &outcome), Instant::now()).await;
-            let _ = self.events.send(Event::Done(self.id, done)).await;
+            return self.give_up(settler, &job, &hot, Outcome::Bounced(reply)).await;
         } else {
             let _ = self.events.send(Event::Ordered(self.id, job, order.id)).await;
         }
+        None
+    }
+
+    /// Settles a job that will not be sent: nothing is at hand then.
+    async fn give_up(
+        &self,
+        settler: &mut Settler<'_>,
+        job: &dispatch::Job,
+        hot: &Hot,
+        outcome: Outcome,
+    ) -> Option<(dispatch::Job, Hot)> {
+        let done = settler.settle(job, hot, all_of(job, &outcome), Instant::now()).await;
+        let _ = self.events.send(Event::Done(self.id, done)).await;
         None
     }
 

@@ -158,6 +158,8 @@ pub struct Shared {
     destinations: ArcSwap<Destinations>,
     rules: ArcSwap<Rules>,
     pub(crate) exchangers: Arc<Exchangers>,
+    /// Mail merges read lately.
+    pub(crate) sheets: crate::merge::Sheets,
     pub(crate) intake: mpsc::Sender<Accepted>,
     /// Recipients queued.
     pub queued: Arc<Queued>,
@@ -195,6 +197,7 @@ impl Shared {
         Self {
             rules: ArcSwap::new(parts.settings.rules.clone()),
             exchangers: Arc::default(),
+            sheets: Default::default(),
             settings: ArcSwap::from_pointee(parts.settings),
             spool: parts.spool,
             recorder: parts.recorder,
