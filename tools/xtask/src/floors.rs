@@ -76,6 +76,7 @@ pub const HOUSE: &[Room] = &[
     room("smtp", Rules, Rooms(&["mail"])),
     room("message", Rules, Rooms(&["mail"])),
     room("routing", Rules, Rooms(&["mail"])),
+    room("compose", Rules, Rooms(&["mail", "message"])),
     room("mailauth", Rules, Rooms(&["mail", "message"])),
     // How replies are searched by patterns, for the two rooms that judge them.
     room("replies", Rules, Rooms(&["mail"])),
@@ -89,6 +90,7 @@ pub const HOUSE: &[Room] = &[
     room("resolve", Hands, Rooms(&["mail"])),
     room("accounting", Hands, Rooms(&["mail"])),
     room("notify", Hands, Rooms(&["mail"])),
+    room("tenants", Hands, Rooms(&["mail"])),
     room(
         "reception",
         Workflows,
@@ -101,6 +103,7 @@ pub const HOUSE: &[Room] = &[
             "mail",
             "smtp",
             "message",
+            "compose",
             "mailauth",
             "bounce",
             "routing",

@@ -186,7 +186,7 @@ impl JsonWriter {
         );
         line.text("orcpt", recipient.and_then(|recipient| recipient.orcpt.as_deref()));
         line.text("envid", record.envid());
-        line.number("size", message.map(|message| message.size));
+        line.number("size", message.map(|message| message.octets_each()));
         line.number("code", reply.map(|reply| u64::from(reply.code.get())));
         line.display("status", scratch, status.filter(|_| record.kind != Kind::Received));
         line.display("reply", scratch, reply);
@@ -231,6 +231,7 @@ impl JsonWriter {
                 Protocol::Esmtp => "esmtp",
                 Protocol::Lmtp => "lmtp",
                 Protocol::Internal => "internal",
+                Protocol::Http => "http",
             }),
         );
         line.text("user", origin.user.as_deref());

@@ -42,6 +42,7 @@ fn message(recipients: usize) -> Arc<Message> {
         },
         tags: Tags { job: Some("job7".into()), ..Tags::default() },
         headers: Vec::new(),
+        extras: None,
     })
 }
 

@@ -15,6 +15,7 @@ mod front_door;
 pub mod fuzzing;
 mod hot;
 mod job;
+mod merge;
 mod named;
 mod notices;
 mod ordered_limits;

@@ -120,7 +120,8 @@ impl Settler<'_> {
                 continue;
             };
             if let Outcome::Deferred(reply) = &result.outcome
-                && entry.expires <= now.into_std()
+                && (entry.expires <= now.into_std()
+                    || hot.message.expires_at().is_some_and(|end| end <= wall))
             {
                 result.outcome = Outcome::Expired(reply.clone());
             }
@@ -130,7 +131,7 @@ impl Settler<'_> {
             entries: job.entries.iter().map(|e| e.key).collect(),
             fired,
             host: self.hop.as_ref().map(|hop| (&*hop.record.host).into()),
-            octets: hot.message.size,
+            octets: hot.message.octets_each(),
             is_notice: is_notice(&hot.message),
             ..Done::default()
         };
@@ -166,6 +167,9 @@ impl Settler<'_> {
             };
             match waits {
                 Some((reply, wait)) => {
+                    // Where its sender set an end, it comes up then to be given up.
+                    let left = hot.message.expires_at().map(|end| end.0.saturating_sub(wall.0));
+                    let wait = wait.min(left.map_or(Duration::MAX, Duration::from_millis));
                     let late = self.is_late(&hot.message, wall);
                     done.deferred.push(Deferred {
                         key: entry.key,
@@ -454,6 +458,10 @@ impl Settler<'_> {
                 Err(error) => return self.unreadable(&job, error).await,
             },
         };
+        // What a report returns is the recipient's own message, if there is one.
+        let index = job.indices().next().unwrap_or(0);
+        let hot = crate::merge::expand(self.shared, self.settings, handle, None, hot, index)
+            .unwrap_or_else(|(hot, _)| hot);
         let (outcome, wait) = match fate {
             JobFate::Expired(last) => {
                 let text = match last {

@@ -175,6 +175,8 @@ pub struct Shared {
     pub(crate) exchangers: Arc<Exchangers>,
     pub(crate) in_the_clear: InTheClear,
     pub(crate) ordered_limits: Arc<OrderedLimits>,
+    /// Mail merges read lately.
+    pub(crate) sheets: crate::merge::Sheets,
     pub(crate) intake: mpsc::Sender<Accepted>,
     /// Recipients queued.
     pub queued: Arc<Queued>,
@@ -214,6 +216,7 @@ impl Shared {
             exchangers: Arc::default(),
             in_the_clear: InTheClear::default(),
             ordered_limits: Arc::default(),
+            sheets: Default::default(),
             settings: ArcSwap::from_pointee(parts.settings),
             spool: parts.spool,
             recorder: parts.recorder,

@@ -125,6 +125,7 @@ impl World {
             origin: Origin::default(),
             tags: Tags::default(),
             headers: Vec::new(),
+            extras: None,
         };
         let accepted = self.spool.accept(Draft { message, content }).await.unwrap();
         self.intake.send(accepted).await.unwrap();

@@ -26,5 +26,5 @@ mod sources;
 mod spool;
 mod submission;
 mod tags;
-mod verification;
 mod transport;
+mod verification;
