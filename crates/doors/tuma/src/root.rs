@@ -212,9 +212,13 @@ impl Root {
 
     /// A key that cannot be used is told of where its file is named, and not by the first message it should sign.
     fn check_keys(&self, node: &Node, problems: &mut Problems) {
-        for (name, identity) in &self.dkim {
-            let Some(path) = &identity.key else { continue };
-            let place = node.at(&format!("dkim.{name}.key"));
+        let own = self.dkim.iter().filter_map(|(name, identity)| Some((name, "key", identity.key.as_ref()?)));
+        let next = self
+            .dkim
+            .iter()
+            .filter_map(|(name, identity)| Some((name, "next.key", &identity.next.as_ref()?.key)));
+        for (name, key, path) in own.chain(next) {
+            let place = node.at(&format!("dkim.{name}.{key}"));
             let shown = settings::quote(&path.display().to_string());
             match delivery::read_key(path) {
                 Ok(file) if file.exposed => {

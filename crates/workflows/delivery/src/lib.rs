@@ -38,8 +38,8 @@ pub use queue::{EntryKey, orders};
 pub use route::{NextHop, Route, Routes};
 pub use shared::{Count, Figures, MakeRules, Parts, Queued, Settings, dispatch_config};
 pub use signing::{
-    DkimConfig, KeyFile, KeyFileError, Selector, SignRule, Signing, SigningConfig, SigningError,
-    SigningFigures, Unsigned, read_key,
+    DkimConfig, KeyFile, KeyFileError, NextKey, Selector, SignRule, Signing, SigningConfig, SigningError,
+    SigningFigures, Unsigned, identity as dkim_identity, read_key,
 };
 pub use sources::{SourceError, Sources, egress};
 pub use state::{Keeper, StateError, action_of, order_to_json, scope_of};

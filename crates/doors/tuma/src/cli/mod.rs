@@ -8,6 +8,7 @@ macro_rules! say {
 mod bench;
 mod client;
 mod config;
+mod dkim;
 mod explain;
 mod limit;
 mod order;
@@ -76,6 +77,9 @@ enum Command {
     /// Look at a stopped spool, and carry its messages elsewhere.
     #[command(subcommand)]
     Spool(spool::Spool),
+    /// Make DKIM keys, print their DNS records, and see whether the world finds them.
+    #[command(subcommand)]
+    Dkim(dkim::Dkim),
     /// Make the `password_hash` of a user from a password on standard input.
     Password,
     /// Tell when mail would be through, by sending it to simulated receivers.
@@ -111,6 +115,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Reload(api) => client::reload(&api),
         Command::LogLevel(level) => level.run(),
         Command::Spool(spool) => spool.run(),
+        Command::Dkim(dkim) => dkim.run(),
         Command::Password => password(),
         Command::Simulate(simulate) => simulate.run(),
         Command::Bench(bench) => bench.run(),

@@ -3,7 +3,7 @@
 use hickory_server::Server;
 use hickory_server::net::runtime::Time;
 use hickory_server::proto::op::{Header, HeaderCounts, Metadata, ResponseCode};
-use hickory_server::proto::rr::rdata::{A, CNAME, MX, SOA};
+use hickory_server::proto::rr::rdata::{A, CNAME, MX, SOA, TXT};
 use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
@@ -122,6 +122,12 @@ impl NameServer {
     /// The same with a TTL.
     pub fn a_for(&self, host: &str, address: [u8; 4], ttl: u32) {
         self.add(host, RData::A(A(Ipv4Addr::from(address))), ttl);
+    }
+
+    /// A text record, parted into strings as zone files have it.
+    pub fn txt(&self, at: &str, text: &str) {
+        let strings: Vec<&[u8]> = text.as_bytes().chunks(255).collect();
+        self.add(at, RData::TXT(TXT::from_bytes(strings)), TTL);
     }
 
     /// Another name for a host.

@@ -7,6 +7,7 @@ mod config;
 mod crowds;
 mod dev;
 mod dkim;
+mod dkim_keys;
 mod dns;
 mod entrance;
 mod explain;

@@ -58,6 +58,20 @@ settings::table! {
         pub identity: Option<String> = None,
         /// Sign for From fields of domains below the domain too, if those have no identity of their own.
         pub subdomains: bool = false,
+        /// The key that takes over next. It is published and looked at by `tuma dkim check`, and signs nothing yet.
+        pub next: Option<NextKey> = None,
+        /// Selectors of former keys, which `tuma dkim check` looks at until they are taken out of DNS.
+        pub former: Vec<Text<Selector>> = Vec::new(),
+    }
+}
+
+settings::table! {
+    /// The key that takes over from an identity's own.
+    pub struct NextKey {
+        /// Its name in DNS, another one than the present key's.
+        pub selector: Text<Selector>,
+        /// File of the private key.
+        pub key: PathBuf,
     }
 }
 
@@ -65,6 +79,20 @@ settings::table! {
 const NAMES_MAX: usize = 100;
 
 impl DkimConfig {
+    /// Its key as configured. The error says which setting is at fault and why.
+    pub fn read(&self) -> Result<SigningKey, (&'static str, String)> {
+        match (&self.key, &self.key_text) {
+            (Some(path), _) => match super::read_key(path) {
+                Ok(file) => Ok(file.key),
+                Err(error) => Err(("key", format!("{}: {error}", path.display()))),
+            },
+            (None, Some(text)) => {
+                SigningKey::parse(text.as_bytes()).map_err(|error| ("key_text", error.to_string()))
+            }
+            (None, None) => Err(("key", "this identity has no key".into())),
+        }
+    }
+
     fn check(&self, node: &Node, problems: &mut Problems) {
         match (&self.key, &self.key_text) {
             (None, None) => {
@@ -76,6 +104,15 @@ impl DkimConfig {
                 problems.error(node.at("key_text"), "`key` and `key_text` cannot both be set");
             }
             _ => {}
+        }
+        let known = |selector: &Text<Selector>| *selector == self.selector;
+        if self.next.as_ref().is_some_and(|next| known(&next.selector)) {
+            problems
+                .error(node.at("next.selector"), "the next key needs a selector of its own")
+                .hint("receivers must find the old key and the new one beside each other for some days");
+        }
+        if self.former.iter().any(known) {
+            problems.error(node.at("former"), "a selector that is in use is not a former one");
         }
         if let Some(text) = &self.key_text
             && let Err(error) = SigningKey::parse(text.as_bytes())
@@ -192,7 +229,7 @@ mod tests {
 
     #[test]
     fn the_tables_are_sound() {
-        for schema in [DkimConfig::schema(), SignRule::schema(), SigningConfig::schema()] {
+        for schema in [DkimConfig::schema(), NextKey::schema(), SignRule::schema(), SigningConfig::schema()] {
             assert_eq!(settings::mistakes(&schema), Vec::<String>::new());
         }
         assert_eq!(names(HEADERS).len(), HEADERS.len());

@@ -9,7 +9,7 @@ mod config;
 mod keys;
 
 pub(crate) use choose::{Choice, Facts};
-pub use config::{DkimConfig, Selector, SignRule, SigningConfig, Unsigned};
+pub use config::{DkimConfig, NextKey, Selector, SignRule, SigningConfig, Unsigned};
 pub use keys::{KeyFile, KeyFileError, read_key};
 
 use crate::shared::Shared;
@@ -84,7 +84,8 @@ impl Signer {
     }
 }
 
-fn identity(config: &DkimConfig, key: Arc<SigningKey>) -> Identity {
+/// An identity as the settings say, with a key.
+pub fn identity(config: &DkimConfig, key: Arc<SigningKey>) -> Identity {
     let oversigned =
         |name: &str| config.oversign.iter().any(|other| other.as_str().eq_ignore_ascii_case(name));
     let mut headers: Vec<SignedName> =
