@@ -86,6 +86,7 @@ pub const HOUSE: &[Room] = &[
     room("resolve", Hands, Rooms(&["mail"])),
     room("accounting", Hands, Rooms(&["mail"])),
     room("notify", Hands, Rooms(&["mail"])),
+    room("vault", Hands, Rooms(&[])),
     room(
         "reception",
         Workflows,
@@ -108,6 +109,7 @@ pub const HOUSE: &[Room] = &[
             "resolve",
             "accounting",
             "notify",
+            "vault",
         ]),
     ),
     room("simulator", Workflows, Rooms(&["mail", "queue", "shaping", "dispatch"])),

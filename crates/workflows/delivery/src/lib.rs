@@ -118,6 +118,8 @@ impl Delivery {
 
     /// Puts new settings in force, for new connections at once.
     pub async fn reload(&self, settings: Settings, destinations: Destinations) {
+        settings.signing.take_over(&self.shared.settings().signing);
+        settings.signing.fetch().await;
         self.shared.set_settings(settings);
         self.shared.set_destinations(destinations);
         // They were made of addresses that the former destinations allowed.

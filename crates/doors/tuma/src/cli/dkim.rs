@@ -259,9 +259,24 @@ fn chosen<'a>(root: &'a Root, names: &[String]) -> Result<Vec<(&'a str, &'a Dkim
     Ok(all.filter(|(name, _)| names.is_empty() || names.iter().any(|wanted| wanted == name)).collect())
 }
 
+/// The key of an identity.
+fn own_key(root: &Root, name: &str, identity: &DkimConfig) -> Result<SigningKey> {
+    let Some(path) = &identity.key_vault else {
+        return identity.read().map_err(|(key, text)| anyhow::anyhow!("dkim.{name}.{key}: {text}"));
+    };
+    let vault = crate::server::vault(root)?.context("there is no Vault to ask")?;
+    let at = format!("dkim.{name}.key_vault {}", **path);
+    let text = super::client_runtime()?.block_on(vault.read(path)).context(at.clone())?;
+    SigningKey::parse(text.as_bytes()).context(at)
+}
+
 /// The keys of an identity that belong into DNS: its own, and the next one.
-fn keys_of(name: &str, identity: &DkimConfig) -> Result<Vec<(Selector, SigningKey, &'static str)>> {
-    let own = identity.read().map_err(|(key, text)| anyhow::anyhow!("dkim.{name}.{key}: {text}"))?;
+fn keys_of(
+    root: &Root,
+    name: &str,
+    identity: &DkimConfig,
+) -> Result<Vec<(Selector, SigningKey, &'static str)>> {
+    let own = own_key(root, name, identity)?;
     let mut keys = vec![(identity.selector.0.clone(), own, "signs")];
     if let Some(next) = &identity.next {
         let file = delivery::read_key(&next.key)
@@ -275,7 +290,7 @@ fn dns(of: &Of, json: bool) -> Result<()> {
     let root = load(&of.config)?;
     let mut list = Vec::new();
     for (name, identity) in chosen(&root, &of.names)? {
-        for (selector, key, state) in keys_of(name, identity)? {
+        for (selector, key, state) in keys_of(&root, name, identity)? {
             let (record_name, record) = (record_name(&selector, &identity.domain), key.record());
             if !json {
                 say!("; dkim.{name}, {state}\n{}", zone_lines(&record_name, &record));
@@ -300,12 +315,16 @@ fn check(of: &Of, nameserver: Option<SocketAddr>, json: bool) -> Result<ExitCode
         config.nameservers = vec![server];
     }
     let identities = chosen(&root, &of.names)?;
+    let mut keys = Vec::new();
+    for (name, identity) in &identities {
+        keys.push(keys_of(&root, name, identity)?);
+    }
     let looked: Vec<Looked> = super::client_runtime()?.block_on(async {
         // Without our own memory: what DNS says now is the question.
         let dns = resolve::Dns::new(&config)?;
         let mut looked = Vec::new();
-        for (name, identity) in &identities {
-            for (selector, key, state) in keys_of(name, identity)? {
+        for ((name, identity), keys) in identities.iter().zip(keys) {
+            for (selector, key, state) in keys {
                 looked.push(check::key(&dns, name, identity, &selector, key, state).await);
             }
             for selector in &identity.former {
@@ -346,7 +365,7 @@ fn rotate(
         );
     }
     ensure!(kind != Some(Kind::Both), "one identity has one key; make a second identity: tuma dkim new");
-    let own = identity.read().map_err(|(key, text)| anyhow::anyhow!("dkim.{name}.{key}: {text}"))?;
+    let own = own_key(&root, name, identity)?;
     let beside = identity.key.as_deref().and_then(Path::parent).filter(|path| !path.as_os_str().is_empty());
     let directory = directory.or(beside).unwrap_or(Path::new("."));
     let made = make(&identity.domain, selector, kind.unwrap_or_else(|| Kind::like(&own)), directory)?;

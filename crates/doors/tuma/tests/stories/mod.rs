@@ -8,6 +8,7 @@ mod crowds;
 mod dev;
 mod dkim;
 mod dkim_keys;
+mod dkim_vault;
 mod dns;
 mod entrance;
 mod explain;

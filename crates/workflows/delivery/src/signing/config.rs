@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+use vault::SecretPath;
 
 /// The name of a key below `_domainkey` of its domain: labels of a domain name (RFC 6376 §3.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,9 @@ settings::table! {
         /// The private key itself, in PEM or base64. `"${NAME}"` takes it from the environment.
         #[secret]
         pub key_text: Option<String> = None,
+        /// Where Vault has the private key: `MOUNT/PATH#FIELD` of a KV engine of version 2. It is fetched at the start, at
+        /// a reload and from time to time; while Vault is away, the key that was fetched last stays in use.
+        pub key_vault: Option<Text<SecretPath>> = None,
         /// How header and body are written before they are signed.
         pub canonicalization: Text<Canonicalization> = Text(Canonicalization::RELAXED),
         /// Fields that are signed where they are there.
@@ -89,21 +93,27 @@ impl DkimConfig {
             (None, Some(text)) => {
                 SigningKey::parse(text.as_bytes()).map_err(|error| ("key_text", error.to_string()))
             }
-            (None, None) => Err(("key", "this identity has no key".into())),
+            (None, None) => Err(("key_vault", "the key is kept in Vault".into())),
         }
     }
 
     fn check(&self, node: &Node, problems: &mut Problems) {
-        match (&self.key, &self.key_text) {
-            (None, None) => {
-                problems
-                    .error(node.place, "this identity has no key")
-                    .hint("add `key`, the file of the private key, or `key_text`; `tuma dkim new` makes one");
+        let given = [
+            ("key", self.key.is_some()),
+            ("key_text", self.key_text.is_some()),
+            ("key_vault", self.key_vault.is_some()),
+        ];
+        let given: Vec<&str> = given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect();
+        match given[..] {
+            [_] => {}
+            [] => {
+                problems.error(node.place, "this identity has no key").hint(
+                    "add `key`, the file of the private key, `key_text` or `key_vault`; `tuma dkim new` makes one",
+                );
             }
-            (Some(_), Some(_)) => {
-                problems.error(node.at("key_text"), "`key` and `key_text` cannot both be set");
+            [first, second, ..] => {
+                problems.error(node.at(second), format!("`{first}` and `{second}` cannot both be set"));
             }
-            _ => {}
         }
         let known = |selector: &Text<Selector>| *selector == self.selector;
         if self.next.as_ref().is_some_and(|next| known(&next.selector)) {
@@ -216,9 +226,15 @@ settings::table! {
         /// Threads that sign at once with RSA, which would hold up everything else; 0 is one for each core.
         #[in(0..=1024)]
         pub threads: usize = 0,
-        /// How often files of keys are looked at, and keys kept elsewhere are fetched again.
+        /// How often files of keys are looked at, and keys kept in Vault are fetched again.
         #[in(1s..=1d)]
         pub key_check: Duration = Duration::from_secs(60),
+        /// Listeners whose mail may say itself who signs it, before any rule is asked: in `options_field`, as
+        /// `d=a.example; s=s2026; i=@news.a.example`. Who may send there can have anything signed by any identity, so
+        /// name no listener that takes mail of strangers.
+        pub options_from: Vec<String> = Vec::new(),
+        /// That field. It is taken out of mail of those listeners before it is sent.
+        pub options_field: Text<FieldName> = Text("X-DKIM-Options".parse().expect("a field's name")),
     }
 }
 
