@@ -91,6 +91,7 @@ pub const HOUSE: &[Room] = &[
     room("accounting", Hands, Rooms(&["mail"])),
     room("notify", Hands, Rooms(&["mail"])),
     room("tenants", Hands, Rooms(&["mail"])),
+    room("vault", Hands, Rooms(&[])),
     room(
         "reception",
         Workflows,
@@ -115,6 +116,7 @@ pub const HOUSE: &[Room] = &[
             "resolve",
             "accounting",
             "notify",
+            "vault",
         ]),
     ),
     room("simulator", Workflows, Rooms(&["mail", "queue", "shaping", "dispatch"])),

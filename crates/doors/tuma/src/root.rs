@@ -65,6 +65,8 @@ settings::table! {
         /// Rules that say who signs a message, in the order in which they are tried. Without any, the identities of the
         /// From field's domain sign.
         pub sign: Vec<SignRule> = Vec::new(),
+        /// A HashiCorp Vault that keys can be kept in.
+        pub vault: vault::Config = vault::Config::default(),
         /// How messages are signed, and what if they cannot be.
         pub signing: SigningConfig = SigningConfig::default(),
         /// What receivers tolerate.
@@ -227,8 +229,32 @@ impl Root {
     /// A key that cannot be used is told of where its file is named, and not by the first message it should sign.
     fn check_keys(&self, node: &Node, problems: &mut Problems) {
         for (name, identity) in &self.dkim {
-            let Some(path) = &identity.key else { continue };
-            let place = node.at(&format!("dkim.{name}.key"));
+            if identity.key_vault.is_some() && self.vault.address.is_none() {
+                problems
+                    .error(node.at(&format!("dkim.{name}.key_vault")), "there is no Vault to ask")
+                    .hint("add a table [vault] with `address` and `token_file`");
+            }
+        }
+        for (n, name) in self.signing.options_from.iter().enumerate() {
+            if !self.listener.contains_key(name) {
+                problems
+                    .error(
+                        node.at(&format!("signing.options_from.{n}")),
+                        format!("no listener is called {}", settings::quote(name)),
+                    )
+                    .hint(format!(
+                        "there is {}",
+                        self.listener.keys().cloned().collect::<Vec<_>>().join(", ")
+                    ));
+            }
+        }
+        let own = self.dkim.iter().filter_map(|(name, identity)| Some((name, "key", identity.key.as_ref()?)));
+        let next = self
+            .dkim
+            .iter()
+            .filter_map(|(name, identity)| Some((name, "next.key", &identity.next.as_ref()?.key)));
+        for (name, key, path) in own.chain(next) {
+            let place = node.at(&format!("dkim.{name}.{key}"));
             let shown = settings::quote(&path.display().to_string());
             match delivery::read_key(path) {
                 Ok(file) if file.exposed => {
@@ -379,6 +405,40 @@ mod tests {
         for block in blocks {
             let loaded =
                 config::load_text::<Root>("docs/guide.md", block, &|name| Some(format!("{name}.test")));
+            loaded.unwrap_or_else(|report| panic!("{report}"));
+        }
+    }
+
+    /// What the page about DKIM shows is taken, block by block, with a key where it names one.
+    #[test]
+    fn the_configurations_about_dkim_are_right() {
+        let text = std::fs::read_to_string(repository().join("docs/dkim.md")).expect("the page");
+        let folder = tempfile::tempdir().expect("a folder");
+        let pem = mailauth::dkim::SigningKey::generate_ed25519().and_then(|key| key.to_pem()).expect("a key");
+        let blocks: Vec<String> = text
+            .split("```toml\n")
+            .skip(1)
+            .filter_map(|rest| {
+                Some(rest.split("```").next()?.lines().map(str::trim_start).collect::<Vec<_>>().join("\n"))
+            })
+            .collect();
+        assert!(blocks.len() >= 6, "{}", blocks.len());
+        for block in blocks {
+            for file in block.split('"').filter(|text| text.ends_with(".pem")) {
+                let name = file.rsplit('/').next().expect("a name");
+                std::fs::write(folder.path().join(name), &pem).expect("write the key");
+            }
+            let block = block.replace("/etc/tuma/dkim", folder.path().to_str().expect("text"));
+            let mut whole = format!(
+                "{block}\n[listener.submission]\nlisten = \"127.0.0.1:587\"\n[source.s]\n[pool.bulk]\nsources = {{ s = 1 }}\n"
+            );
+            if block.contains("[dkim.a-example.next]") {
+                whole += &format!(
+                    "[dkim.a-example]\ndomain = \"a.example\"\nselector = \"s2026\"\nkey_text = \"\"\"{pem}\"\"\"\n"
+                );
+            }
+            let loaded =
+                config::load_text::<Root>("docs/dkim.md", &whole, &|name| Some(format!("{name}.test")));
             loaded.unwrap_or_else(|report| panic!("{report}"));
         }
     }

@@ -199,7 +199,7 @@ fn delivery_settings(loaded: &Loaded<Root>) -> Result<delivery::Settings> {
         routes,
         tls_policies: delivery::TlsPolicies::new(&root.tls_policy)
             .map_err(|(key, text)| anyhow::anyhow!("tls_policy `{key}`: {text}"))?,
-        signing: Arc::new(delivery::Signing::new(&root.dkim, &root.sign, &root.signing)?),
+        signing: Arc::new(delivery::Signing::new(&root.dkim, &root.sign, &root.signing, vault(root)?)?),
         sources: Sources::new(&root.source, egress(root)?, &ehlo_name, &connector_config(root))
             .context("source")?,
         rules,
@@ -218,6 +218,16 @@ fn connector_config(root: &Root) -> ConnectorConfig {
         session_servers_max: root.delivery.tls_sessions_max as usize,
         client: None,
     }
+}
+
+/// The Vault that keys are kept in.
+pub(crate) fn vault(root: &Root) -> Result<Option<vault::Vault>> {
+    let tls = if root.vault.is_secure() {
+        Some(net::tls::client_config(root.vault.ca_file.as_deref()).context("vault.ca_file")?)
+    } else {
+        None
+    };
+    Ok(vault::Vault::new(&root.vault, tls))
 }
 
 /// Where notices are posted.
@@ -275,9 +285,12 @@ impl Server {
         let (loaded_in, loaded_messages) = mpsc::channel(8);
         let seed =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(7, |d| d.as_nanos() as u64);
+        let settings = delivery_settings(loaded)?;
+        // Before any mail needs them.
+        settings.signing.fetch().await;
         let delivery = Delivery::start(
             Parts {
-                settings: delivery_settings(loaded)?,
+                settings,
                 spool: spool.clone(),
                 recorder: recorder.clone(),
                 routes: routes(&root, dns.clone(), judge.clone()),

@@ -390,11 +390,12 @@ impl Connection {
                         let _ = self.events.send(Event::Narrowed(self.id, job.clone(), recipients_max)).await;
                         job.truncate(recipients_max);
                     }
-                    let run = Running { job, hot, leaves, began: Instant::now() };
+                    let content = self.leaving(&hot);
+                    let run = Running { job, hot, content, leaves, began: Instant::now() };
                     match self.signatures(&run) {
                         Some(made) => signing = Some(Signing { run, made }),
                         None => {
-                            waiting = Some(run.transaction(next_token, run.hot.content.prefix.clone()));
+                            waiting = Some(run.transaction(next_token, run.content.prefix.clone()));
                             running.insert(next_token, run);
                             next_token += 1;
                         }
@@ -404,7 +405,7 @@ impl Connection {
                     let Some(Signing { run, .. }) = signing.take() else { continue };
                     match made {
                         Ok(signatures) => {
-                            let prefix = [&signatures[..], &run.hot.content.prefix].concat().into();
+                            let prefix = [&signatures[..], &run.content.prefix].concat().into();
                             waiting = Some(run.transaction(next_token, prefix));
                             running.insert(next_token, run);
                             next_token += 1;
@@ -412,7 +413,7 @@ impl Connection {
                         Err(outcome) => {
                             idle_since = Instant::now();
                             lease.settle_message(Instant::now().into_std(), false);
-                            let Running { job, hot, leaves, began } = run;
+                            let Running { job, hot, leaves, began, .. } = run;
                             leaves.into_iter().for_each(Leave::give_back);
                             let done = settler.settle(&job, &hot, all_of(&job, &outcome), began).await;
                             let _ = self.events.send(Event::Done(self.id, done)).await;
@@ -427,7 +428,7 @@ impl Connection {
                 Turn::Event(SmtpEvent::Finished(finished)) => {
                     idle_since = Instant::now();
                     lease.settle_message(Instant::now().into_std(), true);
-                    if let Some(Running { job, hot, leaves, began }) = running.remove(&finished.token) {
+                    if let Some(Running { job, hot, leaves, began, .. }) = running.remove(&finished.token) {
                         drop(leaves);
                         let done = settler.settle(&job, &hot, finished.recipients, began).await;
                         let _ = self.events.send(Event::Done(self.id, done)).await;
@@ -480,6 +481,12 @@ impl Connection {
         }
     }
 
+    /// The content of a message as it leaves: without the fields that only spoke to us.
+    fn leaving(&self, hot: &Hot) -> Content {
+        let signing = self.shared.settings().signing.clone();
+        signing.without_options(&hot.message, &hot.content).unwrap_or_else(|| hot.content.clone())
+    }
+
     /// The signatures of a message that is about to leave, or the outcome if it must not leave without; `None` if it
     /// leaves as it is.
     fn signatures(&self, run: &Running) -> Option<SignaturesMade> {
@@ -499,13 +506,20 @@ impl Connection {
         let by = match signing.choose(&facts) {
             Choice::By(by) => by,
             Choice::Nobody => return None,
+            Choice::Failed(failure) => {
+                figures.failed.fetch_add(1, Relaxed);
+                let id = hot.message.id;
+                warn!(%id, %failure, policy = %signing.config().failed, "a message could not be signed");
+                let outcome = not_sent(signing.config().failed, &failure.to_string())?;
+                return Some(Box::pin(std::future::ready(Err(outcome))));
+            }
             Choice::Unmatched => {
                 figures.unmatched.fetch_add(1, Relaxed);
                 let outcome = not_sent(signing.config().unmatched, "nobody signs for its author")?;
                 return Some(Box::pin(std::future::ready(Err(outcome))));
             }
         };
-        let content = hot.content.clone();
+        let content = run.content.clone();
         // Only a message with several recipients can go to several sites.
         let kept = (hot.message.envelope.recipients.len() > 1).then(|| hot.signatures.clone());
         let id = hot.message.id;
@@ -737,13 +751,15 @@ struct AtHand {
 struct Running {
     job: dispatch::Job,
     hot: Hot,
+    /// As it is sent, but for signatures.
+    content: Content,
     leaves: Vec<Leave>,
     began: Instant,
 }
 
 impl Running {
     fn transaction(&self, token: u64, prefix: Bytes) -> Transaction {
-        let body = self.hot.content.body.clone();
+        let body = self.content.body.clone();
         Transaction {
             token,
             message: self.hot.message.clone(),

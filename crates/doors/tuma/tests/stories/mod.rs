@@ -7,6 +7,8 @@ mod config;
 mod crowds;
 mod dev;
 mod dkim;
+mod dkim_keys;
+mod dkim_vault;
 mod dns;
 mod entrance;
 mod explain;
