@@ -16,7 +16,7 @@ xclient_from = ["127.0.0.0/8"]
 networks = []
 domains = ["dest.test"]
 [route."dest.test"]
-hosts = ["${TUMA_NEXT_HOP}"]
+next_hop = "${TUMA_NEXT_HOP}"
 [accounting.file.records]
 headers = ["Authentication-Results", "Subject"]
 "#;
@@ -115,16 +115,16 @@ fn what_is_true_is_said_in_one_field_in_front() {
     );
     let content = String::from_utf8_lossy(&arrived[0].content).into_owned();
     assert!(content.starts_with("Authentication-Results: tuma.test;"), "{content}");
-    let kept = &records(world.folder.path(), "received", 1)[0]["headers"];
-    assert_eq!(kept["Authentication-Results"], "spf=pass dkim=pass dmarc=pass iprev=pass", "{kept}");
+    let kept = &records(world.folder.path(), "received", 1)[0];
+    assert_eq!(kept["header_Authentication-Results"], "spf=pass dkim=pass dmarc=pass iprev=pass", "{kept}");
     assert_eq!(world.tuma.metric("tuma_verified_messages_total"), 1.0);
     assert_eq!(world.tuma.metric("tuma_verify_results_total"), 4.0);
 }
 
 #[test]
 fn policies_are_followed() {
-    let more =
-        "assign = [{ quarantined = true, tenant = \"jail\" }, { dmarc = [\"none\"], tenant = \"free\" }]\n";
+    let more = "[[assign]]\nquarantined = true\ntenant = \"jail\"\n\
+                [[assign]]\ndmarc = [\"none\"]\ntenant = \"free\"\n";
     let folder_more = format!("{more}[accounting.file.records]\nflush_interval = \"0s\"\n");
     let world = World::start(&folder_more, |dns| {
         dns.txt("_dmarc.reject.test", "v=DMARC1; p=reject");
@@ -160,9 +160,8 @@ fn policies_are_followed() {
     assert!(said("watch.test").contains("dmarc=fail (p=none dis=none at watch.test)"));
     assert!(said("free.test").contains("dmarc=none header.from=free.test"));
     let tenants = records(world.folder.path(), "received", 3);
-    let tenant = |subject: &str| {
-        tenants.iter().find(|r| r["headers"]["Subject"] == subject).map(|r| r["tenant"].clone())
-    };
+    let tenant =
+        |subject: &str| tenants.iter().find(|r| r["header_Subject"] == subject).map(|r| r["tenant"].clone());
     assert_eq!(tenant("jail.test"), Some("jail".into()));
     assert_eq!(tenant("free.test"), Some("free".into()));
     assert_eq!(tenant("watch.test"), Some(serde_json::Value::Null));
