@@ -53,11 +53,12 @@ impl fmt::Display for SealError {
 
 impl std::error::Error for SealError {}
 
-/// Makes the three fields of a set, to be put in front of `content`, a whole message. `chain` is what came of checking
-/// it, `results` what `id` found out about it. `now` is in seconds since 1970.
+/// Makes the three fields of a set, to be put in front of a message: its header and its body, without the empty line
+/// between. `chain` is what came of checking it, `results` what `id` found out about it. `now` is in seconds since 1970.
 pub fn seal(
     sealer: &Sealer,
-    content: &[u8],
+    header: &[u8],
+    body: &[u8],
     chain: &Outcome,
     id: &str,
     results: &[MethodResult],
@@ -70,13 +71,19 @@ pub fn seal(
     debug_assert!(n <= SETS_MAX);
     let mut said = Vec::with_capacity(512);
     write_results(&mut said, Some(n), id, results);
-    let message = message_signature(sealer, content, n, now)?;
-    let seal = seal_field(sealer, content, chain, n, [&said, &message], now)?;
+    let message = message_signature(sealer, header, body, n, now)?;
+    let seal = seal_field(sealer, header, chain, n, [&said, &message], now)?;
     Ok([seal, message, said].concat())
 }
 
-fn message_signature(sealer: &Sealer, content: &[u8], n: u32, now: u64) -> Result<Vec<u8>, SealError> {
-    let index = HeaderIndex::new(content);
+fn message_signature(
+    sealer: &Sealer,
+    header: &[u8],
+    body: &[u8],
+    n: u32,
+    now: u64,
+) -> Result<Vec<u8>, SealError> {
+    let index = HeaderIndex::new(header);
     if index.named("from").len() != 1 {
         return Err(SealError::Header);
     }
@@ -90,7 +97,6 @@ fn message_signature(sealer: &Sealer, content: &[u8], n: u32, now: u64) -> Resul
         }
         names.extend(std::iter::repeat_n(lower, count));
     }
-    let body = &content[message::scan(content).body_start..];
     let body_hash = BodyHash::of(Canon::Relaxed, body).hash;
     let mut text = format!(
         "ARC-Message-Signature: i={n}; a={}; c=relaxed/relaxed;\r\n\td={}; s={}; t={now};\r\n\th=",
@@ -119,7 +125,7 @@ fn message_signature(sealer: &Sealer, content: &[u8], n: u32, now: u64) -> Resul
 
 fn seal_field(
     sealer: &Sealer,
-    content: &[u8],
+    header: &[u8],
     chain: &Outcome,
     n: u32,
     own_set: [&[u8]; 2],
@@ -134,7 +140,7 @@ fn seal_field(
     // A broken chain is not sealed over: the seal stands for its own set alone (RFC 8617 §5.1.2).
     if chain.result == ArcResult::Pass {
         let mut sets: BTreeMap<u32, [Option<Field<'_>>; 3]> = BTreeMap::new();
-        for field in Fields::new(content) {
+        for field in Fields::new(header) {
             let Some(place) = super::validate::kind(&field) else { continue };
             let number = super::validate::instance(&field).ok_or(SealError::Chain)?;
             sets.entry(number).or_default()[place] = Some(field);
@@ -142,7 +148,7 @@ fn seal_field(
         let mut out = Vec::with_capacity(2048);
         for field in sets.values().flatten() {
             out.clear();
-            canonical_field(Canon::Relaxed, field.as_ref().ok_or(SealError::Chain)?, content, &mut out);
+            canonical_field(Canon::Relaxed, field.as_ref().ok_or(SealError::Chain)?, header, &mut out);
             hash.update(&out);
         }
     }

@@ -45,6 +45,19 @@ fn validate(content: &str) -> Outcome {
     validator.finish()
 }
 
+/// The set for a message as a whole.
+fn seal(
+    sealer: &Sealer,
+    content: &[u8],
+    chain: &Outcome,
+    id: &str,
+    results: &[MethodResult],
+    now: u64,
+) -> Result<Vec<u8>, SealError> {
+    let scan = message::scan(content);
+    super::seal(sealer, &content[..scan.header_len], &content[scan.body_start..], chain, id, results, now)
+}
+
 /// A message with one more set in front.
 fn sealed(content: &str) -> String {
     let chain = validate(content);
