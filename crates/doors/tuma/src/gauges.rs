@@ -72,6 +72,24 @@ pub fn register(
 
     let names = dns.clone();
     metrics.gauge_source("dns_names", "Answers of DNS remembered", move || names.names() as f64);
+    let weak = Arc::downgrade(server);
+    metrics.gauge_source(
+        "tls_clear_exchangers",
+        "Exchangers spoken to in the clear, for TLS failed",
+        move || weak.upgrade().map_or(0.0, |server| server.delivery.in_the_clear() as f64),
+    );
+    let weak = Arc::downgrade(server);
+    metrics.counter_source(
+        "tls_fallbacks",
+        "Connections that went on in the clear, for TLS failed",
+        move || weak.upgrade().map_or(0, |server| server.delivery.figures().tls_fallbacks.load(Relaxed)),
+    );
+    let weak = Arc::downgrade(server);
+    metrics.counter_source(
+        "tls_refusals",
+        "Attempts that ended because no connection was as secure as the mail asks",
+        move || weak.upgrade().map_or(0, |server| server.delivery.figures().tls_refusals.load(Relaxed)),
+    );
     let signing = &server.delivery.figures().signing;
     let figures = signing.clone();
     metrics.labelled_counter_source(

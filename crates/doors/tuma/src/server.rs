@@ -222,14 +222,27 @@ fn delivery_settings(loaded: &Loaded<Root>) -> Result<delivery::Settings> {
         retry: root.retry.clone(),
         dsn: root.dsn.clone(),
         routes,
+        tls_policies: delivery::TlsPolicies::new(&root.tls_policy)
+            .map_err(|(key, text)| anyhow::anyhow!("tls_policy `{key}`: {text}"))?,
         signing: Arc::new(delivery::Signing::new(&root.dkim, &root.sign, &root.signing)?),
-        sources: Sources::new(&root.source, egress(root)?, &ehlo_name).context("source")?,
+        sources: Sources::new(&root.source, egress(root)?, &ehlo_name, &connector_config(root))
+            .context("source")?,
         rules,
+        classes: Arc::new(crate::classes::rules(root)?),
         make_rules,
         run_max: 100,
         hot_bytes_max: memory::budget(root.server.memory_max.bytes()) / 16,
         delivery: root.delivery.clone(),
     })
+}
+
+/// How TLS is spoken to next hops.
+fn connector_config(root: &Root) -> ConnectorConfig {
+    ConnectorConfig {
+        ca_file: root.delivery.tls_ca_file.clone(),
+        session_servers_max: root.delivery.tls_sessions_max as usize,
+        client: None,
+    }
 }
 
 /// Where notices are posted.
@@ -294,8 +307,7 @@ impl Server {
                 recorder: recorder.clone(),
                 routes: routes(&root, dns.clone(), judge.clone()),
                 dialer: Arc::new(TcpDialer),
-                connector: Connector::new(&ConnectorConfig::default())
-                    .context("certificates of authorities")?,
+                connector: Connector::new(&connector_config(&root)).context("certificates of authorities")?,
                 destinations,
                 intake: intake.clone(),
                 seed,
@@ -437,6 +449,8 @@ impl Server {
             ("reception.network_prefix_v4_bits", will.network_prefix_v4_bits != was.network_prefix_v4_bits),
             ("reception.network_prefix_v6_bits", will.network_prefix_v6_bits != was.network_prefix_v6_bits),
             ("reception.networks_unlimited", will.networks_unlimited != was.networks_unlimited),
+            ("delivery.tls_ca_file", new.delivery.tls_ca_file != old.delivery.tls_ca_file),
+            ("delivery.tls_sessions_max", new.delivery.tls_sessions_max != old.delivery.tls_sessions_max),
             ("reception.intake_max", will.intake_max != was.intake_max),
         ];
         parts.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()

@@ -8,7 +8,7 @@ use crate::budget::Taken;
 use crate::context::{Context, ListenerContext};
 use crate::tagging::{Tagged, Verified, tag};
 use crate::verify::Incoming;
-use accounting::{Kind, Record, Refused};
+use accounting::{Record, Refused};
 use bytes::Bytes;
 use mail::{BodyType, Envelope, Host, Message, Origin, Reply, SessionId, UnixMillis};
 use message::{HeaderLimits, ReceivedField, add_missing, is_seven_bit};
@@ -397,17 +397,18 @@ impl Session {
             prefix.extend_from_slice(b"\r\n");
         }
         let content = Content { prefix: Bytes::from(prefix), body: content };
-        let message = Message { id, received_at: at, size: content.len(), envelope, origin, tags, headers };
-        match self.context.spool.accept(Draft { message, content }).await {
-            Ok(accepted) => {
-                let message = accepted.message();
-                let records = (0..message.envelope.recipients.len() as u32)
-                    .map(|index| Record::new(Kind::Received, at, message, index))
-                    .collect();
-                self.context.recorder.record_many(records);
-                permit.send(accepted);
-                Reply::new(250, (2, 0, 0), format!("queued as {id}"))
-            }
+        let message = Message {
+            id,
+            received_at: at,
+            size: content.len(),
+            envelope,
+            origin,
+            tags,
+            headers,
+            extras: None,
+        };
+        match self.context.take(permit, Draft { message, content }).await {
+            Ok(_) => Reply::new(250, (2, 0, 0), format!("queued as {id}")),
             Err(refusal) => {
                 warn!(session = %self.id, %refusal, "message refused");
                 refusal_reply(refusal)

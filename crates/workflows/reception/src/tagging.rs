@@ -119,8 +119,7 @@ pub(crate) fn tag(
             }
             _ => value(name)?,
         };
-        let text = &text[..text.floor_char_boundary(KEPT_VALUE_MAX_OCTETS)];
-        Some(KeptField { name: name.as_str().into(), value: text.into() })
+        kept_field(name, text)
     };
     let kept = kept.iter().filter_map(keep).collect();
     let begins = match headers.keep {
@@ -132,6 +131,44 @@ pub(crate) fn tag(
         _ => 0,
     };
     Ok(Tagged { tags: gathered.finish(), headers: kept, begins })
+}
+
+/// The tags of a message that came with what its sender asks for, not with header fields: the rules of `assign` say
+/// the rest.
+pub(crate) fn tag_asked(
+    rules: &Rules,
+    asked: Gathered,
+    origin: &Origin,
+    envelope: &Envelope,
+    content: &[u8],
+) -> (Tags, Vec<KeptField>) {
+    let TagRules { assign, kept, .. } = &rules.tags;
+    let kept = &kept[..kept.len().min(KEPT_FIELDS_MAX)];
+    let names: Vec<&FieldName> = assign.fields().iter().chain(kept).collect();
+    let values = if names.is_empty() { Vec::new() } else { first_values(content, &names) };
+    let value = |name: &FieldName| {
+        let at = names.iter().position(|known| *known == name)?;
+        values.get(at)?.as_deref()
+    };
+    let mut gathered = asked;
+    let facts = Facts {
+        listener: &origin.listener,
+        user: origin.user.as_deref(),
+        peer: origin.peer.map(|peer| peer.ip()),
+        hello: &origin.helo,
+        envelope,
+        verdicts: None,
+        field: &value,
+    };
+    assign.apply(&facts, &mut gathered);
+    let kept = kept.iter().filter_map(|name| kept_field(name, value(name)?)).collect();
+    (gathered.finish(), kept)
+}
+
+/// A field as records keep it.
+fn kept_field(name: &FieldName, text: &str) -> Option<KeptField> {
+    let text = &text[..text.floor_char_boundary(KEPT_VALUE_MAX_OCTETS)];
+    Some(KeptField { name: name.as_str().into(), value: text.into() })
 }
 
 /// A header field that may tag the message, and what it says, if it is there.
