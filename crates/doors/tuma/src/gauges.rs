@@ -53,6 +53,12 @@ pub fn register(
         context.verify_figures.refused().1
     });
     let context = server.reception.clone();
+    metrics.counter_source("sealed", "Messages sealed by ARC", move || context.verify_figures.seals().0);
+    let context = server.reception.clone();
+    metrics.counter_source("sealing_failed", "Messages that could not be sealed", move || {
+        context.verify_figures.seals().1
+    });
+    let context = server.reception.clone();
     metrics.gauge_source(
         "verify_seconds",
         "Seconds that verification took since the start, DNS included",

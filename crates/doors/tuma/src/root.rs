@@ -287,6 +287,15 @@ impl Root {
             true => vec!["default"],
             false => self.source.keys().map(String::as_str).collect(),
         };
+        if let Some(name) = &self.verify.arc_seal {
+            check(
+                "verify.arc_seal".to_owned(),
+                "identity",
+                name,
+                &identities,
+                "add it as a table under `dkim`",
+            );
+        }
         for (n, rule) in self.sign.iter().enumerate() {
             for (m, name) in rule.identities.iter().enumerate() {
                 let at = format!("sign.{n}.identities.{m}");

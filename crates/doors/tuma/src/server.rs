@@ -154,9 +154,34 @@ fn rules(root: &Root) -> Rules {
         relay: RelayRules::new(&root.relay),
         users: Arc::new(Users::new(known)),
         tags: tag_rules(root),
-        verify: VerifyRules::new(&root.verify, &root.hostname()),
+        verify: VerifyRules::new(&root.verify, &root.hostname(), sealer(root)),
         reception: root.reception.clone(),
         recipients_queued_max: root.delivery.recipients_queued_max,
+    }
+}
+
+/// Who seals mail that was verified.
+fn sealer(root: &Root) -> Option<mailauth::arc::Sealer> {
+    let name = root.verify.arc_seal.as_ref()?;
+    let config = root.dkim.get(name)?;
+    // A key that cannot be read was told of when the configuration was; one that has gone since seals nothing.
+    let key = match (&config.key, &config.key_text) {
+        (Some(path), _) => delivery::read_key(path).map(|file| file.key).map_err(|error| error.to_string()),
+        (None, Some(text)) => {
+            mailauth::dkim::SigningKey::parse(text.as_bytes()).map_err(|error| error.to_string())
+        }
+        (None, None) => Err("there is none".to_owned()),
+    };
+    match key {
+        Ok(key) => Some(mailauth::arc::Sealer {
+            domain: config.domain.0.clone(),
+            selector: config.selector.0.0.clone(),
+            key: Arc::new(key),
+        }),
+        Err(error) => {
+            error!(identity = %name, %error, "no key to seal mail with");
+            None
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Rules only: it asks for DNS answers and is given them, never fetches them; time is an argument.
 
+pub mod arc;
 mod base64;
 pub mod dkim;
 pub mod dmarc;
@@ -18,6 +19,7 @@ pub use from::{AUTHORS_MAX, FromError, author_domains, from_domain};
 /// Entry points for the fuzz targets: total functions that must neither panic nor loop.
 #[doc(hidden)]
 pub mod fuzz {
+    pub use crate::arc::fuzz_arc as arc;
     pub use crate::dkim::fuzz::{canon, field, record};
     pub use crate::dmarc::fuzz_dmarc as dmarc;
     pub use crate::from::fuzz_from as from;

@@ -386,6 +386,13 @@ impl Session {
         if self.listener.config.add_missing_fields {
             add_missing(&mut prefix, &scan, id, &host, at);
         }
+        if let Some(judged) = judged.as_ref().filter(|_| rules.verify.seals()) {
+            let header = [&prefix, &content[..scan.header_len]].concat();
+            let (body, figures) = (content.slice(scan.body_start..), &self.context.verify_figures);
+            let mut sealed = Box::pin(rules.verify.seal(judged, header, body, at, figures)).await;
+            sealed.extend_from_slice(&prefix);
+            prefix = sealed;
+        }
         if scan.needs_separator() {
             prefix.extend_from_slice(b"\r\n");
         }

@@ -240,7 +240,7 @@ mod tests {
             relay: RelayRules::new(&relay),
             users: Arc::new(Users::new(HashMap::new())),
             tags,
-            verify: VerifyRules::new(&VerifyConfig::default(), &Domain::parse("mx.test").unwrap()),
+            verify: VerifyRules::new(&VerifyConfig::default(), &Domain::parse("mx.test").unwrap(), None),
             reception: ReceptionConfig::default(),
             recipients_queued_max: 1,
         }
