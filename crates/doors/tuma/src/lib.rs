@@ -9,6 +9,7 @@ mod gauges;
 mod http;
 mod logging;
 mod memory;
+pub mod policies;
 pub mod root;
 pub mod server;
 pub mod shipped;

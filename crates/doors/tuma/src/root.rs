@@ -1,5 +1,6 @@
 //! The whole configuration: every room's tables under one roof.
 
+use crate::policies::PolicyConfig;
 use delivery::{DsnConfig, PoolConfig, RetryConfig, RouteConfig, SourceConfig};
 use mail::Domain;
 use reception::{
@@ -41,6 +42,8 @@ settings::table! {
         pub tls: BTreeMap<String, CertificateConfig> = BTreeMap::new(),
         /// What reception does besides.
         pub reception: ReceptionConfig = ReceptionConfig::default(),
+        /// Whom the operator has asked at each phase of a session.
+        pub policy: PolicyConfig = PolicyConfig::default(),
         /// Accepted messages on disk.
         pub spool: spool::Config = spool::Config::default(),
         /// How mail leaves.

@@ -3,12 +3,13 @@
 use crate::auth::{Brake, Users};
 use crate::budget::{Budget, Taken};
 use crate::config::{ListenerConfig, ListenerTls, ReceptionConfig, Speaks};
-use crate::policy::RelayRules;
+use crate::relay::RelayRules;
 use crate::tagging::TagRules;
 use accounting::Recorder;
 use arc_swap::ArcSwap;
 use mail::{Domain, Reply};
 use net::tls::Acceptor;
+use policy::Policy;
 use spool::{Accepted, Spool};
 use std::future::Future;
 use std::pin::Pin;
@@ -34,6 +35,8 @@ pub struct Rules {
     pub users: Arc<Users>,
     /// What messages are filed under.
     pub tags: TagRules,
+    /// Whom the operator has asked at each phase. None costs nothing.
+    pub policy: Option<Arc<dyn Policy>>,
     /// The rest.
     pub reception: ReceptionConfig,
     /// Recipients queued at which intake stops.

@@ -10,7 +10,8 @@ pub mod auth;
 mod budget;
 mod config;
 mod context;
-mod policy;
+mod hooks;
+mod relay;
 mod session;
 mod tagging;
 
@@ -20,7 +21,7 @@ pub use config::{
     TagField, TagHeadersConfig, UnknownPool, UserConfig,
 };
 pub use context::{Context, ListenerContext, QueuedNow, Rules};
-pub use policy::RelayRules;
+pub use relay::RelayRules;
 pub use tagging::{TagRules, UserTags};
 
 use mail::{Reply, SessionId};

@@ -158,7 +158,7 @@ mod tests {
     use super::*;
     use crate::auth::Users;
     use crate::config::{ListenerTls, ReceptionConfig, RelayConfig, Speaks};
-    use crate::policy::RelayRules;
+    use crate::relay::RelayRules;
     use mail::{Domain, Mailbox, Priority, Recipient, ReversePath};
     use routing::{AssignRule, PriorityClass};
     use settings::Text;
@@ -186,6 +186,7 @@ mod tests {
             relay: RelayRules::new(&relay),
             users: Arc::new(Users::new(HashMap::new())),
             tags,
+            policy: None,
             reception: ReceptionConfig::default(),
             recipients_queued_max: 1,
         }
