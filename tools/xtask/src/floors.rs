@@ -81,6 +81,7 @@ pub const HOUSE: &[Room] = &[
     // How replies are searched by patterns, for the two rooms that judge them.
     room("replies", Rules, Rooms(&["mail"])),
     room("bounce", Rules, Rooms(&["mail", "message", "replies"])),
+    room("policy", Rules, Rooms(&["mail", "message"])),
     room("shaping", Rules, Rooms(&["mail", "replies"])),
     room("queue", Rules, Rooms(&["mail"])),
     // The one room of rules that knows others: it asks queue and shaping together, for delivery and simulator.
@@ -92,10 +93,22 @@ pub const HOUSE: &[Room] = &[
     room("notify", Hands, Rooms(&["mail"])),
     room("tenants", Hands, Rooms(&["mail"])),
     room("vault", Hands, Rooms(&[])),
+    room("lua", Hands, Rooms(&["mail", "message", "policy"])),
     room(
         "reception",
         Workflows,
-        Rooms(&["mail", "smtp", "message", "mailauth", "routing", "resolve", "spool", "net", "accounting"]),
+        Rooms(&[
+            "mail",
+            "smtp",
+            "message",
+            "mailauth",
+            "policy",
+            "routing",
+            "resolve",
+            "spool",
+            "net",
+            "accounting",
+        ]),
     ),
     room(
         "delivery",
@@ -108,6 +121,7 @@ pub const HOUSE: &[Room] = &[
             "mailauth",
             "bounce",
             "routing",
+            "policy",
             "queue",
             "shaping",
             "dispatch",

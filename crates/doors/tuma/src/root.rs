@@ -1,5 +1,6 @@
 //! The whole configuration: every room's tables under one roof.
 
+use crate::policies::PolicyConfig;
 use delivery::{
     DkimConfig, DsnConfig, PoolConfig, RetryConfig, RouteConfig, SignRule, SigningConfig, SourceConfig,
     TlsPolicyConfig,
@@ -46,6 +47,8 @@ settings::table! {
         pub verify: VerifyConfig = VerifyConfig::default(),
         /// What reception does besides.
         pub reception: ReceptionConfig = ReceptionConfig::default(),
+        /// Whom the operator has asked at each phase of a session.
+        pub policy: PolicyConfig = PolicyConfig::default(),
         /// Accepted messages on disk.
         pub spool: spool::Config = spool::Config::default(),
         /// How mail leaves.

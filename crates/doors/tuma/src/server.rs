@@ -3,6 +3,7 @@
 use crate::config::{self, Loaded};
 use crate::http;
 use crate::memory;
+use crate::policies::{self, Tallies};
 use crate::root::{Root, ServerConfig};
 use accounting::{Metrics, Recorder};
 use anyhow::{Context as _, Result, bail};
@@ -107,6 +108,7 @@ pub struct Server {
     pub log_level: LogLevel,
     certificates: Option<Arc<Certificates>>,
     judge: Judge,
+    tallies: Arc<Tallies>,
     listening: Vec<SocketAddr>,
     listener_configs: Vec<(String, ListenerConfig)>,
     /// When the server began.
@@ -130,7 +132,7 @@ fn certificate_files(root: &Root) -> Vec<CertificateFiles> {
     root.certificate_files().into_iter().map(|(chain, key)| CertificateFiles { chain, key }).collect()
 }
 
-fn rules(root: &Root) -> Rules {
+fn rules(root: &Root, policy: Option<Arc<dyn policy::Policy>>) -> Rules {
     let session = smtp::server::Config { hostname: root.hostname(), session: root.smtp.clone() };
     let mut in_clear = session.clone();
     in_clear.session.auth_without_tls = true;
@@ -155,6 +157,7 @@ fn rules(root: &Root) -> Rules {
         users: Arc::new(Users::new(known)),
         tags: tag_rules(root),
         verify: VerifyRules::new(&root.verify, &root.hostname(), sealer(root)),
+        policy,
         reception: root.reception.clone(),
         recipients_queued_max: root.delivery.recipients_queued_max,
     }
@@ -279,6 +282,14 @@ fn destinations(root: &Root, listening: &[SocketAddr]) -> Result<Destinations> {
     Ok(Destinations::new(DestinationsConfig { allow, ..DestinationsConfig::default() }, own))
 }
 
+/// Threads that serve sessions.
+fn threads(root: &Root) -> usize {
+    match root.server.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        set => set,
+    }
+}
+
 fn reception_budget(root: &Root) -> u64 {
     match root.reception.messages_in_memory_max.bytes() {
         0 => memory::budget(root.server.memory_max.bytes()) / 4,
@@ -296,9 +307,12 @@ impl Server {
     ) -> Result<Arc<Self>> {
         let root = loaded.value.clone();
         let certificates = certificates(&root)?;
+        let tallies = Arc::new(Tallies::default());
+        let policy = policies::load(&root.policy, threads(&root), &tallies).await?;
         let (spool, loader) = spool::open_directory(&root.spool.directory, &root.spool)?;
         let keeper = Keeper::open(&root.state_directory())?;
         let metrics = Arc::new(Metrics::new());
+        tallies.register(&metrics);
         let recorder = Arc::new(Recorder::open(&root.accounting, metrics.clone())?);
         let listening: Vec<SocketAddr> =
             sockets.listeners.iter().map(|(_, _, bound)| bound.local_addr()).collect();
@@ -332,7 +346,7 @@ impl Server {
         let queued = delivery.queued();
         let queued_now = queued.clone();
         let reception = Context::new(
-            rules(&root),
+            rules(&root, policy),
             spool.clone(),
             recorder.clone(),
             intake,
@@ -381,6 +395,7 @@ impl Server {
             log_level,
             certificates,
             judge,
+            tallies,
             listening,
             listener_configs,
             since: Instant::now(),
@@ -403,7 +418,9 @@ impl Server {
         let destinations = destinations(&root, &self.listening).map_err(|e| format!("{e:#}"))?;
         // Everything that can fail comes first, so that a bad configuration changes nothing.
         let level: Targets = root.log.level.parse().map_err(|_| "log.level is not a level".to_owned())?;
-        let rules = tokio::task::block_in_place(|| rules(&root));
+        let policy = policies::load(&root.policy, threads(&root), &self.tallies).await;
+        let policy = policy.map_err(|e| format!("{e:#}"))?;
+        let rules = tokio::task::block_in_place(|| rules(&root, policy));
         let files = certificate_files(&root);
         if !files.is_empty() {
             Certificates::load(&files).map_err(|e| e.to_string())?;

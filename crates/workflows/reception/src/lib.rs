@@ -10,8 +10,9 @@ pub mod auth;
 mod budget;
 mod config;
 mod context;
+mod hooks;
 mod intake;
-mod policy;
+mod relay;
 mod session;
 mod tagging;
 mod verify;
@@ -23,7 +24,7 @@ pub use config::{
 };
 pub use context::{Context, ListenerContext, QueuedNow, Rules};
 pub use intake::{Asked, Place, Submission};
-pub use policy::RelayRules;
+pub use relay::RelayRules;
 pub use tagging::{TagRules, UserTags};
 pub use verify::{
     BadFrom, DmarcFail, OnTemporary, OrganizationBy, SpfFail, VerifyConfig, VerifyFigures, VerifyRules,

@@ -17,6 +17,7 @@ mod kill;
 mod notices;
 mod orders;
 mod peers;
+mod policy;
 mod receivers;
 mod records;
 mod relay;
