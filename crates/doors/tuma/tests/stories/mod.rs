@@ -10,6 +10,7 @@ mod dns;
 mod entrance;
 mod explain;
 mod floods;
+mod http;
 mod kill;
 mod notices;
 mod orders;
