@@ -1,5 +1,6 @@
 //! The whole configuration: every room's tables under one roof.
 
+use crate::http::{HttpConfig, TenantConfig};
 use crate::policies::PolicyConfig;
 use delivery::{
     DkimConfig, DsnConfig, PoolConfig, RetryConfig, RouteConfig, SignRule, SigningConfig, SourceConfig,
@@ -13,7 +14,6 @@ use reception::{
 use routing::AssignRule;
 use settings::{Node, Problems, Size, Text};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ settings::table! {
         pub server: ServerConfig = ServerConfig::default(),
         /// What is written to standard error.
         pub log: LogConfig = LogConfig::default(),
-        /// The HTTP listener for health, metrics and commands.
+        /// The HTTP listener: messages, questions and orders, metrics.
         pub http: HttpConfig = HttpConfig::default(),
         /// Where mail comes in; the key is a name of your choice.
         pub listener: BTreeMap<String, ListenerConfig> = BTreeMap::new(),
@@ -37,6 +37,8 @@ settings::table! {
         pub relay: RelayConfig = RelayConfig::default(),
         /// Who may authenticate; the key is the user's name.
         pub users: BTreeMap<String, UserConfig> = BTreeMap::new(),
+        /// Those whose mail is kept apart; the key is the tenant's name.
+        pub tenant: BTreeMap<String, TenantConfig> = BTreeMap::new(),
         /// Rules that give tags to messages, in the order in which they are tried.
         pub assign: Vec<AssignRule> = Vec::new(),
         /// Header fields that tag messages, for listeners with `tag_headers`.
@@ -142,25 +144,6 @@ impl LogConfig {
             problems
                 .error(node.at("level"), "`level` is not a log level")
                 .hint("write error, warn, info, debug or trace, or by room: info,delivery=debug");
-        }
-    }
-}
-
-settings::table! {
-    /// The HTTP listener. It has no password of its own yet, so it binds to loopback only.
-    #[check(HttpConfig::check)]
-    pub struct HttpConfig {
-        /// Where to listen; left out, nowhere.
-        pub listen: Option<SocketAddr> = None,
-    }
-}
-
-impl HttpConfig {
-    fn check(&self, node: &Node, problems: &mut Problems) {
-        if self.listen.is_some_and(|address| !address.ip().is_loopback()) {
-            problems
-                .error(node.at("listen"), "`http.listen` must be a loopback address")
-                .hint("the commands it takes are not authenticated; put a proxy that checks who asks in front of it");
         }
     }
 }
@@ -320,6 +303,10 @@ impl Root {
         }
         for (name, user) in &self.users {
             named.extend(user.pool.as_deref().map(|pool| (format!("users.{name}.pool"), pool.as_str())));
+        }
+        for (name, tenant) in &self.tenant {
+            let pools = tenant.pools.iter().enumerate();
+            named.extend(pools.map(|(n, pool)| (format!("tenant.{name}.pools.{n}"), pool.as_str())));
         }
         for (n, rule) in self.assign.iter().enumerate() {
             named.extend(rule.pool.as_deref().map(|pool| (format!("assign.{n}.pool"), pool.as_str())));

@@ -1,7 +1,7 @@
 //! Builds the rooms from the configuration, hands them to each other, and runs them until told to stop.
 
 use crate::config::{self, Loaded};
-use crate::http;
+use crate::http::{self, Http};
 use crate::memory;
 use crate::policies::{self, Tallies};
 use crate::root::{Root, ServerConfig};
@@ -106,6 +106,8 @@ pub struct Server {
     pub metrics: Arc<Metrics>,
     /// The log's level.
     pub log_level: LogLevel,
+    /// HTTP's own.
+    pub http: Arc<Http>,
     certificates: Option<Arc<Certificates>>,
     judge: Judge,
     tallies: Arc<Tallies>,
@@ -354,7 +356,8 @@ impl Server {
             dns.clone(),
             Budget::new(reception_budget(&root)),
         );
-        load_in_background(loader, loaded_in, metrics.clone())?;
+        let http = Arc::new(Http::open(&root, &root.state_directory())?);
+        load_in_background(loader, loaded_in, metrics.clone(), http.clone())?;
         let limits = Limits::new(
             net::LimitsConfig {
                 connections_max: root.reception.connections_max,
@@ -393,6 +396,7 @@ impl Server {
             recorder,
             metrics,
             log_level,
+            http,
             certificates,
             judge,
             tallies,
@@ -435,6 +439,7 @@ impl Server {
         self.reception.budget.set_max(reception_budget(&root));
         self.reception.set_rules(rules);
         self.judge.set(destinations.clone(), root.delivery.port);
+        self.http.reload(&root);
         self.delivery.reload(settings, destinations).await;
         let restart = self.needs_restart(&root);
         *self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = root;
@@ -467,7 +472,7 @@ impl Server {
             ("listener", listeners != self.listener_configs),
             ("spool", new.spool != old.spool),
             ("dns", new.dns != old.dns),
-            ("http", new.http != old.http),
+            ("http", http_at_start(&new.http) != http_at_start(&old.http)),
             ("server", process(&new.server) != process(&old.server)),
             ("tls", self.certificates.is_none() && !new.tls.is_empty()),
             ("log.format", new.log.format != old.log.format),
@@ -542,6 +547,11 @@ impl Server {
     }
 }
 
+/// What of HTTP is only read at start.
+fn http_at_start(config: &http::HttpConfig) -> (Option<SocketAddr>, usize, bool) {
+    (config.listen, config.connections_max, config.certificate.is_some())
+}
+
 /// Judges the addresses that DNS gives by the configuration of the moment.
 #[derive(Clone)]
 struct Judge(Arc<RwLock<(Destinations, u16)>>);
@@ -576,6 +586,7 @@ fn load_in_background(
     loader: spool::Loader,
     out: mpsc::Sender<Vec<LoadedMessage>>,
     metrics: Arc<Metrics>,
+    http: Arc<Http>,
 ) -> Result<()> {
     let work = move || {
         let began = Instant::now();
@@ -587,6 +598,9 @@ fn load_in_background(
                     messages += 1;
                     recipients += loaded.pending.len() as u64;
                     metrics.recovered(loaded.pending.len() as u64);
+                    if let Some(request) = loaded.message.extras.as_ref().and_then(|extras| extras.request) {
+                        http.idempotency.recall(request, loaded.message.id, loaded.message.received_at);
+                    }
                     batch.push(*loaded);
                     if batch.len() >= 64 && out.blocking_send(std::mem::take(&mut batch)).is_err() {
                         return;
@@ -612,6 +626,7 @@ fn load_in_background(
         if !batch.is_empty() {
             let _ = out.blocking_send(batch);
         }
+        http.set_loaded();
         let seconds = began.elapsed().as_secs_f64();
         info!(messages, recipients, damaged, seconds, "spool loaded");
     };

@@ -609,7 +609,7 @@ impl Connection {
         let job = errand.job;
         let wall = UnixMillis::from(SystemTime::now());
         if hot.message.expires_at().is_some_and(|end| end <= wall) {
-            let reply = Reply::new(551, (4, 4, 7), "its sender wanted it delivered by now or not at all");
+            let reply = Reply::new(451, (4, 4, 7), "its sender wanted it delivered by now or not at all");
             return self.give_up(settler, &job, &hot, Outcome::Expired(reply)).await;
         }
         // A merge's recipients come one by one.

@@ -13,6 +13,7 @@ mod dns;
 mod entrance;
 mod explain;
 mod floods;
+mod http;
 mod kill;
 mod notices;
 mod orders;
