@@ -265,7 +265,10 @@ impl Server {
         let listening: Vec<SocketAddr> =
             sockets.listeners.iter().map(|(_, _, bound)| bound.local_addr()).collect();
         let destinations = destinations(&root, &listening)?;
+        // One memory for what both ways ask.
+        let dns = Arc::new(resolve::Cached::new(Arc::new(resolve::Dns::new(&root.dns)?), &root.dns));
         let judge = Judge::new(destinations.clone(), root.delivery.port);
+        let names = names(&root, dns.clone(), judge.clone())?;
         let (intake, accepted) = mpsc::channel(root.reception.intake_max as usize);
         let (loaded_in, loaded_messages) = mpsc::channel(8);
         let seed =
@@ -275,7 +278,9 @@ impl Server {
                 settings: delivery_settings(loaded)?,
                 spool: spool.clone(),
                 recorder: recorder.clone(),
-                routes: routes(&root, judge.clone())?,
+                routes: names.routes,
+                sts: names.sts,
+                dnssec: names.dnssec,
                 dialer: Arc::new(TcpDialer),
                 connector: Connector::new(&connector_config(&root)).context("certificates of authorities")?,
                 destinations,
@@ -406,6 +411,7 @@ impl Server {
             ("listener", listeners != self.listener_configs),
             ("spool", new.spool != old.spool),
             ("dns", new.dns != old.dns),
+            ("mta_sts", new.mta_sts != old.mta_sts),
             ("http", new.http != old.http),
             ("server", process(&new.server) != process(&old.server)),
             ("tls", self.certificates.is_none() && !new.tls.is_empty()),
@@ -504,12 +510,26 @@ impl Judge {
     }
 }
 
-fn routes(root: &Root, judge: Judge) -> Result<resolve::Routes> {
-    let dns = resolve::Dns::new(&root.dns)?;
-    let cached = resolve::Cached::new(Arc::new(dns), &root.dns);
-    let rule = move |ip| judge.judge(ip);
+/// What is asked of name servers and policy hosts.
+struct Names {
+    routes: resolve::Routes,
+    sts: Arc<resolve::StsPolicies>,
+    dnssec: Option<Arc<dyn resolve::Authentic>>,
+}
+
+fn names(root: &Root, resolver: Arc<dyn resolve::Resolver>, judge: Judge) -> Result<Names> {
+    let rule: resolve::AddressRule = Arc::new(move |ip| judge.judge(ip));
     let own: Vec<Domain> = vec![root.hostname()];
-    Ok(resolve::Routes::new(Arc::new(cached), &root.dns, own, Arc::new(rule)))
+    let tls = net::tls::client_config(root.mta_sts.ca_file.as_deref()).context("mta_sts.ca_file")?;
+    let https = resolve::Https::new(resolver.clone(), rule.clone(), tls, root.mta_sts.fetches_max as usize);
+    let file = root.state_directory().join("mta-sts.json");
+    let sts = resolve::StsPolicies::open(resolver.clone(), https, root.mta_sts.clone(), Some(file));
+    let dnssec: Option<Arc<dyn resolve::Authentic>> = match root.dns.dnssec {
+        resolve::DnssecUse::Off => None,
+        resolve::DnssecUse::Validate => Some(Arc::new(resolve::Dnssec::new(&root.dns)?)),
+    };
+    let routes = resolve::Routes::new(resolver, &root.dns, own, rule);
+    Ok(Names { routes, sts: Arc::new(sts), dnssec })
 }
 
 /// Reads what the spool holds from before, on a thread of its own, while mail already flows.

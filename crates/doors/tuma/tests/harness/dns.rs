@@ -3,7 +3,7 @@
 use hickory_server::Server;
 use hickory_server::net::runtime::Time;
 use hickory_server::proto::op::{Header, HeaderCounts, Metadata, ResponseCode};
-use hickory_server::proto::rr::rdata::{A, CNAME, MX, SOA};
+use hickory_server::proto::rr::rdata::{A, CNAME, MX, SOA, TXT};
 use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
@@ -122,6 +122,11 @@ impl NameServer {
     /// The same with a TTL.
     pub fn a_for(&self, host: &str, address: [u8; 4], ttl: u32) {
         self.add(host, RData::A(A(Ipv4Addr::from(address))), ttl);
+    }
+
+    /// A TXT record; it replaces what was known of the name.
+    pub fn txt(&self, domain: &str, text: &str) {
+        self.set(domain, Known::Records(vec![RData::TXT(TXT::new(vec![text.to_owned()]))], 1));
     }
 
     /// Another name for a host.
