@@ -4,7 +4,7 @@ use crate::http::{HttpConfig, TenantConfig};
 use crate::policies::PolicyConfig;
 use delivery::{
     DkimConfig, DsnConfig, PoolConfig, RetryConfig, RouteConfig, SignRule, SigningConfig, SourceConfig,
-    TlsPolicyConfig,
+    TlsPolicyConfig, TlsUse,
 };
 use mail::Domain;
 use reception::{
@@ -82,6 +82,8 @@ settings::table! {
         pub route: BTreeMap<String, RouteConfig> = BTreeMap::new(),
         /// Transport security by recipient domain; the key is a domain, `*.domain`, or `*`.
         pub tls_policy: BTreeMap<String, TlsPolicyConfig> = BTreeMap::new(),
+        /// Policies of receiving domains about TLS.
+        pub mta_sts: resolve::StsConfig = resolve::StsConfig::default(),
         /// Names to addresses.
         pub dns: resolve::Config = resolve::Config::default(),
         /// Records of what became of every recipient.
@@ -167,6 +169,7 @@ impl Root {
             }
         }
         self.check_assign(node, problems);
+        self.check_dane(node, problems);
         match delivery::egress(&self.source, &self.pool, self.delivery.default_pool.as_deref()) {
             Ok(egress) => self.check_pools(&egress, node, problems),
             Err(error) => {
@@ -184,6 +187,34 @@ impl Root {
         }
         if let Err((key, text)) = delivery::TlsPolicies::new(&self.tls_policy) {
             problems.error(node.at("tls_policy"), format!("tls_policy `{key}`: {text}"));
+        }
+    }
+
+    /// TLSA records count only where DNSSEC vouches for them.
+    fn check_dane(&self, node: &Node, problems: &mut Problems) {
+        if self.dns.dnssec != resolve::DnssecUse::Off {
+            return;
+        }
+        let mut wanted = Vec::new();
+        wanted.extend((self.delivery.tls == TlsUse::Dane).then(|| "delivery.tls".to_owned()));
+        let of = |(key, policy): (&String, &TlsPolicyConfig)| {
+            (policy.tls == TlsUse::Dane).then(|| format!("tls_policy.{key}.tls"))
+        };
+        wanted.extend(self.tls_policy.iter().filter_map(of));
+        for at in wanted {
+            problems
+                .error(node.at(&at), "TLSA records need DNSSEC, which is off")
+                .hint("add `dnssec = \"validate\"` to [dns], with name servers that pass signatures on");
+        }
+        for (key, route) in &self.route {
+            if route.tls == Some(TlsUse::Dane) {
+                problems
+                    .error(
+                        node.at(&format!("route.{key}.tls")),
+                        "a route's next hop is not looked up for TLSA records",
+                    )
+                    .hint("write `verified`");
+            }
         }
     }
 

@@ -322,6 +322,7 @@ impl Server {
         // One memory for what both ways ask.
         let dns = Arc::new(resolve::Cached::new(Arc::new(resolve::Dns::new(&root.dns)?), &root.dns));
         let judge = Judge::new(destinations.clone(), root.delivery.port);
+        let names = names(&root, dns.clone(), judge.clone())?;
         let (intake, accepted) = mpsc::channel(root.reception.intake_max as usize);
         let (loaded_in, loaded_messages) = mpsc::channel(8);
         let seed =
@@ -334,7 +335,9 @@ impl Server {
                 settings,
                 spool: spool.clone(),
                 recorder: recorder.clone(),
-                routes: routes(&root, dns.clone(), judge.clone()),
+                routes: names.routes,
+                sts: names.sts,
+                dnssec: names.dnssec,
                 dialer: Arc::new(TcpDialer),
                 connector: Connector::new(&connector_config(&root)).context("certificates of authorities")?,
                 destinations,
@@ -472,6 +475,7 @@ impl Server {
             ("listener", listeners != self.listener_configs),
             ("spool", new.spool != old.spool),
             ("dns", new.dns != old.dns),
+            ("mta_sts", new.mta_sts != old.mta_sts),
             ("http", http_at_start(&new.http) != http_at_start(&old.http)),
             ("server", process(&new.server) != process(&old.server)),
             ("tls", self.certificates.is_none() && !new.tls.is_empty()),
@@ -575,10 +579,26 @@ impl Judge {
     }
 }
 
-fn routes(root: &Root, dns: Arc<resolve::Cached>, judge: Judge) -> resolve::Routes {
-    let rule = move |ip| judge.judge(ip);
+/// What is asked of name servers and policy hosts.
+struct Names {
+    routes: resolve::Routes,
+    sts: Arc<resolve::StsPolicies>,
+    dnssec: Option<Arc<dyn resolve::Authentic>>,
+}
+
+fn names(root: &Root, resolver: Arc<dyn resolve::Resolver>, judge: Judge) -> Result<Names> {
+    let rule: resolve::AddressRule = Arc::new(move |ip| judge.judge(ip));
     let own: Vec<Domain> = vec![root.hostname()];
-    resolve::Routes::new(dns, &root.dns, own, Arc::new(rule))
+    let tls = net::tls::client_config(root.mta_sts.ca_file.as_deref()).context("mta_sts.ca_file")?;
+    let https = resolve::Https::new(resolver.clone(), rule.clone(), tls, root.mta_sts.fetches_max as usize);
+    let file = root.state_directory().join("mta-sts.json");
+    let sts = resolve::StsPolicies::open(resolver.clone(), https, root.mta_sts.clone(), Some(file));
+    let dnssec: Option<Arc<dyn resolve::Authentic>> = match root.dns.dnssec {
+        resolve::DnssecUse::Off => None,
+        resolve::DnssecUse::Validate => Some(Arc::new(resolve::Dnssec::new(&root.dns)?)),
+    };
+    let routes = resolve::Routes::new(resolver, &root.dns, own, rule);
+    Ok(Names { routes, sts: Arc::new(sts), dnssec })
 }
 
 /// Reads what the spool holds from before, on a thread of its own, while mail already flows.

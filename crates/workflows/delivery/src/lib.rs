@@ -85,11 +85,13 @@ impl Delivery {
         let dispatcher = Dispatcher::new(shared.clone(), events_in, keeper, notices_in);
         let inputs = Inputs { accepted, loaded, events, orders: orders_in };
         let telling = tokio::spawn(notices.run());
+        let keeping = tokio::spawn(transport::keep(shared.clone()));
         tokio::spawn(signing::watch(shared.clone()));
         let task = tokio::spawn(async move {
             dispatcher.run(inputs).await;
             // What it had to tell last is spooled before anybody closes the spool.
             let _ = telling.await;
+            let _ = keeping.await;
         });
         Self { notice_figures, shared, orders, dispatcher: tokio::sync::Mutex::new(Some(task)) }
     }

@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod dns;
+pub mod web;
 
 use bench::loader;
 use bench::sink::{self, Keep, Sink, SinkHandle};
