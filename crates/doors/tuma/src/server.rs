@@ -327,6 +327,13 @@ impl Server {
             dns.clone(),
             Budget::new(reception_budget(&root)),
         );
+        if root.dmarc_reports.enabled {
+            let folder = root.state_directory().join("dmarc");
+            let collector = reception::Collector::start(&folder, &root.dmarc_reports)
+                .with_context(|| format!("dmarc_reports: {}", folder.display()))?;
+            reception.collect_reports(collector.clone());
+            tokio::spawn(reception::report(reception.clone(), collector, root.dmarc_reports.clone()));
+        }
         load_in_background(loader, loaded_in, metrics.clone())?;
         let limits = Limits::new(
             net::LimitsConfig {
@@ -437,6 +444,7 @@ impl Server {
             ("listener", listeners != self.listener_configs),
             ("spool", new.spool != old.spool),
             ("dns", new.dns != old.dns),
+            ("dmarc_reports", new.dmarc_reports != old.dmarc_reports),
             ("http", new.http != old.http),
             ("server", process(&new.server) != process(&old.server)),
             ("tls", self.certificates.is_none() && !new.tls.is_empty()),

@@ -12,6 +12,7 @@ mod config;
 mod context;
 mod intake;
 mod policy;
+mod reports;
 mod session;
 mod tagging;
 mod verify;
@@ -24,6 +25,7 @@ pub use config::{
 pub use context::{Context, ListenerContext, QueuedNow, Rules};
 pub use intake::{Asked, Place, Submission};
 pub use policy::RelayRules;
+pub use reports::{Collector, ReportFigures, ReportsConfig, report};
 pub use tagging::{TagRules, UserTags};
 pub use verify::{
     BadFrom, DmarcFail, OnTemporary, OrganizationBy, SpfFail, VerifyConfig, VerifyFigures, VerifyRules,
