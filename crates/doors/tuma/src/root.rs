@@ -8,8 +8,8 @@ use delivery::{
 };
 use mail::Domain;
 use reception::{
-    CertificateConfig, ListenerConfig, ListenerTls, ReceptionConfig, RelayConfig, TagHeadersConfig,
-    UserConfig, VerifyConfig,
+    CertificateConfig, ListenerConfig, ListenerTls, ReceptionConfig, RelayConfig, ReportsConfig,
+    TagHeadersConfig, UserConfig, VerifyConfig,
 };
 use routing::AssignRule;
 use settings::{Node, Problems, Size, Text};
@@ -47,6 +47,8 @@ settings::table! {
         pub tls: BTreeMap<String, CertificateConfig> = BTreeMap::new(),
         /// How mail of strangers is verified, at listeners with `verify`.
         pub verify: VerifyConfig = VerifyConfig::default(),
+        /// Aggregate reports of DMARC, of what those listeners take.
+        pub dmarc_reports: ReportsConfig = ReportsConfig::default(),
         /// What reception does besides.
         pub reception: ReceptionConfig = ReceptionConfig::default(),
         /// Whom the operator has asked at each phase of a session.
@@ -425,17 +427,18 @@ mod tests {
         assert!(count >= 2, "{count} examples");
     }
 
-    /// What the guide shows is taken, block by block.
+    /// What the pages show is taken, block by block.
     #[test]
     fn the_configurations_in_the_guide_are_right() {
-        let guide = std::fs::read_to_string(repository().join("docs/guide.md")).expect("the guide");
-        let blocks: Vec<&str> =
-            guide.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-        assert!(!blocks.is_empty());
-        for block in blocks {
-            let loaded =
-                config::load_text::<Root>("docs/guide.md", block, &|name| Some(format!("{name}.test")));
-            loaded.unwrap_or_else(|report| panic!("{report}"));
+        for page in ["docs/guide.md", "docs/verification.md"] {
+            let text = std::fs::read_to_string(repository().join(page)).expect("the page");
+            let blocks: Vec<&str> =
+                text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+            assert!(!blocks.is_empty());
+            for block in blocks {
+                let loaded = config::load_text::<Root>(page, block, &|name| Some(format!("{name}.test")));
+                loaded.unwrap_or_else(|report| panic!("{report}"));
+            }
         }
     }
 

@@ -359,6 +359,13 @@ impl Server {
             dns.clone(),
             Budget::new(reception_budget(&root)),
         );
+        if root.dmarc_reports.enabled {
+            let folder = root.state_directory().join("dmarc");
+            let collector = reception::Collector::start(&folder, &root.dmarc_reports)
+                .with_context(|| format!("dmarc_reports: {}", folder.display()))?;
+            reception.collect_reports(collector.clone());
+            tokio::spawn(reception::report(reception.clone(), collector, root.dmarc_reports.clone()));
+        }
         let http = Arc::new(Http::open(&root, &root.state_directory())?);
         load_in_background(loader, loaded_in, metrics.clone(), http.clone())?;
         let limits = Limits::new(
@@ -476,6 +483,7 @@ impl Server {
             ("spool", new.spool != old.spool),
             ("dns", new.dns != old.dns),
             ("mta_sts", new.mta_sts != old.mta_sts),
+            ("dmarc_reports", new.dmarc_reports != old.dmarc_reports),
             ("http", http_at_start(&new.http) != http_at_start(&old.http)),
             ("server", process(&new.server) != process(&old.server)),
             ("tls", self.certificates.is_none() && !new.tls.is_empty()),

@@ -22,6 +22,7 @@ pub mod fuzz {
     pub use crate::arc::fuzz_arc as arc;
     pub use crate::dkim::fuzz::{canon, field, record};
     pub use crate::dmarc::fuzz_dmarc as dmarc;
+    pub use crate::dmarc::report::fuzz_lines as report_lines;
     pub use crate::from::fuzz_from as from;
     pub use crate::results::fuzz_results as results;
     pub use crate::spf::fuzz_spf as spf;

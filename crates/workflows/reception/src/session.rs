@@ -452,7 +452,7 @@ impl Session {
             let incoming = Incoming { content: &content, envelope: &envelope, origin: &origin, at };
             let (dns, figures) = (&*self.context.dns, &self.context.verify_figures);
             // In a box, so that a session that does not verify is no larger for it.
-            match Box::pin(rules.verify.verify(incoming, dns, figures)).await {
+            match Box::pin(rules.verify.verify(incoming, dns, figures, self.context.reports.get())).await {
                 Ok(found) => judged = Some(found),
                 Err(reply) => return self.refused(&envelope, reply),
             }

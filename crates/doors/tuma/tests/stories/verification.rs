@@ -392,3 +392,82 @@ sys.stdout.write((b"".join(set_) + message).decode())
     let reply = other.client("198.51.100.1").message("x@list.test", &["y@dest.test"], &content);
     assert!(reply.starts_with("550 5.7.1"), "{reply}");
 }
+
+#[test]
+fn what_was_seen_of_a_domain_is_told_to_its_owner() {
+    if !has_python() {
+        return;
+    }
+    let more = "[dmarc_reports]\nenabled = true\ninterval = \"1s\"\norg_name = \"Tom & Co\"\n\
+                [route.\"a.test\"]\nnext_hop = \"${TUMA_NEXT_HOP}\"\n\
+                [route.\"reports.test\"]\nnext_hop = \"${TUMA_NEXT_HOP}\"\n";
+    let mut made = None;
+    let world = World::start(more, |dns| {
+        let record = "v=DMARC1; p=reject; rua=mailto:agg@a.test,mailto:r@reports.test,mailto:r@victim.test";
+        dns.txt("_dmarc.a.test", record);
+        dns.txt("a.test._report._dmarc.reports.test", "v=DMARC1");
+        dns.txt("_dmarc.silent.test", "v=DMARC1; p=reject");
+        made = Some(key(dns, "a.test"));
+    });
+    let mut session = world.client("192.0.2.7");
+    let good = signed(&made.unwrap(), "a.test", PLAIN);
+    assert!(session.message("x@a.test", &["y@dest.test"], &good).starts_with("250"));
+    assert!(session.message("x@a.test", &["y@dest.test"], PLAIN).starts_with("550"));
+    assert!(
+        session
+            .message("x@b.test", &["y@dest.test"], &PLAIN.replace("a.test", "silent.test"))
+            .starts_with("550")
+    );
+    // The two may fall into two intervals.
+    let of_reports = || {
+        let all = world.sink.messages();
+        all.into_iter().filter(|m| m.reverse_path == "dmarc-reports@tuma.test").collect::<Vec<_>>()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let script = r#"
+import email, email.policy, gzip, sys, xml.etree.ElementTree as tree
+ns = "{urn:ietf:params:xml:ns:dmarc-2.0}"
+for path in sys.argv[1:]:
+    mail = email.message_from_binary_file(open(path, "rb"), policy=email.policy.default)
+    parts = [part for part in mail.walk() if part.get_content_type() == "application/gzip"]
+    begin, end = parts[0].get_filename().split(".xml.gz")[0].split("!")[2:]
+    root = tree.fromstring(gzip.decompress(parts[0].get_payload(decode=True)))
+    text = lambda path: root.find("/".join(ns + step for step in path.split("/"))).text
+    assert root.tag == ns + "feedback" and [c.tag for c in root][:3] == [ns + "version", ns + "report_metadata", ns + "policy_published"]
+    assert (text("report_metadata/date_range/begin"), text("report_metadata/date_range/end")) == (begin, end)
+    subject = mail["Subject"].split()
+    assert subject[:5] == ["Report", "Domain:", "a.test", "Submitter:", "tuma.test"], subject
+    assert subject[6].strip("<>") == text("report_metadata/report_id")
+    assert text("report_metadata/org_name") == "Tom & Co" and text("policy_published/p") == "reject"
+    for record in root.iter(ns + "record"):
+        get = lambda path: record.find("/".join(ns + step for step in path.split("/"))).text
+        print(get("row/source_ip"), get("row/count"), get("row/policy_evaluated/disposition"),
+              get("row/policy_evaluated/dkim"), get("row/policy_evaluated/spf"), get("identifiers/header_from"))
+"#;
+    let mut rows: Vec<String> = Vec::new();
+    wait_until("the reports arrive", || {
+        let paths: Vec<String> = of_reports()
+            .iter()
+            .enumerate()
+            .map(|(n, report)| {
+                let path = folder.path().join(format!("{n}.eml"));
+                std::fs::write(&path, &report.content).unwrap();
+                path.to_str().unwrap().to_owned()
+            })
+            .collect();
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        rows = python(script, &paths).lines().map(str::to_owned).collect();
+        rows.sort();
+        // Each of two receivers gets its copy.
+        rows.len() == 4
+    });
+    let (passed, refused) = ("192.0.2.7 1 pass pass fail a.test", "192.0.2.7 1 reject fail fail a.test");
+    assert_eq!(rows, [passed, passed, refused, refused]);
+    let to: std::collections::BTreeSet<String> =
+        of_reports().iter().flat_map(|m| m.recipients.iter().map(|r| r.address.clone())).collect();
+    assert_eq!(to.into_iter().collect::<Vec<_>>(), ["agg@a.test", "r@reports.test"]);
+    wait_until("what was told is forgotten", || {
+        std::fs::read_dir(world.folder.path().join("state/dmarc")).unwrap().count() == 0
+    });
+    assert_eq!(world.tuma.metric("tuma_dmarc_report_rows_total"), 2.0);
+}

@@ -1,10 +1,10 @@
 //! What is done about what was found out, and what is written of it. Pure: no waiting here.
 
 use super::{BadFrom, Dmarc, DmarcFail, Incoming, Judged, OnTemporary, SpfFail, VerifyConfig};
-use mail::{Envelope, Host, Origin, Reply, ReversePath};
+use mail::{Envelope, Host, Origin, Reply, ReplyClass, ReversePath};
 use mailauth::arc::{self, ArcResult};
 use mailauth::dkim::{Verdict, Verified};
-use mailauth::dmarc::{DmarcResult, Policy};
+use mailauth::dmarc::{DmarcResult, Policy, report};
 use mailauth::results::{MethodResult, write_results};
 use mailauth::spf::{self, SpfResult};
 use mailauth::{dmarc, iprev};
@@ -288,4 +288,62 @@ fn received_spf(out: &mut Vec<u8>, id: &str, found: &Found<'_>) {
         quoted(&origin.helo),
     );
     out.extend_from_slice(text.as_bytes());
+}
+
+/// What an aggregate report tells of a message; nothing if its author has no policy, or wants no reports, or if the
+/// client will come again.
+pub(super) fn report_line(
+    config: &VerifyConfig,
+    found: &Found<'_>,
+    refused: Option<&Reply>,
+) -> Option<String> {
+    let Some(Ok(outcome)) = &found.dmarc else { return None };
+    let published = outcome.published.as_ref().filter(|published| !published.record.report_to.is_empty())?;
+    let client = found.client?;
+    if outcome.result == DmarcResult::TempError
+        || refused.is_some_and(|reply| reply.code.class() == ReplyClass::Transient)
+    {
+        return None;
+    }
+    let Disposition { done, vouched } = found.disposition(config);
+    let (disposition, reason) = match outcome.result {
+        _ if refused.is_some() && done != Policy::Reject => {
+            (report::Disposition::Done(Policy::Reject), Some("local_policy"))
+        }
+        DmarcResult::Pass => (report::Disposition::Pass, None),
+        _ => {
+            let reason = match () {
+                () if vouched => Some("trusted_forwarder"),
+                () if done != published.wanted => Some("local_policy"),
+                () if published.wanted != published.policy => Some("policy_test_mode"),
+                () => None,
+            };
+            (report::Disposition::Done(done), reason)
+        }
+    };
+    let Incoming { envelope, origin, .. } = found.incoming;
+    let sender = spf_domain(envelope, origin);
+    let (scope, envelope_from) = match &envelope.reverse_path {
+        ReversePath::Null => ("helo", None),
+        ReversePath::Mailbox(_) => ("mfrom", Some(sender.as_str())),
+    };
+    let signatures = found.dkim.as_deref().unwrap_or_default().iter().filter_map(|verified| {
+        let signature = verified.signature.as_ref()?;
+        Some((signature.domain.as_str(), signature.selector.as_str(), verified.verdict.as_str()))
+    });
+    let row = report::Row {
+        domain: &published.domain,
+        record: &published.record,
+        organization: config.organization(),
+        source: client,
+        disposition,
+        dkim_aligned: outcome.aligned.dkim,
+        spf_aligned: outcome.aligned.spf,
+        reason,
+        header_from: &outcome.author,
+        envelope_from,
+        spf: found.spf_result().map(|result| (sender.as_str(), scope, result.word())),
+        dkim: signatures.collect(),
+    };
+    Some(row.to_line())
 }

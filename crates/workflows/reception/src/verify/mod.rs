@@ -5,7 +5,7 @@
 //! checked one piece at a time.
 
 mod config;
-mod drive;
+pub(crate) mod drive;
 mod figures;
 mod judge;
 
@@ -13,6 +13,7 @@ pub use config::{BadFrom, DmarcFail, OnTemporary, OrganizationBy, SpfFail, Verif
 pub use figures::VerifyFigures;
 
 use crate::relay::RelayRules;
+use crate::reports::Collector;
 use bytes::Bytes;
 use drive::drive;
 use judge::Found;
@@ -97,6 +98,7 @@ impl VerifyRules {
         incoming: Incoming<'_>,
         dns: &dyn Resolver,
         figures: &VerifyFigures,
+        reports: Option<&Arc<Collector>>,
     ) -> Result<Judged, Reply> {
         let began = Instant::now();
         let deadline = began + self.config.timeout;
@@ -132,7 +134,26 @@ impl VerifyRules {
         let found = Found { incoming, client, spf, iprev, dkim, dmarc, arc };
         let judged = judge::judge(&self.config, &self.id, &found);
         figures.count(&found, judged.as_ref().err(), began.elapsed());
+        if let Some(collector) = reports
+            && let Some(line) = judge::report_line(&self.config, &found, judged.as_ref().err())
+        {
+            collector.take(line);
+        }
         judged
+    }
+
+    /// Verifies one message by itself, for measurements: the fields that would be put in front.
+    #[doc(hidden)]
+    pub async fn measure(
+        &self,
+        content: &[u8],
+        envelope: &Envelope,
+        origin: &Origin,
+        dns: &dyn Resolver,
+        figures: &VerifyFigures,
+    ) -> Result<Vec<u8>, Reply> {
+        let incoming = Incoming { content, envelope, origin, at: UnixMillis(1_700_000_000_000) };
+        self.verify(incoming, dns, figures, None).await.map(|judged| judged.fields)
     }
 
     /// The signatures of DKIM and the chain of ARC, over a body that is hashed once for both.
