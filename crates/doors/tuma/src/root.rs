@@ -1,11 +1,14 @@
 //! The whole configuration: every room's tables under one roof.
 
 use crate::policies::PolicyConfig;
-use delivery::{DsnConfig, PoolConfig, RetryConfig, RouteConfig, SourceConfig};
+use delivery::{
+    DkimConfig, DsnConfig, PoolConfig, RetryConfig, RouteConfig, SignRule, SigningConfig, SourceConfig,
+    TlsPolicyConfig,
+};
 use mail::Domain;
 use reception::{
     CertificateConfig, ListenerConfig, ListenerTls, ReceptionConfig, RelayConfig, TagHeadersConfig,
-    UserConfig,
+    UserConfig, VerifyConfig,
 };
 use routing::AssignRule;
 use settings::{Node, Problems, Size, Text};
@@ -40,6 +43,8 @@ settings::table! {
         pub tag_headers: TagHeadersConfig = TagHeadersConfig::default(),
         /// Certificates that listeners show; the key is a name of your choice.
         pub tls: BTreeMap<String, CertificateConfig> = BTreeMap::new(),
+        /// How mail of strangers is verified, at listeners with `verify`.
+        pub verify: VerifyConfig = VerifyConfig::default(),
         /// What reception does besides.
         pub reception: ReceptionConfig = ReceptionConfig::default(),
         /// Whom the operator has asked at each phase of a session.
@@ -50,18 +55,29 @@ settings::table! {
         pub delivery: delivery::Config = delivery::Config::default(),
         /// When a deferred recipient is tried again.
         pub retry: RetryConfig = RetryConfig::default(),
+        /// What failures mean.
+        pub bounce: bounce::BounceConfig = bounce::BounceConfig::default(),
         /// Mail about mail.
         pub dsn: DsnConfig = DsnConfig::default(),
         /// Egress sources: addresses that mail leaves from; the key is a name of your choice.
         pub source: BTreeMap<String, SourceConfig> = BTreeMap::new(),
         /// Egress pools: weighted sources; the key is a name of your choice.
         pub pool: BTreeMap<String, PoolConfig> = BTreeMap::new(),
+        /// DKIM identities: keys, and the domains that they sign for; the key is a name of your choice.
+        pub dkim: BTreeMap<String, DkimConfig> = BTreeMap::new(),
+        /// Rules that say who signs a message, in the order in which they are tried. Without any, the identities of the
+        /// From field's domain sign.
+        pub sign: Vec<SignRule> = Vec::new(),
+        /// How messages are signed, and what if they cannot be.
+        pub signing: SigningConfig = SigningConfig::default(),
         /// What receivers tolerate.
         pub shaping: shaping::ShapingConfig = shaping::ShapingConfig::default(),
         /// Who is told when something is worth a person's look.
         pub notify: notify::Config = notify::Config::default(),
         /// Static routes; the key is a domain, `*.domain`, or `*`.
         pub route: BTreeMap<String, RouteConfig> = BTreeMap::new(),
+        /// Transport security by recipient domain; the key is a domain, `*.domain`, or `*`.
+        pub tls_policy: BTreeMap<String, TlsPolicyConfig> = BTreeMap::new(),
         /// Names to addresses.
         pub dns: resolve::Config = resolve::Config::default(),
         /// Records of what became of every recipient.
@@ -172,8 +188,17 @@ impl Root {
                 problems.error(node.at(&error.at), error.text);
             }
         }
+        if let Err((place, text)) = bounce::ClassRules::compile([&self.bounce.class[..]]) {
+            // Each pattern was read with its table; what is left is that they are too many together.
+            problems.error(place, format!("bounce.class: {text}"));
+        }
+        self.check_keys(node, problems);
+        self.check_sign(node, problems);
         if let Err((key, text)) = delivery::Routes::new(&self.route) {
             problems.error(node.at("route"), format!("route `{key}`: {text}"));
+        }
+        if let Err((key, text)) = delivery::TlsPolicies::new(&self.tls_policy) {
+            problems.error(node.at("tls_policy"), format!("tls_policy `{key}`: {text}"));
         }
     }
 
@@ -202,6 +227,54 @@ impl Root {
         }
     }
 
+    /// A key that cannot be used is told of where its file is named, and not by the first message it should sign.
+    fn check_keys(&self, node: &Node, problems: &mut Problems) {
+        for (name, identity) in &self.dkim {
+            let Some(path) = &identity.key else { continue };
+            let place = node.at(&format!("dkim.{name}.key"));
+            let shown = settings::quote(&path.display().to_string());
+            match delivery::read_key(path) {
+                Ok(file) if file.exposed => {
+                    problems
+                        .warning(place, format!("every user of this machine can read the key {shown}"))
+                        .hint("take that away: chmod o-r");
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    problems.error(place, format!("{shown} gives no key to sign with: {error}"));
+                }
+            }
+        }
+    }
+
+    /// A rule about a source that is not there never holds, and an identity that is not there never signs.
+    fn check_sign(&self, node: &Node, problems: &mut Problems) {
+        let mut check = |at: String, what: &str, name: &str, known: &[&str], others: &str| {
+            if known.contains(&name) {
+                return;
+            }
+            let hint = match settings::nearest(name, known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => others.to_owned(),
+            };
+            problems.error(node.at(&at), format!("no {what} is called {}", settings::quote(name))).hint(hint);
+        };
+        let identities: Vec<&str> = self.dkim.keys().map(String::as_str).collect();
+        let sources: Vec<&str> = match self.source.is_empty() {
+            true => vec!["default"],
+            false => self.source.keys().map(String::as_str).collect(),
+        };
+        for (n, rule) in self.sign.iter().enumerate() {
+            for (m, name) in rule.identities.iter().enumerate() {
+                let at = format!("sign.{n}.identities.{m}");
+                check(at, "identity", name, &identities, "add it as a table under `dkim`");
+            }
+            for (m, name) in rule.sources.iter().enumerate() {
+                check(format!("sign.{n}.sources.{m}"), "source", name, &sources, "add it under `source`");
+            }
+        }
+    }
+
     /// Every pool that is named must be there.
     fn check_pools(&self, egress: &dispatch::Egress, node: &Node, problems: &mut Problems) {
         let mut named: Vec<(String, &str)> = Vec::new();
@@ -216,6 +289,11 @@ impl Root {
         for (n, rule) in self.assign.iter().enumerate() {
             named.extend(rule.pool.as_deref().map(|pool| (format!("assign.{n}.pool"), pool.as_str())));
         }
+        for (n, rule) in self.sign.iter().enumerate() {
+            let pools = rule.pools.iter().enumerate();
+            named.extend(pools.map(|(m, pool)| (format!("sign.{n}.pools.{m}"), pool.as_str())));
+        }
+        named.extend(self.dsn.pool.as_deref().map(|pool| ("dsn.pool".to_owned(), pool)));
         for (at, name) in named {
             if egress.pool(name).is_some() {
                 continue;

@@ -14,6 +14,7 @@ use net::{Bound, Descriptors, Destinations, DestinationsConfig, Judgement, Limit
 use reception::auth::{Users, Verifier};
 use reception::{
     Budget, Context, ListenerConfig, ListenerContext, ListenerTls, RelayRules, Rules, TagRules, UserTags,
+    VerifyRules,
 };
 use routing::Assign;
 use spool::{LoadEvent, Loaded as LoadedMessage, Spool};
@@ -156,6 +157,7 @@ fn rules(root: &Root, policy: Option<Arc<dyn policy::Policy>>) -> Rules {
         users: Arc::new(Users::new(known)),
         tags: tag_rules(root),
         policy,
+        verify: VerifyRules::new(&root.verify, &root.hostname()),
         reception: root.reception.clone(),
         recipients_queued_max: root.delivery.recipients_queued_max,
     }
@@ -198,13 +200,27 @@ fn delivery_settings(loaded: &Loaded<Root>) -> Result<delivery::Settings> {
         retry: root.retry.clone(),
         dsn: root.dsn.clone(),
         routes,
-        sources: Sources::new(&root.source, egress(root)?, &ehlo_name).context("source")?,
+        tls_policies: delivery::TlsPolicies::new(&root.tls_policy)
+            .map_err(|(key, text)| anyhow::anyhow!("tls_policy `{key}`: {text}"))?,
+        signing: Arc::new(delivery::Signing::new(&root.dkim, &root.sign, &root.signing)?),
+        sources: Sources::new(&root.source, egress(root)?, &ehlo_name, &connector_config(root))
+            .context("source")?,
         rules,
+        classes: Arc::new(crate::classes::rules(root)?),
         make_rules,
         run_max: 100,
         hot_bytes_max: memory::budget(root.server.memory_max.bytes()) / 16,
         delivery: root.delivery.clone(),
     })
+}
+
+/// How TLS is spoken to next hops.
+fn connector_config(root: &Root) -> ConnectorConfig {
+    ConnectorConfig {
+        ca_file: root.delivery.tls_ca_file.clone(),
+        session_servers_max: root.delivery.tls_sessions_max as usize,
+        client: None,
+    }
 }
 
 /// Where notices are posted.
@@ -266,6 +282,8 @@ impl Server {
         let listening: Vec<SocketAddr> =
             sockets.listeners.iter().map(|(_, _, bound)| bound.local_addr()).collect();
         let destinations = destinations(&root, &listening)?;
+        // One memory for what both ways ask.
+        let dns = Arc::new(resolve::Cached::new(Arc::new(resolve::Dns::new(&root.dns)?), &root.dns));
         let judge = Judge::new(destinations.clone(), root.delivery.port);
         let (intake, accepted) = mpsc::channel(root.reception.intake_max as usize);
         let (loaded_in, loaded_messages) = mpsc::channel(8);
@@ -276,10 +294,9 @@ impl Server {
                 settings: delivery_settings(loaded)?,
                 spool: spool.clone(),
                 recorder: recorder.clone(),
-                routes: routes(&root, judge.clone())?,
+                routes: routes(&root, dns.clone(), judge.clone()),
                 dialer: Arc::new(TcpDialer),
-                connector: Connector::new(&ConnectorConfig::default())
-                    .context("certificates of authorities")?,
+                connector: Connector::new(&connector_config(&root)).context("certificates of authorities")?,
                 destinations,
                 intake: intake.clone(),
                 seed,
@@ -296,6 +313,7 @@ impl Server {
             recorder.clone(),
             intake,
             Arc::new(move || queued_now.get()),
+            dns.clone(),
             Budget::new(reception_budget(&root)),
         );
         load_in_background(loader, loaded_in, metrics.clone())?;
@@ -344,7 +362,7 @@ impl Server {
             listener_configs,
             since: Instant::now(),
         });
-        crate::gauges::register(&server, &queued, &limits);
+        crate::gauges::register(&server, &queued, &limits, &dns);
         if let Some(socket) = sockets.http {
             http::start(server.clone(), socket)?;
         }
@@ -423,6 +441,8 @@ impl Server {
             ("reception.network_prefix_v4_bits", will.network_prefix_v4_bits != was.network_prefix_v4_bits),
             ("reception.network_prefix_v6_bits", will.network_prefix_v6_bits != was.network_prefix_v6_bits),
             ("reception.networks_unlimited", will.networks_unlimited != was.networks_unlimited),
+            ("delivery.tls_ca_file", new.delivery.tls_ca_file != old.delivery.tls_ca_file),
+            ("delivery.tls_sessions_max", new.delivery.tls_sessions_max != old.delivery.tls_sessions_max),
             ("reception.intake_max", will.intake_max != was.intake_max),
         ];
         parts.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
@@ -431,6 +451,11 @@ impl Server {
     /// The memory budget as configured; 0 is by default.
     pub fn memory_max(&self) -> u64 {
         self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner).server.memory_max.bytes()
+    }
+
+    /// Looks at the configuration in force.
+    pub fn with_root<R>(&self, look: impl FnOnce(&Root) -> R) -> R {
+        look(&self.root.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The egress sources as configured.
@@ -502,12 +527,10 @@ impl Judge {
     }
 }
 
-fn routes(root: &Root, judge: Judge) -> Result<resolve::Routes> {
-    let dns = resolve::Dns::new(&root.dns)?;
-    let cached = resolve::Cached::new(Arc::new(dns), &root.dns);
+fn routes(root: &Root, dns: Arc<resolve::Cached>, judge: Judge) -> resolve::Routes {
     let rule = move |ip| judge.judge(ip);
     let own: Vec<Domain> = vec![root.hostname()];
-    Ok(resolve::Routes::new(Arc::new(cached), &root.dns, own, Arc::new(rule)))
+    resolve::Routes::new(dns, &root.dns, own, Arc::new(rule))
 }
 
 /// Reads what the spool holds from before, on a thread of its own, while mail already flows.

@@ -39,6 +39,7 @@ impl UserData for SessionData {
                 Protocol::Smtp => "SMTP",
                 Protocol::Esmtp => "ESMTP",
                 Protocol::Lmtp => "LMTP",
+                Protocol::Http => "HTTP",
                 Protocol::Internal => "internal",
             })
         });

@@ -25,7 +25,7 @@ pub use route::{
 
 use mail::Domain;
 use std::future::Future;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,4 +65,11 @@ pub trait Resolver: Send + Sync {
     fn a<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Answer<Ipv4Addr>>;
     /// The IPv6 addresses of `name`.
     fn aaaa<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Answer<Ipv6Addr>>;
+    /// The TXT records of `name`, the strings of each joined. The name is in lower case without a trailing dot, and
+    /// its labels may hold any octets: what SPF asks about has the sender's local part in it.
+    fn txt<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Answer<Box<[u8]>>>;
+    /// The IPv4 addresses of a name as `txt` takes it, which need not be a host's.
+    fn a_of_any<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Answer<Ipv4Addr>>;
+    /// The names of an address, without trailing dots. They need not be valid.
+    fn ptr(&self, address: IpAddr) -> BoxFuture<'_, Answer<Box<str>>>;
 }

@@ -15,18 +15,24 @@ mod front_door;
 pub mod fuzzing;
 mod hot;
 mod job;
+mod merge;
 mod named;
 mod notices;
+mod ordered_limits;
 mod route;
 mod session;
 mod settle;
 mod shared;
+mod signing;
 mod snapshot;
 mod sources;
 mod state;
 mod status;
+mod transport;
 
-pub use config::{Config, DsnConfig, PoolConfig, RetryConfig, Returned, RouteConfig, SourceConfig, TlsUse};
+pub use config::{
+    Config, DsnConfig, PoolConfig, RetryConfig, Returned, RouteConfig, SourceConfig, TlsPolicyConfig, TlsUse,
+};
 pub use dispatch::{
     Candidate, Explained, GateReport, LimitStatus, Preview, Question, Release, SourceStatus, Target,
 };
@@ -35,9 +41,14 @@ pub use notices::NoticeFigures;
 pub use queue::{EntryKey, orders};
 pub use route::{NextHop, Route, Routes};
 pub use shared::{Count, Figures, MakeRules, Parts, Queued, Settings, dispatch_config};
+pub use signing::{
+    DkimConfig, KeyFile, KeyFileError, Selector, SignRule, Signing, SigningConfig, SigningError,
+    SigningFigures, Unsigned, read_key,
+};
 pub use sources::{SourceError, Sources, egress};
 pub use state::{Keeper, StateError, action_of, order_to_json, scope_of};
 pub use status::{EntryStatus, NewOrder, Order, PathStatus, QueueCounts, QueueStatus, SiteStatus, Status};
+pub use transport::{Demand, TlsPolicies};
 
 use dispatcher::{Dispatcher, Inputs};
 use net::Destinations;
@@ -74,6 +85,7 @@ impl Delivery {
         let dispatcher = Dispatcher::new(shared.clone(), events_in, keeper, notices_in);
         let inputs = Inputs { accepted, loaded, events, orders: orders_in };
         let telling = tokio::spawn(notices.run());
+        tokio::spawn(signing::watch(shared.clone()));
         let task = tokio::spawn(async move {
             dispatcher.run(inputs).await;
             // What it had to tell last is spooled before anybody closes the spool.

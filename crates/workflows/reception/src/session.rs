@@ -7,7 +7,8 @@ use crate::auth::{Exchange, Step};
 use crate::budget::Taken;
 use crate::context::{Context, ListenerContext, Rules};
 use crate::hooks::{Ask, Discarded, Hooks, greeting};
-use crate::tagging::{Tagged, tag};
+use crate::tagging::{Tagged, Verified, tag};
+use crate::verify::Incoming;
 use accounting::{Kind, Record, Refused};
 use bytes::Bytes;
 use mail::{BodyType, Envelope, Host, Message, Origin, Reply, SessionId, UnixMillis};
@@ -443,15 +444,34 @@ impl Session {
             return self.refused(&envelope, reply);
         }
         let origin = self.origin();
-        let tagged = tag(&rules, &self.listener.config, &origin, &envelope, &mut content);
-        let Tagged { mut tags, headers, begins } = match tagged {
+        let (id, at) = (self.context.spool.next_id(), wall());
+        let mut begins = 0;
+        let mut judged = None;
+        let (peer, user) = (origin.peer.map(|peer| peer.ip()), origin.user.as_deref());
+        if self.listener.config.verify && rules.verify.concerns(&rules.relay, peer, user) {
+            let incoming = Incoming { content: &content, envelope: &envelope, origin: &origin, at };
+            let (dns, figures) = (&*self.context.dns, &self.context.verify_figures);
+            // In a box, so that a session that does not verify is no larger for it.
+            match Box::pin(rules.verify.verify(incoming, dns, figures)).await {
+                Ok(found) => judged = Some(found),
+                Err(reply) => return self.refused(&envelope, reply),
+            }
+            begins = rules.verify.take_out_forged(&mut content);
+        }
+        let verified =
+            judged.as_ref().map(|judged| Verified { verdicts: &judged.verdicts, summary: &judged.summary });
+        let rest = &mut content[begins..];
+        let tagged = tag(&rules, &self.listener.config, &origin, &envelope, verified, rest);
+        let Tagged { mut tags, headers, begins: taken } = match tagged {
             Ok(tagged) => tagged,
             Err(reply) => return self.refused(&envelope, reply),
         };
+        begins += taken;
         let mut content = Bytes::from(content).slice(begins..);
         let mut discarded = Vec::new();
         if self.hooks.is_some() {
-            let object = MailObject::new(envelope, tags, content);
+            let mut object = MailObject::new(envelope, tags, content);
+            object.verified = judged.as_ref().map(|judged| judged.summary.clone());
             match Box::pin(self.object(object, &rules)).await {
                 Ok((object, gone)) => {
                     content = object.content();
@@ -470,7 +490,6 @@ impl Session {
             // Many clients send eight bits without a word; the next hop shall be told what it gets.
             envelope.body = BodyType::EightBitMime;
         }
-        let (id, at) = (self.context.spool.next_id(), wall());
         let mut for_discarded = None;
         if !discarded.is_empty() {
             // The recipients that are kept come first, so that a record's index means the same in both.
@@ -480,7 +499,8 @@ impl Session {
             whole.recipients.extend(recipients);
             let size = content.len() as u64;
             let (origin, tags, headers) = (origin.clone(), tags.clone(), headers.clone());
-            let message = Message { id, received_at: at, size, envelope: whole, origin, tags, headers };
+            let message =
+                Message { id, received_at: at, size, envelope: whole, origin, tags, headers, extras: None };
             for_discarded = Some((Arc::new(message), kept, reasons));
             if kept == 0 {
                 self.record_discarded(for_discarded, at);
@@ -492,7 +512,11 @@ impl Session {
             [one] => Some(&one.path),
             _ => None,
         };
-        let mut prefix = Vec::with_capacity(320);
+        let mut prefix = Vec::with_capacity(320 + judged.as_ref().map_or(0, |judged| judged.fields.len()));
+        // In front of everything, so that a reader who trusts us need not look further (RFC 8601 §4.1).
+        if let Some(judged) = &judged {
+            prefix.extend_from_slice(&judged.fields);
+        }
         ReceivedField { origin: &origin, smtputf8: envelope.smtputf8, id, by: &host, for_recipient, at }
             .write(&mut prefix);
         if self.listener.config.add_missing_fields {
@@ -502,16 +526,19 @@ impl Session {
             prefix.extend_from_slice(b"\r\n");
         }
         let content = Content { prefix: Bytes::from(prefix), body: content };
-        let message = Message { id, received_at: at, size: content.len(), envelope, origin, tags, headers };
-        match self.context.spool.accept(Draft { message, content }).await {
-            Ok(accepted) => {
-                let message = accepted.message();
-                let records = (0..message.envelope.recipients.len() as u32)
-                    .map(|index| Record::new(Kind::Received, at, message, index))
-                    .collect();
-                self.context.recorder.record_many(records);
+        let message = Message {
+            id,
+            received_at: at,
+            size: content.len(),
+            envelope,
+            origin,
+            tags,
+            headers,
+            extras: None,
+        };
+        match self.context.take(permit, Draft { message, content }).await {
+            Ok(_) => {
                 self.record_discarded(for_discarded, at);
-                permit.send(accepted);
                 Answer::Reply(queued(id))
             }
             Err(refusal) => {

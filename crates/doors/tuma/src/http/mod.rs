@@ -2,6 +2,7 @@
 //! bounded, and so is every body that is read.
 
 mod explain;
+mod foretell;
 mod limits;
 mod orders;
 mod queue;
