@@ -1,17 +1,22 @@
 //! The operator's policies: which are configured, loaded and put in order.
 
 use lua::{LuaConfig, Script};
+use milter::{Milter, MilterConfig, Sidecar, SidecarConfig};
 use policy::{Chain, Policy, Tally};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 settings::table! {
-    /// Whom the operator has asked at each phase of a session; the script comes first. None of them can allow what the
-    /// rest of this file forbids. docs/policy.md tells how to write one.
+    /// Whom the operator has asked at each phase of a session: the script first, then sidecars, then milters. None of them
+    /// can allow what the rest of this file forbids. docs/policy.md tells how to write one.
     #[derive(Eq)]
     pub struct PolicyConfig {
         /// A script in Lua.
         pub lua: Option<LuaConfig> = None,
+        /// Programs that answer over HTTP, in the order in which they are asked.
+        pub http: Vec<SidecarConfig> = Vec::new(),
+        /// Milters, in the order in which they are asked.
+        pub milter: Vec<MilterConfig> = Vec::new(),
     }
 }
 
@@ -22,6 +27,8 @@ type Counter = fn(&Tally) -> &AtomicU64;
 #[derive(Debug, Default)]
 pub struct Tallies {
     lua: Arc<Tally>,
+    http: Arc<Tally>,
+    milter: Arc<Tally>,
 }
 
 impl Tallies {
@@ -46,8 +53,8 @@ impl Tallies {
         }
     }
 
-    fn all(&self) -> [(&'static str, &Tally); 1] {
-        [("lua", &self.lua)]
+    fn all(&self) -> [(&'static str, &Tally); 3] {
+        [("lua", &self.lua), ("http", &self.http), ("milter", &self.milter)]
     }
 }
 
@@ -61,6 +68,12 @@ pub async fn load(
     if let Some(lua) = &config.lua {
         let script = Script::load(lua, threads, tallies.lua.clone()).await;
         policies.push(script.map_err(|error| anyhow::anyhow!("policy.lua: {error}"))?);
+    }
+    for sidecar in &config.http {
+        policies.push(Sidecar::new(sidecar.clone(), tallies.http.clone()));
+    }
+    for milter in &config.milter {
+        policies.push(Milter::new(milter.clone(), tallies.milter.clone()));
     }
     Ok(Chain::of(policies))
 }

@@ -4,9 +4,9 @@
 use bytes::Bytes;
 use lua::{LuaConfig, Script};
 use mail::{Envelope, Mailbox, Origin, Recipient, ReversePath, SessionId, Tags};
-use policy::{Answer, Facts, MailObject, OnError, Policy, Question, Tally};
+use policy::{Answer, Facts, MailObject, Policy, Question, Tally};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 const MESSAGES: u32 = 200_000;
 
@@ -32,16 +32,7 @@ end)
 "#;
 
 fn config(file: &std::path::Path) -> LuaConfig {
-    LuaConfig {
-        file: file.into(),
-        time_max: Duration::from_millis(50),
-        instructions_max: 5_000_000,
-        timeout: Duration::from_secs(30),
-        memory_max: settings::Size::mib(16),
-        context_memory_max: settings::Size::mib(64),
-        contexts: 1,
-        on_error: OnError::Defer,
-    }
+    LuaConfig { contexts: 1, ..LuaConfig::of(file.into()) }
 }
 
 async fn load(text: &str) -> Arc<Script> {

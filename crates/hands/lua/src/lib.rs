@@ -23,9 +23,14 @@ mod meter;
 mod pattern;
 mod script;
 mod session;
+mod testing;
 
 pub use config::LuaConfig;
 pub use script::{LoadError, Script};
+pub use testing::{Tested, test};
+
+/// The interface of scripts, as annotations for the Lua language server.
+pub const ANNOTATIONS: &str = include_str!("annotations.lua");
 
 #[cfg(test)]
 mod tests;

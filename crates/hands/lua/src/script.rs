@@ -23,7 +23,7 @@ const TOLD_PER_SECOND: u64 = 20;
 
 /// A script that was not taken. Prints the file, the line and what is wrong.
 #[derive(Debug)]
-pub struct LoadError(Failure);
+pub struct LoadError(pub(crate) Failure);
 
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -10,14 +10,10 @@ use std::time::Duration;
 
 fn config(file: &std::path::Path) -> LuaConfig {
     LuaConfig {
-        file: file.into(),
-        time_max: Duration::from_millis(50),
-        instructions_max: 5_000_000,
-        timeout: Duration::from_secs(30),
         memory_max: settings::Size::mib(4),
         context_memory_max: settings::Size::mib(32),
         contexts: 1,
-        on_error: OnError::Defer,
+        ..LuaConfig::of(file.into())
     }
 }
 
@@ -512,5 +508,49 @@ fn patterns_are_those_of_lua() {
                 );
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn scripts_bring_tests_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("policy.lua");
+    let text = "tuma.on('connect', function(session) session.notes.peer = session.peer end)
+tuma.on('rcpt', function(session, rcpt) return tuma.reject(550, '5.1.1', session.notes.peer .. rcpt.address .. rcpt.accepted) end)
+tuma.on('message', function(session, message) message:add_header('X', session.helo) end)
+tuma.test('good', function(client)
+  assert(client:connect { peer = '192.0.2.9' } == nil)
+  client:hello('c.test')
+  client:mail('')
+  local reply = client:rcpt('a@b.test')
+  assert(reply.answer == 'reject' and reply.code == 550 and reply.status == '5.1.1', reply.text)
+  assert(reply.text == '192.0.2.9a@b.test0', reply.text)
+  local answer, message = client:message('Subject: s\\r\\n\\r\\nbody')
+  assert(answer == nil and message:header('X') == 'c.test')
+end)
+tuma.test('bad', function(client)
+  assert(client:mail('a@b.test') ~= nil, 'nobody objects')
+end)
+tuma.test('endless', function(client) while true do client:connect() end end)
+";
+    std::fs::write(&file, text).unwrap();
+    let tested = crate::test(&LuaConfig { timeout: Duration::from_secs(1), ..config(&file) }).await.unwrap();
+    let shown: Vec<(&str, bool)> =
+        tested.iter().map(|test| (test.name.as_str(), test.failure.is_none())).collect();
+    assert_eq!(shown, [("good", true), ("bad", false), ("endless", false)], "{tested:?}");
+    let failure = tested[1].failure.as_deref().unwrap();
+    assert!(failure.contains("policy.lua:15: ") || failure.contains("nobody objects"), "{failure}");
+}
+
+#[tokio::test]
+async fn editors_are_told_of_everything() {
+    let (script, _) = load(
+        "local names = {} for name in pairs(tuma) do names[#names + 1] = name end table.sort(names)
+        tuma.on('rcpt', function() return tuma.reject(table.concat(names, ' ')) end)",
+    )
+    .await;
+    let Answer::Refuse(reply) = rcpt(&script).await else { panic!("it answers") };
+    for name in reply.text.split(' ') {
+        assert!(crate::ANNOTATIONS.contains(&format!("function tuma.{name}(")), "{name}");
     }
 }
