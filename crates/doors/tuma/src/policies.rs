@@ -1,8 +1,10 @@
 //! The operator's policies: which are configured, loaded and put in order.
 
-use lua::{LuaConfig, Script};
+use lua::{Kind, LuaConfig, Names, Records, Script, Surroundings};
+use mail::Domain;
 use milter::{Milter, MilterConfig, Sidecar, SidecarConfig};
 use policy::{Chain, Policy, Tally};
+use resolve::{Answer, Resolver};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -27,6 +29,7 @@ type Counter = fn(&Tally) -> &AtomicU64;
 #[derive(Debug, Default)]
 pub struct Tallies {
     lua: Arc<Tally>,
+    store: Arc<lua::Store>,
     http: Arc<Tally>,
     milter: Arc<Tally>,
 }
@@ -63,10 +66,16 @@ pub async fn load(
     config: &PolicyConfig,
     threads: usize,
     tallies: &Tallies,
+    dns: Arc<dyn Resolver>,
 ) -> anyhow::Result<Option<Arc<dyn Policy>>> {
     let mut policies: Vec<Arc<dyn Policy>> = Vec::new();
     if let Some(lua) = &config.lua {
-        let script = Script::load(lua, threads, tallies.lua.clone()).await;
+        let surroundings = Surroundings {
+            tally: tallies.lua.clone(),
+            store: tallies.store.clone(),
+            names: Some(Arc::new(Dns(dns))),
+        };
+        let script = Script::load(lua, threads, &surroundings).await;
         policies.push(script.map_err(|error| anyhow::anyhow!("policy.lua: {error}"))?);
     }
     for sidecar in &config.http {
@@ -76,4 +85,39 @@ pub async fn load(
         policies.push(Milter::new(milter.clone(), tallies.milter.clone()));
     }
     Ok(Chain::of(policies))
+}
+
+/// Names for scripts, by the resolver that all rooms share.
+struct Dns(Arc<dyn Resolver>);
+
+impl Names for Dns {
+    fn records<'a>(&'a self, kind: Kind, name: &'a str) -> Records<'a> {
+        Box::pin(async move {
+            let domain = || Domain::parse(name).map_err(|_| "this is no domain".to_owned());
+            match kind {
+                Kind::A => texts(self.0.a(&domain()?).await, ToString::to_string),
+                Kind::Aaaa => texts(self.0.aaaa(&domain()?).await, ToString::to_string),
+                Kind::Mx => {
+                    texts(self.0.mx(&domain()?).await, |mx| format!("{} {}", mx.preference, mx.exchange))
+                }
+                Kind::Txt => {
+                    let name = name.trim_end_matches('.').to_ascii_lowercase();
+                    texts(self.0.txt(&name).await, |text| String::from_utf8_lossy(text).into_owned())
+                }
+                Kind::Ptr => {
+                    let address = name.parse().map_err(|_| "this is no address".to_owned())?;
+                    texts(self.0.ptr(address).await, ToString::to_string)
+                }
+            }
+        })
+    }
+}
+
+/// Records as texts; a name that does not exist has none.
+fn texts<T>(answer: Answer<T>, text: impl Fn(&T) -> String) -> Result<Vec<String>, String> {
+    match answer {
+        Answer::Found(records, _) => Ok(records.iter().map(text).collect()),
+        Answer::NoData(_) | Answer::NxDomain(_) => Ok(Vec::new()),
+        Answer::Temporary(why) => Err(why.to_string()),
+    }
 }

@@ -2,9 +2,9 @@
 //! has no end: `cargo run --release -p lua --example hook_cost`.
 
 use bytes::Bytes;
-use lua::{LuaConfig, Script};
+use lua::{LuaConfig, Script, Surroundings};
 use mail::{Envelope, Mailbox, Origin, Recipient, ReversePath, SessionId, Tags};
-use policy::{Answer, Facts, MailObject, Policy, Question, Tally};
+use policy::{Answer, Facts, MailObject, Policy, Question};
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -160,3 +160,19 @@ function tuma.info(text) end
 function tuma.warn(text) end
 ---@param text string
 function tuma.error(text) end
+
+---@class tuma.Dns Lists of records, empty if there are none; nil and the reason if there was no answer.
+---@field a fun(name: string): string[]?, string?
+---@field aaaa fun(name: string): string[]?, string?
+---@field mx fun(name: string): string[]?, string? As "preference name".
+---@field txt fun(name: string): string[]?, string?
+---@field ptr fun(address: string): string[]?, string?
+---@type tuma.Dns
+tuma.dns = {}
+
+---@class tuma.Store Shared by all sessions; an entry lives for so many seconds.
+---@field get fun(key: string): string?
+---@field set fun(key: string, value: string, seconds: number): boolean False if there is no room.
+---@field add fun(key: string, by: integer, seconds: number): integer? The sum; nil if there is no room.
+---@type tuma.Store
+tuma.store = {}

@@ -7,13 +7,14 @@ use crate::context::Context;
 use crate::message::MessageData;
 use crate::script::Script;
 use crate::session::strict;
+use crate::surroundings::Surroundings;
 use crate::{LoadError, call};
 use mail::{Domain, Envelope, Mailbox, Origin, Recipient, ReversePath, SessionId, Tags};
 use mlua::{
     AnyUserData, Error, IntoLua, Lua, LuaString, MultiValue, Result, StdLib, Table, UserData,
     UserDataMethods, Value,
 };
-use policy::{Answer, Conversation, Facts, MailObject, Policy, Question, Tally};
+use policy::{Answer, Conversation, Facts, MailObject, Policy, Question};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,8 +39,8 @@ const LIMITS: call::Limits = call::Limits {
 
 /// Runs the tests of a script, in their order.
 pub async fn test(config: &LuaConfig) -> std::result::Result<Vec<Tested>, LoadError> {
-    let script = Script::load(config, 1, Arc::new(Tally::default())).await?;
-    let context = Context::load(&config.file, config.context_memory_max.bytes()).await.map_err(LoadError)?;
+    let script = Script::load(config, 1, &Surroundings::default()).await?;
+    let context = Context::load(config, &Surroundings::default()).await.map_err(LoadError)?;
     let mut tested = Vec::new();
     for (name, function) in &context.tests {
         let client = made(&context.lua, Client::new(&script))

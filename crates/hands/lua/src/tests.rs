@@ -1,6 +1,6 @@
 //! Scripts that do their work, and scripts that do not.
 
-use crate::{LoadError, LuaConfig, Script};
+use crate::{Kind, LoadError, LuaConfig, Names, Records, Script, Surroundings};
 use bytes::Bytes;
 use mail::{Envelope, Mailbox, Origin, Recipient, ReversePath, Tags};
 use policy::{Answer, Facts, MailObject, OnError, Phase, Policy, Question, Tally};
@@ -28,7 +28,9 @@ async fn load_with(
     let mut config = config(&file);
     change(&mut config);
     let tally = Arc::new(Tally::default());
-    Ok((Script::load(&config, 2, tally.clone()).await?, tally))
+    let surroundings =
+        Surroundings { tally: tally.clone(), names: Some(Arc::new(Zone)), ..Surroundings::default() };
+    Ok((Script::load(&config, 2, &surroundings).await?, tally))
 }
 
 async fn load(text: &str) -> (Arc<Script>, Arc<Tally>) {
@@ -58,6 +60,40 @@ fn envelope() -> Envelope {
 fn object() -> MailObject {
     let content = "Subject: hello\r\nX-Spam: yes\r\nX-Spam: no\r\n\r\nthe body\r\n";
     MailObject::new(envelope(), Tags::default(), Bytes::from(content))
+}
+
+/// A zone of one name, and one that does not answer.
+struct Zone;
+
+impl Names for Zone {
+    fn records<'a>(&'a self, kind: Kind, name: &'a str) -> Records<'a> {
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            match (kind, name) {
+                (Kind::A, "one.test") => Ok(vec!["192.0.2.1".into()]),
+                (Kind::Mx, "one.test") => Ok(vec!["10 mx.one.test".into()]),
+                (_, "broken.test") => Err("timed out".into()),
+                _ => Ok(Vec::new()),
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn scripts_ask_for_names_and_share_a_store() {
+    let body = "
+        local found = tuma.dns.a('one.test')
+        assert(#found == 1 and found[1] == '192.0.2.1' and tuma.dns.mx('one.test')[1] == '10 mx.one.test')
+        assert(#tuma.dns.txt('one.test') == 0)
+        local none, why = tuma.dns.a('broken.test')
+        assert(none == nil and why == 'timed out')
+        assert(tuma.store.get('k') == nil and tuma.store.set('k', 'v', 60) and tuma.store.get('k') == 'v')
+        assert(tuma.store.add('n', 1, 60) == 1 and tuma.store.add('n', 2, 60) == 3)
+        return tuma.accept()";
+    assert_eq!(rcpt_of(body).await, Answer::Accept);
+    assert_eq!(said(&rcpt_of("for _, a in ipairs(tuma.dns.a('broken.test')) do end").await), FAILED);
+    assert_eq!(said(&rcpt_of("tuma.store.set('k', 'v', 1e9)").await), FAILED);
+    assert_eq!(said(&rcpt_of("tuma.store.set(('k'):rep(5000), 'v', 1)").await), FAILED);
 }
 
 /// What a script answers to RCPT.
@@ -288,8 +324,9 @@ async fn scripts_with_mistakes_are_not_taken() {
         let near = error.replace("`time_max`", "`instructions_max`");
         assert!(near.contains(expected), "{text:?}: {error}");
     }
-    let tally = Arc::new(Tally::default());
-    let error = Script::load(&config("/absent/policy.lua".as_ref()), 1, tally).await.map(|_| ()).unwrap_err();
+    let nothing = Surroundings::default();
+    let error =
+        Script::load(&config("/absent/policy.lua".as_ref()), 1, &nothing).await.map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("/absent/policy.lua: No such file"), "{error}");
 }
 
@@ -551,6 +588,7 @@ async fn editors_are_told_of_everything() {
     .await;
     let Answer::Refuse(reply) = rcpt(&script).await else { panic!("it answers") };
     for name in reply.text.split(' ') {
-        assert!(crate::ANNOTATIONS.contains(&format!("function tuma.{name}(")), "{name}");
+        let told = [format!("function tuma.{name}("), format!("tuma.{name} = {{}}")];
+        assert!(told.iter().any(|told| crate::ANNOTATIONS.contains(told)), "{name}");
     }
 }
