@@ -111,6 +111,7 @@ pub struct Server {
     certificates: Option<Arc<Certificates>>,
     judge: Judge,
     tallies: Arc<Tallies>,
+    dns: Arc<resolve::Cached>,
     listening: Vec<SocketAddr>,
     listener_configs: Vec<(String, ListenerConfig)>,
     /// When the server began.
@@ -310,7 +311,9 @@ impl Server {
         let root = loaded.value.clone();
         let certificates = certificates(&root)?;
         let tallies = Arc::new(Tallies::default());
-        let policy = policies::load(&root.policy, threads(&root), &tallies).await?;
+        // One memory for what all rooms ask.
+        let dns = Arc::new(resolve::Cached::new(Arc::new(resolve::Dns::new(&root.dns)?), &root.dns));
+        let policy = policies::load(&root.policy, threads(&root), &tallies, dns.clone()).await?;
         let (spool, loader) = spool::open_directory(&root.spool.directory, &root.spool)?;
         let keeper = Keeper::open(&root.state_directory())?;
         let metrics = Arc::new(Metrics::new());
@@ -319,8 +322,6 @@ impl Server {
         let listening: Vec<SocketAddr> =
             sockets.listeners.iter().map(|(_, _, bound)| bound.local_addr()).collect();
         let destinations = destinations(&root, &listening)?;
-        // One memory for what both ways ask.
-        let dns = Arc::new(resolve::Cached::new(Arc::new(resolve::Dns::new(&root.dns)?), &root.dns));
         let judge = Judge::new(destinations.clone(), root.delivery.port);
         let names = names(&root, dns.clone(), judge.clone())?;
         let (intake, accepted) = mpsc::channel(root.reception.intake_max as usize);
@@ -410,6 +411,7 @@ impl Server {
             certificates,
             judge,
             tallies,
+            dns: dns.clone(),
             listening,
             listener_configs,
             since: Instant::now(),
@@ -432,7 +434,7 @@ impl Server {
         let destinations = destinations(&root, &self.listening).map_err(|e| format!("{e:#}"))?;
         // Everything that can fail comes first, so that a bad configuration changes nothing.
         let level: Targets = root.log.level.parse().map_err(|_| "log.level is not a level".to_owned())?;
-        let policy = policies::load(&root.policy, threads(&root), &self.tallies).await;
+        let policy = policies::load(&root.policy, threads(&root), &self.tallies, self.dns.clone()).await;
         let policy = policy.map_err(|e| format!("{e:#}"))?;
         let rules = tokio::task::block_in_place(|| rules(&root, policy));
         let files = certificate_files(&root);

@@ -35,6 +35,22 @@ settings::table! {
     }
 }
 
+impl LuaConfig {
+    /// The defaults, for a script.
+    pub fn of(file: PathBuf) -> Self {
+        Self {
+            file,
+            time_max: Duration::from_millis(50),
+            instructions_max: 5_000_000,
+            timeout: Duration::from_secs(30),
+            memory_max: Size::mib(16),
+            context_memory_max: Size::mib(64),
+            contexts: 0,
+            on_error: OnError::Defer,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

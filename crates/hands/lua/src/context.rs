@@ -2,7 +2,9 @@
 
 use crate::bounded;
 use crate::call::{self, Failure, Limits};
+use crate::config::LuaConfig;
 use crate::meter::Meter;
+use crate::surroundings::Surroundings;
 use mlua::{
     Error, Function, Lua, LuaOptions, LuaString, Result, StdLib, Table, UserData, UserDataMethods, Value,
 };
@@ -49,9 +51,14 @@ const LOADING: Limits = Limits {
 
 impl Context {
     /// Loads a script into a machine of its own.
-    pub(crate) async fn load(file: &Path, memory_max: u64) -> std::result::Result<Arc<Self>, Failure> {
+    pub(crate) async fn load(
+        config: &LuaConfig,
+        surroundings: &Surroundings,
+    ) -> std::result::Result<Arc<Self>, Failure> {
+        let (file, memory_max) = (config.file.as_path(), config.context_memory_max.bytes());
         let source = read(file).map_err(|text| Failure::Script(Error::runtime(text)))?;
-        let (context, registry, chunk) = Self::prepare(file, &source, memory_max).map_err(Failure::Script)?;
+        let (context, registry, chunk) =
+            Self::prepare(file, &source, memory_max, surroundings).map_err(Failure::Script)?;
         let context = Arc::new(context);
         call::call(&context, &chunk, (), &LOADING).await?;
         let mut registry = registry.lock().unwrap_or_else(PoisonError::into_inner);
@@ -66,7 +73,12 @@ impl Context {
         Ok(Arc::new(context))
     }
 
-    fn prepare(file: &Path, source: &str, memory_max: u64) -> Result<(Self, Arc<Mutex<Registry>>, Function)> {
+    fn prepare(
+        file: &Path,
+        source: &str,
+        memory_max: u64,
+        surroundings: &Surroundings,
+    ) -> Result<(Self, Arc<Mutex<Registry>>, Function)> {
         let libraries = StdLib::TABLE | StdLib::STRING | StdLib::UTF8 | StdLib::MATH | StdLib::OS;
         // Lua's own `pcall`, which this keeps, lets what it calls step aside; mlua's does not.
         let options = LuaOptions::new().catch_rust_panics(true).thread_pool_size(POOL);
@@ -79,6 +91,7 @@ impl Context {
         crate::answer::install(&lua, &tuma, &meter)?;
         logging(&lua, &tuma)?;
         helpers(&lua, &tuma)?;
+        crate::surroundings::install(&lua, &tuma, surroundings)?;
         let globals = lua.globals();
         globals.set("tuma", tuma)?;
         globals.set("require", require(&lua, file, &registry)?)?;

@@ -23,9 +23,16 @@ mod meter;
 mod pattern;
 mod script;
 mod session;
+mod surroundings;
+mod testing;
 
 pub use config::LuaConfig;
 pub use script::{LoadError, Script};
+pub use surroundings::{Kind, Names, Records, Store, Surroundings};
+pub use testing::{Tested, test};
+
+/// The interface of scripts, as annotations for the Lua language server.
+pub const ANNOTATIONS: &str = include_str!("annotations.lua");
 
 #[cfg(test)]
 mod tests;

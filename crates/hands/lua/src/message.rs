@@ -74,6 +74,7 @@ impl UserData for MessageData {
                 this.0.envelope.recipients.iter().map(|recipient| recipient.path.as_str()),
             )
         });
+        fields.add_field_method_get("verified", |_, this| Ok(this.0.verified.as_deref().map(str::to_owned)));
         fields.add_field_method_get("size", |_, this| Ok(this.0.content().len()));
         fields.add_field_function_get("body", |lua, this| {
             let body = this.borrow_mut::<Self>()?.0.body();

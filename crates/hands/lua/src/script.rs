@@ -6,13 +6,13 @@ use crate::config::LuaConfig;
 use crate::context::Context;
 use crate::message::MessageData;
 use crate::session::{EnvelopeData, MailData, RcptData, SessionData, table};
+use crate::surroundings::Surroundings;
 use mail::{Envelope, ReversePath, Tags};
 use mlua::{AnyUserData, IntoLuaMulti, MultiValue};
 use policy::{
     Answer, Asked, Conversation, Facts, MailObject, OnError, Phase, Phases, Policy, Question, Tally,
 };
 use std::fmt;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
@@ -23,7 +23,7 @@ const TOLD_PER_SECOND: u64 = 20;
 
 /// A script that was not taken. Prints the file, the line and what is wrong.
 #[derive(Debug)]
-pub struct LoadError(Failure);
+pub struct LoadError(pub(crate) Failure);
 
 impl fmt::Display for LoadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -55,21 +55,15 @@ struct Shared {
 impl Script {
     /// Loads the script of a configuration: into `threads` contexts unless it says how many. A relative path is taken
     /// from the working directory. What a script says at its end is held to limits too.
-    pub async fn load(config: &LuaConfig, threads: usize, tally: Arc<Tally>) -> Result<Arc<Self>, LoadError> {
-        Self::load_file(&config.file, config, threads, tally).await
-    }
-
-    /// The same from another file.
-    pub async fn load_file(
-        file: &Path,
+    pub async fn load(
         config: &LuaConfig,
         threads: usize,
-        tally: Arc<Tally>,
+        surroundings: &Surroundings,
     ) -> Result<Arc<Self>, LoadError> {
         let count = if config.contexts == 0 { threads.max(1) } else { config.contexts };
         let mut contexts = Vec::with_capacity(count);
         for _ in 0..count {
-            let context = Context::load(file, config.context_memory_max.bytes()).await.map_err(LoadError)?;
+            let context = Context::load(config, surroundings).await.map_err(LoadError)?;
             contexts.push(context);
         }
         let phases = contexts.iter().fold(Phases::NONE, |all, context| all.and(context.phases()));
@@ -83,7 +77,7 @@ impl Script {
             limits,
             on_error: config.on_error,
             phases,
-            tally,
+            tally: surroundings.tally.clone(),
             began: Instant::now(),
             told_in: AtomicU64::new(0),
             told: AtomicU64::new(0),

@@ -1,6 +1,6 @@
 //! Scripts that do their work, and scripts that do not.
 
-use crate::{LoadError, LuaConfig, Script};
+use crate::{Kind, LoadError, LuaConfig, Names, Records, Script, Surroundings};
 use bytes::Bytes;
 use mail::{Envelope, Mailbox, Origin, Recipient, ReversePath, Tags};
 use policy::{Answer, Facts, MailObject, OnError, Phase, Policy, Question, Tally};
@@ -10,14 +10,10 @@ use std::time::Duration;
 
 fn config(file: &std::path::Path) -> LuaConfig {
     LuaConfig {
-        file: file.into(),
-        time_max: Duration::from_millis(50),
-        instructions_max: 5_000_000,
-        timeout: Duration::from_secs(30),
         memory_max: settings::Size::mib(4),
         context_memory_max: settings::Size::mib(32),
         contexts: 1,
-        on_error: OnError::Defer,
+        ..LuaConfig::of(file.into())
     }
 }
 
@@ -32,7 +28,9 @@ async fn load_with(
     let mut config = config(&file);
     change(&mut config);
     let tally = Arc::new(Tally::default());
-    Ok((Script::load(&config, 2, tally.clone()).await?, tally))
+    let surroundings =
+        Surroundings { tally: tally.clone(), names: Some(Arc::new(Zone)), ..Surroundings::default() };
+    Ok((Script::load(&config, 2, &surroundings).await?, tally))
 }
 
 async fn load(text: &str) -> (Arc<Script>, Arc<Tally>) {
@@ -62,6 +60,40 @@ fn envelope() -> Envelope {
 fn object() -> MailObject {
     let content = "Subject: hello\r\nX-Spam: yes\r\nX-Spam: no\r\n\r\nthe body\r\n";
     MailObject::new(envelope(), Tags::default(), Bytes::from(content))
+}
+
+/// A zone of one name, and one that does not answer.
+struct Zone;
+
+impl Names for Zone {
+    fn records<'a>(&'a self, kind: Kind, name: &'a str) -> Records<'a> {
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            match (kind, name) {
+                (Kind::A, "one.test") => Ok(vec!["192.0.2.1".into()]),
+                (Kind::Mx, "one.test") => Ok(vec!["10 mx.one.test".into()]),
+                (_, "broken.test") => Err("timed out".into()),
+                _ => Ok(Vec::new()),
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn scripts_ask_for_names_and_share_a_store() {
+    let body = "
+        local found = tuma.dns.a('one.test')
+        assert(#found == 1 and found[1] == '192.0.2.1' and tuma.dns.mx('one.test')[1] == '10 mx.one.test')
+        assert(#tuma.dns.txt('one.test') == 0)
+        local none, why = tuma.dns.a('broken.test')
+        assert(none == nil and why == 'timed out')
+        assert(tuma.store.get('k') == nil and tuma.store.set('k', 'v', 60) and tuma.store.get('k') == 'v')
+        assert(tuma.store.add('n', 1, 60) == 1 and tuma.store.add('n', 2, 60) == 3)
+        return tuma.accept()";
+    assert_eq!(rcpt_of(body).await, Answer::Accept);
+    assert_eq!(said(&rcpt_of("for _, a in ipairs(tuma.dns.a('broken.test')) do end").await), FAILED);
+    assert_eq!(said(&rcpt_of("tuma.store.set('k', 'v', 1e9)").await), FAILED);
+    assert_eq!(said(&rcpt_of("tuma.store.set(('k'):rep(5000), 'v', 1)").await), FAILED);
 }
 
 /// What a script answers to RCPT.
@@ -292,8 +324,9 @@ async fn scripts_with_mistakes_are_not_taken() {
         let near = error.replace("`time_max`", "`instructions_max`");
         assert!(near.contains(expected), "{text:?}: {error}");
     }
-    let tally = Arc::new(Tally::default());
-    let error = Script::load(&config("/absent/policy.lua".as_ref()), 1, tally).await.map(|_| ()).unwrap_err();
+    let nothing = Surroundings::default();
+    let error =
+        Script::load(&config("/absent/policy.lua".as_ref()), 1, &nothing).await.map(|_| ()).unwrap_err();
     assert!(error.to_string().contains("/absent/policy.lua: No such file"), "{error}");
 }
 
@@ -512,5 +545,50 @@ fn patterns_are_those_of_lua() {
                 );
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn scripts_bring_tests_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("policy.lua");
+    let text = "tuma.on('connect', function(session) session.notes.peer = session.peer end)
+tuma.on('rcpt', function(session, rcpt) return tuma.reject(550, '5.1.1', session.notes.peer .. rcpt.address .. rcpt.accepted) end)
+tuma.on('message', function(session, message) message:add_header('X', session.helo) end)
+tuma.test('good', function(client)
+  assert(client:connect { peer = '192.0.2.9' } == nil)
+  client:hello('c.test')
+  client:mail('')
+  local reply = client:rcpt('a@b.test')
+  assert(reply.answer == 'reject' and reply.code == 550 and reply.status == '5.1.1', reply.text)
+  assert(reply.text == '192.0.2.9a@b.test0', reply.text)
+  local answer, message = client:message('Subject: s\\r\\n\\r\\nbody')
+  assert(answer == nil and message:header('X') == 'c.test')
+end)
+tuma.test('bad', function(client)
+  assert(client:mail('a@b.test') ~= nil, 'nobody objects')
+end)
+tuma.test('endless', function(client) while true do client:connect() end end)
+";
+    std::fs::write(&file, text).unwrap();
+    let tested = crate::test(&LuaConfig { timeout: Duration::from_secs(1), ..config(&file) }).await.unwrap();
+    let shown: Vec<(&str, bool)> =
+        tested.iter().map(|test| (test.name.as_str(), test.failure.is_none())).collect();
+    assert_eq!(shown, [("good", true), ("bad", false), ("endless", false)], "{tested:?}");
+    let failure = tested[1].failure.as_deref().unwrap();
+    assert!(failure.contains("policy.lua:15: ") || failure.contains("nobody objects"), "{failure}");
+}
+
+#[tokio::test]
+async fn editors_are_told_of_everything() {
+    let (script, _) = load(
+        "local names = {} for name in pairs(tuma) do names[#names + 1] = name end table.sort(names)
+        tuma.on('rcpt', function() return tuma.reject(table.concat(names, ' ')) end)",
+    )
+    .await;
+    let Answer::Refuse(reply) = rcpt(&script).await else { panic!("it answers") };
+    for name in reply.text.split(' ') {
+        let told = [format!("function tuma.{name}("), format!("tuma.{name} = {{}}")];
+        assert!(told.iter().any(|told| crate::ANNOTATIONS.contains(told)), "{name}");
     }
 }

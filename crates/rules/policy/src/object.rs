@@ -13,6 +13,8 @@ pub struct MailObject {
     pub envelope: Envelope,
     /// What it is filed under.
     pub tags: Tags,
+    /// What SPF, DKIM, DMARC and the like found, in one line; `None` where mail is not verified.
+    pub verified: Option<Box<str>>,
     /// As it came.
     content: Bytes,
     /// The header's fields, once they were asked for.
@@ -126,7 +128,7 @@ fn fold(value: &[u8], out: &mut Vec<u8>) -> Result<(), EditError> {
 impl MailObject {
     /// A message as it came: its content has CRLF line ends, unless the envelope says BINARYMIME.
     pub fn new(envelope: Envelope, tags: Tags, content: Bytes) -> Self {
-        Self { envelope, tags, content, head: None, body: None }
+        Self { envelope, tags, verified: None, content, head: None, body: None }
     }
 
     /// True if the content is not what came.

@@ -470,7 +470,8 @@ impl Session {
         let mut content = Bytes::from(content).slice(begins..);
         let mut discarded = Vec::new();
         if self.hooks.is_some() {
-            let object = MailObject::new(envelope, tags, content);
+            let mut object = MailObject::new(envelope, tags, content);
+            object.verified = judged.as_ref().map(|judged| judged.summary.clone());
             match Box::pin(self.object(object, &rules)).await {
                 Ok((object, gone)) => {
                     content = object.content();

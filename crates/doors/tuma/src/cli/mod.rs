@@ -13,6 +13,7 @@ mod dkim;
 mod explain;
 mod limit;
 mod order;
+mod policy;
 mod queue;
 mod send;
 mod serve;
@@ -74,6 +75,9 @@ enum Command {
     /// What failures are called, and by which rule.
     #[command(subcommand)]
     Bounce(bounce::Bounce),
+    /// Scripts: their own tests, and their interface for editors.
+    #[command(subcommand)]
+    Policy(policy::Policy),
     /// Make the running server read its configuration again.
     Reload(Api),
     /// Change the running server's log level until it is restarted or reloaded.
@@ -117,6 +121,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Source(source) => source.run(),
         Command::Limit(limit) => limit.run(),
         Command::Bounce(bounce) => bounce.run(),
+        Command::Policy(policy) => policy.run(),
         Command::Reload(api) => client::reload(&api),
         Command::LogLevel(level) => level.run(),
         Command::Spool(spool) => spool.run(),

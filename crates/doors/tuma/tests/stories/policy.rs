@@ -1,8 +1,9 @@
 //! The operator's policies: what a script answers, what its failures do, and how it is exchanged.
 
-use crate::harness::{Session, Setup, Tuma, keeping, records, sink, wait_until};
+use crate::harness::{Session, Setup, Tuma, example, keeping, output_of, records, sink, wait_until};
 use bench::sink::SinkHandle;
 use std::path::Path;
+use std::process::Command;
 
 /// The settings of a relay with a script.
 fn settings(folder: &Path) -> String {
@@ -284,4 +285,39 @@ end)
     tuma.wait_until_settled();
     assert_eq!(tuma.figure("/recipients/delivered"), 0);
     assert!(tuma.figure("/recipients/discarded") >= 1);
+}
+
+fn tuma(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tuma"));
+    command.args(arguments);
+    command
+}
+
+#[test]
+fn the_scripts_that_are_shown_pass_their_tests() {
+    let example = example("policy.lua");
+    let text = output_of(&mut tuma(&["policy", "test", example.to_str().unwrap()]));
+    assert!(text.ends_with("3 tests, 0 failed\n"), "{text}");
+    // What the page shows, as one script.
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../docs/policy.md");
+    let page = std::fs::read_to_string(page).expect("the page");
+    let blocks: Vec<&str> =
+        page.split("```lua\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &blocks.concat());
+    let file = folder.path().join("policy.lua");
+    let text = output_of(&mut tuma(&["policy", "test", file.to_str().unwrap()]));
+    assert!(text.ends_with("1 tests, 0 failed\n"), "{text}");
+}
+
+#[test]
+fn tests_that_fail_say_where() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), "tuma.test('wrong', function(client)\n  error('so')\nend)\n");
+    let file = folder.path().join("policy.lua");
+    let output = tuma(&["policy", "test", file.to_str().unwrap()]).output().expect("run tuma");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && text.contains("policy.lua:2: so"), "{text}");
+    let text = output_of(&mut tuma(&["policy", "annotations"]));
+    assert!(text.contains("---@class tuma.Session"), "{text}");
 }
