@@ -76,8 +76,12 @@ pub const HOUSE: &[Room] = &[
     room("smtp", Rules, Rooms(&["mail"])),
     room("message", Rules, Rooms(&["mail"])),
     room("routing", Rules, Rooms(&["mail"])),
+    room("compose", Rules, Rooms(&["mail", "message"])),
     room("mailauth", Rules, Rooms(&["mail", "message"])),
-    room("shaping", Rules, Rooms(&["mail"])),
+    // How replies are searched by patterns, for the two rooms that judge them.
+    room("replies", Rules, Rooms(&["mail"])),
+    room("bounce", Rules, Rooms(&["mail", "message", "replies"])),
+    room("shaping", Rules, Rooms(&["mail", "replies"])),
     room("queue", Rules, Rooms(&["mail"])),
     // The one room of rules that knows others: it asks queue and shaping together, for delivery and simulator.
     room("dispatch", Rules, Rooms(&["mail", "queue", "shaping"])),
@@ -87,6 +91,7 @@ pub const HOUSE: &[Room] = &[
     room("accounting", Hands, Rooms(&["mail"])),
     room("notify", Hands, Rooms(&["mail"])),
     room("vault", Hands, Rooms(&[])),
+    room("tenants", Hands, Rooms(&["mail"])),
     room(
         "reception",
         Workflows,
@@ -99,7 +104,9 @@ pub const HOUSE: &[Room] = &[
             "mail",
             "smtp",
             "message",
+            "compose",
             "mailauth",
+            "bounce",
             "routing",
             "queue",
             "shaping",

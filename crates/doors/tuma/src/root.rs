@@ -2,11 +2,12 @@
 
 use delivery::{
     DkimConfig, DsnConfig, PoolConfig, RetryConfig, RouteConfig, SignRule, SigningConfig, SourceConfig,
+    TlsPolicyConfig,
 };
 use mail::Domain;
 use reception::{
     CertificateConfig, ListenerConfig, ListenerTls, ReceptionConfig, RelayConfig, TagHeadersConfig,
-    UserConfig,
+    UserConfig, VerifyConfig,
 };
 use routing::AssignRule;
 use settings::{Node, Problems, Size, Text};
@@ -41,6 +42,8 @@ settings::table! {
         pub tag_headers: TagHeadersConfig = TagHeadersConfig::default(),
         /// Certificates that listeners show; the key is a name of your choice.
         pub tls: BTreeMap<String, CertificateConfig> = BTreeMap::new(),
+        /// How mail of strangers is verified, at listeners with `verify`.
+        pub verify: VerifyConfig = VerifyConfig::default(),
         /// What reception does besides.
         pub reception: ReceptionConfig = ReceptionConfig::default(),
         /// Accepted messages on disk.
@@ -49,6 +52,8 @@ settings::table! {
         pub delivery: delivery::Config = delivery::Config::default(),
         /// When a deferred recipient is tried again.
         pub retry: RetryConfig = RetryConfig::default(),
+        /// What failures mean.
+        pub bounce: bounce::BounceConfig = bounce::BounceConfig::default(),
         /// Mail about mail.
         pub dsn: DsnConfig = DsnConfig::default(),
         /// Egress sources: addresses that mail leaves from; the key is a name of your choice.
@@ -70,6 +75,8 @@ settings::table! {
         pub notify: notify::Config = notify::Config::default(),
         /// Static routes; the key is a domain, `*.domain`, or `*`.
         pub route: BTreeMap<String, RouteConfig> = BTreeMap::new(),
+        /// Transport security by recipient domain; the key is a domain, `*.domain`, or `*`.
+        pub tls_policy: BTreeMap<String, TlsPolicyConfig> = BTreeMap::new(),
         /// Names to addresses.
         pub dns: resolve::Config = resolve::Config::default(),
         /// Records of what became of every recipient.
@@ -180,10 +187,17 @@ impl Root {
                 problems.error(node.at(&error.at), error.text);
             }
         }
+        if let Err((place, text)) = bounce::ClassRules::compile([&self.bounce.class[..]]) {
+            // Each pattern was read with its table; what is left is that they are too many together.
+            problems.error(place, format!("bounce.class: {text}"));
+        }
         self.check_keys(node, problems);
         self.check_sign(node, problems);
         if let Err((key, text)) = delivery::Routes::new(&self.route) {
             problems.error(node.at("route"), format!("route `{key}`: {text}"));
+        }
+        if let Err((key, text)) = delivery::TlsPolicies::new(&self.tls_policy) {
+            problems.error(node.at("tls_policy"), format!("tls_policy `{key}`: {text}"));
         }
     }
 

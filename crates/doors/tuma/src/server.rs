@@ -13,6 +13,7 @@ use net::{Bound, Descriptors, Destinations, DestinationsConfig, Judgement, Limit
 use reception::auth::{Users, Verifier};
 use reception::{
     Budget, Context, ListenerConfig, ListenerContext, ListenerTls, RelayRules, Rules, TagRules, UserTags,
+    VerifyRules,
 };
 use routing::Assign;
 use spool::{LoadEvent, Loaded as LoadedMessage, Spool};
@@ -153,6 +154,7 @@ fn rules(root: &Root) -> Rules {
         relay: RelayRules::new(&root.relay),
         users: Arc::new(Users::new(known)),
         tags: tag_rules(root),
+        verify: VerifyRules::new(&root.verify, &root.hostname()),
         reception: root.reception.clone(),
         recipients_queued_max: root.delivery.recipients_queued_max,
     }
@@ -195,9 +197,13 @@ fn delivery_settings(loaded: &Loaded<Root>) -> Result<delivery::Settings> {
         retry: root.retry.clone(),
         dsn: root.dsn.clone(),
         routes,
+        tls_policies: delivery::TlsPolicies::new(&root.tls_policy)
+            .map_err(|(key, text)| anyhow::anyhow!("tls_policy `{key}`: {text}"))?,
         signing: Arc::new(delivery::Signing::new(&root.dkim, &root.sign, &root.signing, vault(root)?)?),
-        sources: Sources::new(&root.source, egress(root)?, &ehlo_name).context("source")?,
+        sources: Sources::new(&root.source, egress(root)?, &ehlo_name, &connector_config(root))
+            .context("source")?,
         rules,
+        classes: Arc::new(crate::classes::rules(root)?),
         make_rules,
         run_max: 100,
         hot_bytes_max: memory::budget(root.server.memory_max.bytes()) / 16,
@@ -213,6 +219,15 @@ pub(crate) fn vault(root: &Root) -> Result<Option<vault::Vault>> {
         None
     };
     Ok(vault::Vault::new(&root.vault, tls))
+}
+
+/// How TLS is spoken to next hops.
+fn connector_config(root: &Root) -> ConnectorConfig {
+    ConnectorConfig {
+        ca_file: root.delivery.tls_ca_file.clone(),
+        session_servers_max: root.delivery.tls_sessions_max as usize,
+        client: None,
+    }
 }
 
 /// Where notices are posted.
@@ -263,6 +278,8 @@ impl Server {
         let listening: Vec<SocketAddr> =
             sockets.listeners.iter().map(|(_, _, bound)| bound.local_addr()).collect();
         let destinations = destinations(&root, &listening)?;
+        // One memory for what both ways ask.
+        let dns = Arc::new(resolve::Cached::new(Arc::new(resolve::Dns::new(&root.dns)?), &root.dns));
         let judge = Judge::new(destinations.clone(), root.delivery.port);
         let (intake, accepted) = mpsc::channel(root.reception.intake_max as usize);
         let (loaded_in, loaded_messages) = mpsc::channel(8);
@@ -276,10 +293,9 @@ impl Server {
                 settings,
                 spool: spool.clone(),
                 recorder: recorder.clone(),
-                routes: routes(&root, judge.clone())?,
+                routes: routes(&root, dns.clone(), judge.clone()),
                 dialer: Arc::new(TcpDialer),
-                connector: Connector::new(&ConnectorConfig::default())
-                    .context("certificates of authorities")?,
+                connector: Connector::new(&connector_config(&root)).context("certificates of authorities")?,
                 destinations,
                 intake: intake.clone(),
                 seed,
@@ -296,6 +312,7 @@ impl Server {
             recorder.clone(),
             intake,
             Arc::new(move || queued_now.get()),
+            dns.clone(),
             Budget::new(reception_budget(&root)),
         );
         load_in_background(loader, loaded_in, metrics.clone())?;
@@ -343,7 +360,7 @@ impl Server {
             listener_configs,
             since: Instant::now(),
         });
-        crate::gauges::register(&server, &queued, &limits);
+        crate::gauges::register(&server, &queued, &limits, &dns);
         if let Some(socket) = sockets.http {
             http::start(server.clone(), socket)?;
         }
@@ -420,6 +437,8 @@ impl Server {
             ("reception.network_prefix_v4_bits", will.network_prefix_v4_bits != was.network_prefix_v4_bits),
             ("reception.network_prefix_v6_bits", will.network_prefix_v6_bits != was.network_prefix_v6_bits),
             ("reception.networks_unlimited", will.networks_unlimited != was.networks_unlimited),
+            ("delivery.tls_ca_file", new.delivery.tls_ca_file != old.delivery.tls_ca_file),
+            ("delivery.tls_sessions_max", new.delivery.tls_sessions_max != old.delivery.tls_sessions_max),
             ("reception.intake_max", will.intake_max != was.intake_max),
         ];
         parts.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
@@ -504,12 +523,10 @@ impl Judge {
     }
 }
 
-fn routes(root: &Root, judge: Judge) -> Result<resolve::Routes> {
-    let dns = resolve::Dns::new(&root.dns)?;
-    let cached = resolve::Cached::new(Arc::new(dns), &root.dns);
+fn routes(root: &Root, dns: Arc<resolve::Cached>, judge: Judge) -> resolve::Routes {
     let rule = move |ip| judge.judge(ip);
     let own: Vec<Domain> = vec![root.hostname()];
-    Ok(resolve::Routes::new(Arc::new(cached), &root.dns, own, Arc::new(rule)))
+    resolve::Routes::new(dns, &root.dns, own, Arc::new(rule))
 }
 
 /// Reads what the spool holds from before, on a thread of its own, while mail already flows.

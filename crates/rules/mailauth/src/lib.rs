@@ -7,7 +7,9 @@ pub mod dkim;
 pub mod dmarc;
 pub mod dns;
 mod from;
+pub mod iprev;
 mod psl;
+pub mod results;
 pub mod spf;
 
 pub use base64::{decode as base64_decode, encode as base64_encode};
@@ -19,6 +21,7 @@ pub mod fuzz {
     pub use crate::dkim::fuzz::{canon, field, record};
     pub use crate::dmarc::fuzz_dmarc as dmarc;
     pub use crate::from::fuzz_from as from;
+    pub use crate::results::fuzz_results as results;
     pub use crate::spf::fuzz_spf as spf;
 }
 

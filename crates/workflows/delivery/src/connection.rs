@@ -1,7 +1,6 @@
 //! One connection to a destination, from the first candidate address to QUIT.
 
 use crate::candidates::Candidate;
-use crate::config::TlsUse;
 use crate::exchangers::Lease;
 use crate::job::{Errand, Event, Hot};
 use crate::ordered_limits::Leave;
@@ -10,11 +9,12 @@ use crate::session::{Session, Turn};
 use crate::settle::{Hop, Settler, all_of};
 use crate::shared::{Settings, Shared};
 use crate::signing::{Choice, Facts, Unsigned};
-use accounting::Via;
+use crate::transport::{Demand, Plan};
+use accounting::{Connection as RecordConnection, Via};
 use bytes::Bytes;
 use dispatch::{ConnectionId, SourceAt, Target};
-use mail::{Host, Outcome, Reply};
-use net::tls::Policy;
+use mail::{Host, Outcome, Reply, UnixMillis};
+use net::Verification;
 use queue::orders::{Action, Fact, Facts as OrderFacts, Match, Order};
 use shaping::Treat;
 use smtp::client::{self, Client, Event as SmtpEvent, Stage, Transaction};
@@ -25,10 +25,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
+
+/// How long it is taken for granted that mail for a target asks for what it asked for.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a connection is made with.
 pub(crate) struct Connection {
@@ -53,8 +56,31 @@ struct NoSession {
     permanent: bool,
     /// Nothing was tried, for our own limits: no message is to blame.
     barred: bool,
+    /// It was reached, and could not be spoken to as securely as the mail asks: no fault of the site's.
+    insecure: bool,
     stage: shaping::Stage,
     hop: Option<Arc<Hop>>,
+}
+
+impl NoSession {
+    fn new(reply: Reply) -> Self {
+        Self {
+            reply,
+            permanent: false,
+            barred: false,
+            insecure: false,
+            stage: shaping::Stage::Connect,
+            hop: None,
+        }
+    }
+}
+
+/// A session that is ready.
+struct Opened {
+    session: Session,
+    hop: Arc<Hop>,
+    /// What it was made for.
+    demand: Arc<str>,
 }
 
 impl Connection {
@@ -67,25 +93,30 @@ impl Connection {
         let given_up = self.given_up.take();
         let ready = tokio::select! {
             ready = self.connect(route.as_deref()) => ready,
-            () = told(given_up) => Err(NoSession {
-                reply: Reply::new(451, (4, 4, 1), "not greeted in time, and other sites wait for a connection"),
-                permanent: false,
-                barred: false,
-                stage: shaping::Stage::Connect,
-                hop: None,
-            }),
+            () = told(given_up) => {
+                let text = "not greeted in time, and other sites wait for a connection";
+                Err(NoSession::new(Reply::new(451, (4, 4, 1), text)))
+            }
         };
         let (connected, reason) = match ready {
-            Ok((session, hop, lease)) => {
+            Ok((opened, lease)) => {
                 let _ = self.events.send(Event::Connected(self.id)).await;
-                self.serve(session, hop, lease).await;
+                self.serve(opened, lease).await;
                 (true, None)
             }
             Err(none) => {
                 debug!(target = %self.target, reply = %none.reply, "no exchanger could be reached");
                 let reason: Arc<str> = none.reply.to_string().into();
+                let insecure = none.insecure;
+                if insecure {
+                    self.shared.metrics.tls_refusals.fetch_add(1, Relaxed);
+                    warn!(target = %self.target, reply = %none.reply, "mail waits for a secure connection");
+                    let failed = Event::TargetFailed(self.target.clone(), none.reply.clone());
+                    let _ = self.events.send(failed).await;
+                }
                 self.refuse_all(none).await;
-                (false, Some(reason))
+                // Others' mail may go there all the same.
+                (insecure, Some(reason))
             }
         };
         let _ = self.events.send(Event::Draining(self.id)).await;
@@ -97,16 +128,12 @@ impl Connection {
     }
 
     /// Tries the candidates in turn until one is ready.
-    async fn connect(&self, route: Option<&Route>) -> Result<(Session, Arc<Hop>, Lease), NoSession> {
-        let permanent = |reply: Reply| NoSession {
-            permanent: reply.is_permanent(),
-            barred: false,
-            stage: shaping::Stage::Connect,
-            reply,
-            hop: None,
-        };
+    async fn connect(&self, route: Option<&Route>) -> Result<(Opened, Lease), NoSession> {
+        let permanent = |reply: Reply| NoSession { permanent: reply.is_permanent(), ..NoSession::new(reply) };
         let candidates =
             self.shared.candidates(&self.settings, &self.target, route).await.map_err(permanent)?;
+        let unknown = |reply: Reply| NoSession { insecure: true, ..NoSession::new(reply) };
+        let demand = self.shared.demand(&self.settings, &self.target, route).await.map_err(unknown)?;
         let mut last: Option<NoSession> = None;
         let delivery = &self.settings.delivery;
         let count = candidates.len().min(delivery.addresses_max as usize);
@@ -124,8 +151,8 @@ impl Connection {
                     continue;
                 }
             };
-            match self.connect_to(&candidate, route, patience).await {
-                Ok((session, hop)) => return Ok((session, hop, lease)),
+            match self.connect_to(&candidate, route, &demand, patience).await {
+                Ok(opened) => return Ok((opened, lease)),
                 Err(none) => {
                     debug!(target = %self.target, host = %candidate.host, address = %candidate.address, reply = %none.reply, "candidate failed");
                     // A refusal for good counts only if no other exchanger could be hoped for.
@@ -135,26 +162,14 @@ impl Connection {
                 }
             }
         }
-        Err(last.unwrap_or_else(|| NoSession {
-            reply: Reply::new(451, (4, 4, 4), "no address to connect to"),
-            permanent: false,
-            barred: false,
-            stage: shaping::Stage::Connect,
-            hop: None,
-        }))
+        Err(last.unwrap_or_else(|| NoSession::new(Reply::new(451, (4, 4, 4), "no address to connect to"))))
     }
 
     /// Asks the limits of the exchanger itself.
     fn enter(&self, candidate: &Candidate) -> Result<Lease, NoSession> {
         let (now, rules) = (Instant::now().into_std(), self.shared.rules());
         self.shared.exchangers.enter(now, &rules, &candidate.host, candidate.address.ip()).map_err(|barred| {
-            NoSession {
-                reply: Reply::new(451, (4, 3, 2), barred.text),
-                permanent: false,
-                barred: true,
-                stage: shaping::Stage::Connect,
-                hop: None,
-            }
+            NoSession { barred: true, ..NoSession::new(Reply::new(451, (4, 3, 2), barred.text)) }
         })
     }
 
@@ -162,44 +177,65 @@ impl Connection {
         &self,
         candidate: &Candidate,
         route: Option<&Route>,
+        demand: &Demand,
         patience: Duration,
-    ) -> Result<(Session, Arc<Hop>), NoSession> {
-        let tls = route.and_then(|route| route.tls).unwrap_or(self.settings.delivery.tls);
-        match self.open(candidate, route, tls, patience).await {
+    ) -> Result<Opened, NoSession> {
+        let host = &candidate.host;
+        let plan = demand.plan(candidate).map_err(|reply| NoSession {
+            insecure: true,
+            stage: shaping::Stage::Starttls,
+            ..NoSession::new(reply)
+        })?;
+        let clear = &self.shared.in_the_clear;
+        let known = plan.falls_back.then(|| clear.why(Instant::now().into_std(), host)).flatten();
+        let first = if known.is_some() { plan.in_the_clear() } else { plan.clone() };
+        let opened = match self.open(candidate, route, &first, patience).await {
             // Opportunistic means that mail goes on without TLS when TLS fails, on a new connection.
-            Err((Stage::StartTls, _)) if tls == TlsUse::Opportunistic => {
-                self.open(candidate, route, TlsUse::Off, patience).await
+            Err((Stage::StartTls, failed)) if plan.falls_back && known.is_none() => {
+                let opened = self.open(candidate, route, &plan.in_the_clear(), patience).await;
+                if opened.is_ok() {
+                    self.shared.metrics.tls_fallbacks.fetch_add(1, Relaxed);
+                    let lasts = self.settings.delivery.tls_clear_for;
+                    let why = &failed.reply.text;
+                    if clear.remember(Instant::now().into_std(), host, why, lasts) {
+                        info!(%host, reply = %failed.reply, ?lasts, "TLS fails, mail goes there in the clear");
+                    }
+                }
+                opened
             }
             other => other,
+        };
+        match opened {
+            Ok((session, hop)) => Ok(Opened { session, hop, demand: demand.text() }),
+            Err((stage, none)) => Err(NoSession {
+                // A host that refuses our greeting for good may be one of several; a refused AUTH is our own
+                // misconfiguration and no fault of the message.
+                permanent: none.permanent && matches!(stage, Stage::Greeting),
+                insecure: stage == Stage::StartTls && demand.is_strict(),
+                ..none
+            }),
         }
-        .map_err(|(stage, none)| NoSession {
-            // A host that refuses our greeting for good may be one of several; a refused AUTH is our own
-            // misconfiguration and no fault of the message.
-            permanent: none.permanent && matches!(stage, Stage::Greeting),
-            ..none
-        })
     }
 
     async fn open(
         &self,
         candidate: &Candidate,
         route: Option<&Route>,
-        tls: TlsUse,
+        plan: &Plan,
         patience: Duration,
     ) -> Result<(Session, Arc<Hop>), (Stage, NoSession)> {
         let delivery = &self.settings.delivery;
         let none = |stage, reply: Reply, hop: Option<Arc<Hop>>| {
             let none = NoSession {
                 permanent: reply.is_permanent(),
-                barred: false,
                 // A connection that was never made has no greeting either.
                 stage: if hop.is_none() && stage == Stage::Greeting {
                     shaping::Stage::Connect
                 } else {
                     stage_of(stage)
                 },
-                reply,
                 hop,
+                ..NoSession::new(reply)
             };
             (stage, none)
         };
@@ -213,26 +249,29 @@ impl Connection {
             .map_err(|error| none(Stage::Greeting, error.reply(), None))?;
         let local = stream.local_addr().ok();
         let hop = |session: &Session| {
-            let via = if route.is_some_and(|route| route.lmtp) { Via::Lmtp } else { Via::Smtp };
-            Arc::new(Hop::new(
-                via,
-                (&*self.site).into(),
-                candidate.host.clone(),
-                candidate.address,
+            let record = RecordConnection {
+                via: if route.is_some_and(|route| route.lmtp) { Via::Lmtp } else { Via::Smtp },
+                site: (&*self.site).into(),
+                host: candidate.host.clone(),
+                remote: Some(candidate.address),
                 local,
-                source.egress.name.clone(),
-                session.stream.tls_info(),
-                session.client.extensions(),
-            ))
+                source: source.egress.name.clone(),
+                tls: session.stream.tls_info(),
+                tls_policy: plan.word.into(),
+                tls_verified: match session.stream.verification() {
+                    Verification::None => None,
+                    Verification::Verified => Some("verified".into()),
+                    Verification::Dane => Some("dane".into()),
+                    Verification::NotVerified(_, why) => Some(why),
+                },
+                ..RecordConnection::default()
+            };
+            Arc::new(Hop::new(record, session.client.extensions()))
         };
         let config = client::Config {
             ehlo_name: source.ehlo_name.clone(),
             lmtp: route.is_some_and(|route| route.lmtp),
-            tls: match tls {
-                TlsUse::Off => client::TlsUse::Off,
-                TlsUse::Opportunistic => client::TlsUse::Opportunistic,
-                TlsUse::Required | TlsUse::Verified => client::TlsUse::Required,
-            },
+            tls: plan.tls,
             auth: route.and_then(|route| route.auth.clone()),
             auth_in_clear: route.is_some_and(|route| route.auth_without_tls),
             pipelining: delivery.pipelining,
@@ -243,16 +282,11 @@ impl Connection {
         loop {
             match session.turn(None, |_, _| Poll::<()>::Pending).await {
                 Turn::Event(SmtpEvent::StartTls) => {
-                    let policy = match tls {
-                        TlsUse::Off | TlsUse::Opportunistic => Policy::Opportunistic,
-                        TlsUse::Required => Policy::Required,
-                        TlsUse::Verified => Policy::Verified,
-                    };
                     let Session { stream, mut client, .. } = session;
                     let deadline = Instant::now() + delivery.ehlo_timeout;
                     let name = candidate.name();
                     let connector = source.connector.as_ref().unwrap_or(&self.shared.connector);
-                    match connector.starttls(stream, &name, policy, &[], deadline).await {
+                    match connector.starttls(stream, &name, &plan.policy, &[], deadline).await {
                         Ok(stream) => {
                             client.tls_started(Instant::now().into_std());
                             session = Session::new(stream, client);
@@ -272,8 +306,22 @@ impl Connection {
         }
     }
 
+    /// True if the mail of a job asks for just what this connection was made for.
+    async fn may_carry(&self, errand: &Errand, demand: &str) -> bool {
+        // The settings and policies of the moment: what was true when it was opened may not be any more.
+        let settings = self.shared.settings();
+        let Some(target) = Target::parse(&errand.job.queue.target) else { return false };
+        let route = match &target {
+            Target::Route(name) => settings.routes.get(name).cloned(),
+            _ => None,
+        };
+        let asks = self.shared.demand(&settings, &target, route.as_deref()).await;
+        asks.is_ok_and(|asks| *asks.text() == *demand)
+    }
+
     /// Carries messages until there are none for a while.
-    async fn serve(&mut self, mut session: Session, hop: Arc<Hop>, lease: Lease) {
+    async fn serve(&mut self, opened: Opened, lease: Lease) {
+        let Opened { mut session, hop, demand } = opened;
         let mut running: HashMap<u64, Running> = HashMap::new();
         let mut waiting: Option<Transaction> = None;
         let mut signing: Option<Signing> = None;
@@ -283,6 +331,7 @@ impl Connection {
         let (shared, settings) = (self.shared.clone(), self.settings.clone());
         let mut settler = Settler::new(&shared, &settings, Some(hop));
         let mut barred = false;
+        let mut looked_at: Option<(Arc<str>, Instant)> = None;
         loop {
             if session.client.wants()
                 && let Some(tx) = waiting.take()
@@ -309,6 +358,20 @@ impl Connection {
                 .await;
             match turn {
                 Turn::Other(Next::Errand(Some(errand))) => {
+                    // Nearly all mail of a connection has one target, whose demands need not be worked out anew for
+                    // each message.
+                    let name = &errand.job.queue.target;
+                    let is_known = looked_at
+                        .as_ref()
+                        .is_some_and(|(known, at)| Arc::ptr_eq(known, name) && at.elapsed() < LOOK_AGAIN);
+                    if !is_known {
+                        if !self.may_carry(&errand, &demand).await {
+                            barred = true;
+                            let _ = self.events.send(Event::Returned(self.id, errand)).await;
+                            continue;
+                        }
+                        looked_at = Some((name.clone(), Instant::now()));
+                    }
                     if lease.ask_message(Instant::now().into_std()).is_err() {
                         // The exchanger's own limit: another one may take it.
                         barred = true;
@@ -403,7 +466,8 @@ impl Connection {
     async fn unsent(&self, running: &mut HashMap<u64, Running>, token: u64) {
         if let Some(Running { job, hot, leaves, .. }) = running.remove(&token) {
             leaves.into_iter().for_each(Leave::give_back);
-            let _ = self.events.send(Event::Returned(self.id, Errand { job, hot: Some(hot) })).await;
+            let hot = reusable(hot);
+            let _ = self.events.send(Event::Returned(self.id, Errand { job, hot })).await;
         }
     }
 
@@ -412,7 +476,8 @@ impl Connection {
         if let Some(Signing { run: Running { job, hot, leaves, .. }, .. }) = signing {
             leaves.into_iter().for_each(Leave::give_back);
             lease.settle_message(Instant::now().into_std(), false);
-            let _ = self.events.send(Event::Returned(self.id, Errand { job, hot: Some(hot) })).await;
+            let hot = reusable(hot);
+            let _ = self.events.send(Event::Returned(self.id, Errand { job, hot })).await;
         }
     }
 
@@ -482,7 +547,9 @@ impl Connection {
         // The job it was opened for is there; it knows the rules of its path, which may take the reply for more or
         // less final than the peer put it.
         let mut next = self.jobs.try_recv().ok();
-        let profile = next.as_ref().and_then(|errand| errand.job.profile.clone());
+        // What they make of it does not count where the reply is our own word on the connection.
+        let stage = (!none.insecure).then_some(none.stage);
+        let profile = next.as_ref().filter(|_| !none.insecure).and_then(|errand| errand.job.profile.clone());
         let verdict =
             profile.and_then(|profile| self.shared.rules().verdict(&profile, none.stage, &none.reply));
         let permanent = match verdict.and_then(|verdict| verdict.treat) {
@@ -505,7 +572,7 @@ impl Connection {
             if let Some(AtHand { job, hot, leaves }) = self.at_hand(errand, &mut settler).await {
                 leaves.into_iter().for_each(Leave::give_back);
                 let results = all_of(&job, &outcome);
-                let mut done = settler.settle_at(&job, &hot, results, began, Some(none.stage)).await;
+                let mut done = settler.settle_at(&job, &hot, results, began, stage).await;
                 // One failure to connect is one reply, however many messages it is told to.
                 if !std::mem::take(&mut first) {
                     done.fired.clear();
@@ -519,17 +586,41 @@ impl Connection {
     /// The job with its message, from memory or from the spool; `None` if it was settled or given back, because
     /// the message cannot be read or an order names it.
     async fn at_hand(&self, errand: Errand, settler: &mut Settler<'_>) -> Option<AtHand> {
+        // The spool need not be read for what a recipient before this one was made of.
+        let known = if errand.hot.is_none() { self.shared.sheets.find(errand.handle()) } else { None };
         let hot = match &errand.hot {
             Some(hot) => hot.clone(),
-            None => match self.shared.read(errand.handle()).await {
-                Ok(hot) => hot,
-                Err(error) => {
-                    settler.tell_unreadable(&self.events, self.id, errand.job, error).await;
-                    return None;
-                }
+            None => match &known {
+                Some(kept) => Hot {
+                    message: kept.message.clone(),
+                    content: Content::default(),
+                    signatures: Arc::default(),
+                },
+                None => match self.shared.read(errand.handle()).await {
+                    Ok(hot) => hot,
+                    Err(error) => {
+                        settler.tell_unreadable(&self.events, self.id, errand.job, error).await;
+                        return None;
+                    }
+                },
             },
         };
+        let handle = errand.handle();
         let job = errand.job;
+        let wall = UnixMillis::from(SystemTime::now());
+        if hot.message.expires_at().is_some_and(|end| end <= wall) {
+            let reply = Reply::new(551, (4, 4, 7), "its sender wanted it delivered by now or not at all");
+            return self.give_up(settler, &job, &hot, Outcome::Expired(reply)).await;
+        }
+        // A merge's recipients come one by one.
+        let index = job.indices().next().unwrap_or(0);
+        let hot = match crate::merge::expand(&self.shared, &self.settings, handle, known, hot, index) {
+            Ok(hot) => hot,
+            Err((hot, why)) => {
+                let outcome = Outcome::Bounced(Reply::new(554, (5, 6, 0), why));
+                return self.give_up(settler, &job, &hot, outcome).await;
+            }
+        };
         let (order, until) = match self.leaves_for(&job, &hot) {
             Ok(leaves) => return Some(AtHand { job, hot, leaves }),
             Err(ordered) => *ordered,
@@ -537,12 +628,23 @@ impl Connection {
         if order.action == Action::Bounce {
             let why = if order.reason.is_empty() { String::new() } else { format!(": {}", order.reason) };
             let reply = Reply::new(550, (5, 7, 0), format!("given up by order {}{why}", order.id));
-            let outcome = Outcome::Bounced(reply);
-            let done = settler.settle(&job, &hot, all_of(&job, &outcome), Instant::now()).await;
-            let _ = self.events.send(Event::Done(self.id, done)).await;
+            return self.give_up(settler, &job, &hot, Outcome::Bounced(reply)).await;
         } else {
             let _ = self.events.send(Event::Ordered(self.id, job, order.id, until)).await;
         }
+        None
+    }
+
+    /// Settles a job that will not be sent: nothing is at hand then.
+    async fn give_up(
+        &self,
+        settler: &mut Settler<'_>,
+        job: &dispatch::Job,
+        hot: &Hot,
+        outcome: Outcome,
+    ) -> Option<AtHand> {
+        let done = settler.settle(job, hot, all_of(job, &outcome), Instant::now()).await;
+        let _ = self.events.send(Event::Done(self.id, done)).await;
         None
     }
 
@@ -584,6 +686,11 @@ impl Connection {
         }
         Ok(leaves)
     }
+}
+
+/// What was made for one recipient of a merge is of no use to the next.
+fn reusable(hot: Hot) -> Option<Hot> {
+    hot.message.merge().is_none().then_some(hot)
 }
 
 /// What becomes of a message that is not signed and should be; `None` if it leaves all the same.
@@ -652,11 +759,13 @@ struct Running {
 
 impl Running {
     fn transaction(&self, token: u64, prefix: Bytes) -> Transaction {
+        let body = self.content.body.clone();
         Transaction {
             token,
             message: self.hot.message.clone(),
             recipients: self.job.indices().collect(),
-            content: [prefix, self.content.body.clone()],
+            size: (prefix.len() + body.len()) as u64,
+            content: [prefix, body],
         }
     }
 }

@@ -15,6 +15,7 @@ mod front_door;
 pub mod fuzzing;
 mod hot;
 mod job;
+mod merge;
 mod named;
 mod notices;
 mod ordered_limits;
@@ -27,8 +28,11 @@ mod snapshot;
 mod sources;
 mod state;
 mod status;
+mod transport;
 
-pub use config::{Config, DsnConfig, PoolConfig, RetryConfig, Returned, RouteConfig, SourceConfig, TlsUse};
+pub use config::{
+    Config, DsnConfig, PoolConfig, RetryConfig, Returned, RouteConfig, SourceConfig, TlsPolicyConfig, TlsUse,
+};
 pub use dispatch::{
     Candidate, Explained, GateReport, LimitStatus, Preview, Question, Release, SourceStatus, Target,
 };
@@ -44,6 +48,7 @@ pub use signing::{
 pub use sources::{SourceError, Sources, egress};
 pub use state::{Keeper, StateError, action_of, order_to_json, scope_of};
 pub use status::{EntryStatus, NewOrder, Order, PathStatus, QueueCounts, QueueStatus, SiteStatus, Status};
+pub use transport::{Demand, TlsPolicies};
 
 use dispatcher::{Dispatcher, Inputs};
 use net::Destinations;

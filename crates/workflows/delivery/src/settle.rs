@@ -9,17 +9,17 @@ use crate::front_door::hand_in;
 use crate::job::{Errand, Event, Hot};
 use crate::notices::is_notice;
 use crate::shared::{Settings, Shared};
-use accounting::{Attempt, Connection as RecordConnection, Kind, Record, Via};
+use accounting::{Attempt, Connection as RecordConnection, Kind, Record};
+use bounce::{Classed, Failure};
 use dispatch::{ConnectionId, Deferred, Done, Fate as JobFate, Job, JobEntry};
 use mail::{
-    EnhancedStatusCode, Message, Notify, Outcome, Reply, Ret, ReversePath, Tags, TlsInfo, UnixMillis,
+    BounceClass, EnhancedStatusCode, Message, Notify, Outcome, Reply, Ret, ReversePath, Tags, UnixMillis,
 };
 use message::{Action, DsnRequest, RecipientReport, ReportKind, wanted, write_dsn};
 use queue::{Backoff, Schedule};
 use shaping::{Fired, Stage, Treat};
 use smtp::client::{Answered, RecipientResult};
 use spool::{Change, Fate, Handle, ReadError, Settlement};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot};
@@ -39,28 +39,9 @@ pub(crate) struct Hop {
 }
 
 impl Hop {
-    #[allow(clippy::too_many_arguments, reason = "each is a fact of one connection")]
-    pub(crate) fn new(
-        via: Via,
-        site: Box<str>,
-        host: Box<str>,
-        remote: SocketAddr,
-        local: Option<SocketAddr>,
-        source: Box<str>,
-        tls: Option<TlsInfo>,
-        extensions: &smtp::client::Extensions,
-    ) -> Self {
-        let record = RecordConnection {
-            via,
-            site,
-            host,
-            remote: Some(remote),
-            local,
-            source,
-            pool: Box::default(),
-            tls,
-            extensions: extensions.list().into(),
-        };
+    /// One with these facts, whose answer to EHLO was this.
+    pub(crate) fn new(record: RecordConnection, extensions: &smtp::client::Extensions) -> Self {
+        let record = RecordConnection { extensions: extensions.list().into(), ..record };
         Self { record: Arc::new(record), dsn: extensions.dsn }
     }
 }
@@ -122,6 +103,8 @@ impl Settler<'_> {
         stage: Option<Stage>,
     ) -> Done {
         let fired = self.judge(job, &mut results, stage);
+        // The class of the last failure: one reply that decides for a hundred recipients is looked at once.
+        let mut classed: Option<(Option<Stage>, Reply, Classed)> = None;
         self.last_was_notice = is_notice(&hot.message);
         if self.profile.is_none() {
             self.profile.clone_from(&job.profile);
@@ -137,7 +120,8 @@ impl Settler<'_> {
                 continue;
             };
             if let Outcome::Deferred(reply) = &result.outcome
-                && entry.expires <= now.into_std()
+                && (entry.expires <= now.into_std()
+                    || hot.message.expires_at().is_some_and(|end| end <= wall))
             {
                 result.outcome = Outcome::Expired(reply.clone());
             }
@@ -147,7 +131,7 @@ impl Settler<'_> {
             entries: job.entries.iter().map(|e| e.key).collect(),
             fired,
             host: self.hop.as_ref().map(|hop| (&*hop.record.host).into()),
-            octets: hot.message.size,
+            octets: hot.message.octets_each(),
             is_notice: is_notice(&hot.message),
             ..Done::default()
         };
@@ -183,6 +167,9 @@ impl Settler<'_> {
             };
             match waits {
                 Some((reply, wait)) => {
+                    // Where its sender set an end, it comes up then to be given up.
+                    let left = hot.message.expires_at().map(|end| end.0.saturating_sub(wall.0));
+                    let wait = wait.min(left.map_or(Duration::MAX, Duration::from_millis));
                     let late = self.is_late(&hot.message, wall);
                     done.deferred.push(Deferred {
                         key: entry.key,
@@ -205,7 +192,11 @@ impl Settler<'_> {
                 }
             }
             if !unreported.contains(&n) {
-                records.push(self.record(hot, result, entry, wall, now - began, &connection));
+                let mut record = self.record(hot, result, entry, wall, now - began, &connection);
+                if let Some(found) = self.class(result, stage, &mut classed) {
+                    (record.class, record.category) = (Some(found.class), found.category);
+                }
+                records.push(record);
             }
         }
         // Waiting for the write of the settlement before, not of this one, costs no wake-up on a busy connection,
@@ -246,6 +237,28 @@ impl Settler<'_> {
         };
         record.connection = connection.clone();
         record
+    }
+
+    /// The class of a failure.
+    fn class(
+        &self,
+        result: &RecipientResult,
+        stage: Option<Stage>,
+        last: &mut Option<(Option<Stage>, Reply, Classed)>,
+    ) -> Option<Classed> {
+        let reply = match &result.outcome {
+            Outcome::Deferred(reply) | Outcome::Bounced(reply) => reply,
+            // Whatever the last reply was, what ended it was time.
+            Outcome::Expired(_) => return Some(Classed::plain(BounceClass::MessageExpired)),
+            Outcome::Delivered(_) | Outcome::Discarded(_) => return None,
+        };
+        let stage = stage.or(result.answered.map(stage_of));
+        if let Some((_, _, known)) = last.as_ref().filter(|(at, text, _)| *at == stage && text == reply) {
+            return Some(known.clone());
+        }
+        let found = self.settings.classes.classify(&Failure { reply, stage });
+        *last = Some((stage, reply.clone(), found.clone()));
+        Some(found)
     }
 
     /// How long a deferred recipient waits.
@@ -445,6 +458,10 @@ impl Settler<'_> {
                 Err(error) => return self.unreadable(&job, error).await,
             },
         };
+        // What a report returns is the recipient's own message, if there is one.
+        let index = job.indices().next().unwrap_or(0);
+        let hot = crate::merge::expand(self.shared, self.settings, handle, None, hot, index)
+            .unwrap_or_else(|(hot, _)| hot);
         let (outcome, wait) = match fate {
             JobFate::Expired(last) => {
                 let text = match last {

@@ -7,6 +7,7 @@ use crate::ordered_limits::OrderedLimits;
 use crate::route::Routes;
 use crate::signing::{KeptSignatures, Signing, SigningFigures};
 use crate::sources::Sources;
+use crate::transport::{InTheClear, TlsPolicies};
 use accounting::Recorder;
 use arc_swap::ArcSwap;
 use dispatch::Sizes;
@@ -84,12 +85,16 @@ pub struct Settings {
     pub webhook: Option<Arc<notify::Target>>,
     /// `route`.
     pub routes: Routes,
+    /// `tls_policy`.
+    pub tls_policies: TlsPolicies,
     /// Where connections come from.
     pub sources: Sources,
     /// Who signs messages.
     pub signing: Arc<Signing>,
     /// What receivers tolerate.
     pub rules: Arc<Rules>,
+    /// What failures are called.
+    pub classes: Arc<bounce::ClassRules>,
     /// Makes those rules again together with limits that an operator has ordered.
     pub make_rules: MakeRules,
     /// Recipients of one message that make one entry of the queue, at most.
@@ -118,6 +123,10 @@ impl Queued {
 pub struct Figures {
     /// Connections open to other hosts.
     pub connections_out: Count,
+    /// Connections that went on in the clear because TLS failed.
+    pub tls_fallbacks: AtomicU64,
+    /// Attempts at an exchanger that ended because it could not be spoken to as securely as the mail asks.
+    pub tls_refusals: AtomicU64,
     /// Signatures.
     pub signing: Arc<SigningFigures>,
     sizes: Mutex<Sizes>,
@@ -164,7 +173,10 @@ pub struct Shared {
     destinations: ArcSwap<Destinations>,
     rules: ArcSwap<Rules>,
     pub(crate) exchangers: Arc<Exchangers>,
+    pub(crate) in_the_clear: InTheClear,
     pub(crate) ordered_limits: Arc<OrderedLimits>,
+    /// Mail merges read lately.
+    pub(crate) sheets: crate::merge::Sheets,
     pub(crate) intake: mpsc::Sender<Accepted>,
     /// Recipients queued.
     pub queued: Arc<Queued>,
@@ -202,7 +214,9 @@ impl Shared {
         Self {
             rules: ArcSwap::new(parts.settings.rules.clone()),
             exchangers: Arc::default(),
+            in_the_clear: InTheClear::default(),
             ordered_limits: Arc::default(),
+            sheets: Default::default(),
             settings: ArcSwap::from_pointee(parts.settings),
             spool: parts.spool,
             recorder: parts.recorder,

@@ -4,6 +4,7 @@ use accounting::{Kind, Metrics, Recorder};
 use bench::sink::{Keep, Options, Sink, SinkHandle};
 use delivery::{
     Config, Delivery, DsnConfig, Keeper, MakeRules, Parts, RetryConfig, Routes, Settings, Sources,
+    TlsPolicies,
 };
 use mail::{Domain, Envelope, Mailbox, Message, Origin, Recipient, ReversePath, Tags, UnixMillis};
 use net::tls::{Connector, ConnectorConfig};
@@ -72,9 +73,11 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
         notify: notify::Config::default(),
         webhook: None,
         routes: Routes::default(),
-        sources: Sources::new(&BTreeMap::new(), egress, "tuma.test").unwrap(),
+        tls_policies: TlsPolicies::default(),
+        sources: Sources::new(&BTreeMap::new(), egress, "tuma.test", &ConnectorConfig::default()).unwrap(),
         signing: Arc::default(),
         rules: rules.clone(),
+        classes: Arc::new(bounce::ClassRules::compile([]).unwrap()),
         make_rules: MakeRules(Arc::new(move |_| rules.clone())),
         run_max: 100,
         hot_bytes_max: 1 << 20,
@@ -122,6 +125,7 @@ impl World {
             origin: Origin::default(),
             tags: Tags::default(),
             headers: Vec::new(),
+            extras: None,
         };
         let accepted = self.spool.accept(Draft { message, content }).await.unwrap();
         self.intake.send(accepted).await.unwrap();

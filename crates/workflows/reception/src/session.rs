@@ -6,8 +6,9 @@
 use crate::auth::{Exchange, Step};
 use crate::budget::Taken;
 use crate::context::{Context, ListenerContext};
-use crate::tagging::{Tagged, tag};
-use accounting::{Kind, Record, Refused};
+use crate::tagging::{Tagged, Verified, tag};
+use crate::verify::Incoming;
+use accounting::{Record, Refused};
 use bytes::Bytes;
 use mail::{BodyType, Envelope, Host, Message, Origin, Reply, SessionId, UnixMillis};
 use message::{HeaderLimits, ReceivedField, add_missing, is_seven_bit};
@@ -339,11 +340,29 @@ impl Session {
             return self.refused(&envelope, reply);
         }
         let origin = self.origin();
-        let tagged = tag(&rules, &self.listener.config, &origin, &envelope, &mut content);
-        let Tagged { tags, headers, begins } = match tagged {
+        let (id, at) = (self.context.spool.next_id(), wall());
+        let mut begins = 0;
+        let mut judged = None;
+        let (peer, user) = (origin.peer.map(|peer| peer.ip()), origin.user.as_deref());
+        if self.listener.config.verify && rules.verify.concerns(&rules.relay, peer, user) {
+            let incoming = Incoming { content: &content, envelope: &envelope, origin: &origin, at };
+            let (dns, figures) = (&*self.context.dns, &self.context.verify_figures);
+            // In a box, so that a session that does not verify is no larger for it.
+            match Box::pin(rules.verify.verify(incoming, dns, figures)).await {
+                Ok(found) => judged = Some(found),
+                Err(reply) => return self.refused(&envelope, reply),
+            }
+            begins = rules.verify.take_out_forged(&mut content);
+        }
+        let verified =
+            judged.as_ref().map(|judged| Verified { verdicts: &judged.verdicts, summary: &judged.summary });
+        let rest = &mut content[begins..];
+        let tagged = tag(&rules, &self.listener.config, &origin, &envelope, verified, rest);
+        let Tagged { tags, headers, begins: taken } = match tagged {
             Ok(tagged) => tagged,
             Err(reply) => return self.refused(&envelope, reply),
         };
+        begins += taken;
         let content = Bytes::from(content).slice(begins..);
         if begins > 0 {
             scan = message::scan(&content);
@@ -352,13 +371,16 @@ impl Session {
             // Many clients send eight bits without a word; the next hop shall be told what it gets.
             envelope.body = BodyType::EightBitMime;
         }
-        let (id, at) = (self.context.spool.next_id(), wall());
         let host = Host::Domain(rules.hostname.clone());
         let for_recipient = match &envelope.recipients[..] {
             [one] => Some(&one.path),
             _ => None,
         };
-        let mut prefix = Vec::with_capacity(320);
+        let mut prefix = Vec::with_capacity(320 + judged.as_ref().map_or(0, |judged| judged.fields.len()));
+        // In front of everything, so that a reader who trusts us need not look further (RFC 8601 §4.1).
+        if let Some(judged) = &judged {
+            prefix.extend_from_slice(&judged.fields);
+        }
         ReceivedField { origin: &origin, smtputf8: envelope.smtputf8, id, by: &host, for_recipient, at }
             .write(&mut prefix);
         if self.listener.config.add_missing_fields {
@@ -368,17 +390,18 @@ impl Session {
             prefix.extend_from_slice(b"\r\n");
         }
         let content = Content { prefix: Bytes::from(prefix), body: content };
-        let message = Message { id, received_at: at, size: content.len(), envelope, origin, tags, headers };
-        match self.context.spool.accept(Draft { message, content }).await {
-            Ok(accepted) => {
-                let message = accepted.message();
-                let records = (0..message.envelope.recipients.len() as u32)
-                    .map(|index| Record::new(Kind::Received, at, message, index))
-                    .collect();
-                self.context.recorder.record_many(records);
-                permit.send(accepted);
-                Reply::new(250, (2, 0, 0), format!("queued as {id}"))
-            }
+        let message = Message {
+            id,
+            received_at: at,
+            size: content.len(),
+            envelope,
+            origin,
+            tags,
+            headers,
+            extras: None,
+        };
+        match self.context.take(permit, Draft { message, content }).await {
+            Ok(_) => Reply::new(250, (2, 0, 0), format!("queued as {id}")),
             Err(refusal) => {
                 warn!(session = %self.id, %refusal, "message refused");
                 refusal_reply(refusal)

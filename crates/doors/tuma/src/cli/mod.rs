@@ -6,6 +6,7 @@ macro_rules! say {
 }
 
 mod bench;
+mod bounce;
 mod client;
 mod config;
 mod dkim;
@@ -70,6 +71,9 @@ enum Command {
     /// What is not as usual between sources and sites, and letting it go on.
     #[command(subcommand)]
     Limit(limit::Limit),
+    /// What failures are called, and by which rule.
+    #[command(subcommand)]
+    Bounce(bounce::Bounce),
     /// Make the running server read its configuration again.
     Reload(Api),
     /// Change the running server's log level until it is restarted or reloaded.
@@ -112,6 +116,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Order(order) => order.run(),
         Command::Source(source) => source.run(),
         Command::Limit(limit) => limit.run(),
+        Command::Bounce(bounce) => bounce.run(),
         Command::Reload(api) => client::reload(&api),
         Command::LogLevel(level) => level.run(),
         Command::Spool(spool) => spool.run(),

@@ -1,5 +1,6 @@
 //! A server in a process and a folder of its own, and ways to wait for what it should do.
 
+pub mod authority;
 pub mod dns;
 
 use bench::loader;

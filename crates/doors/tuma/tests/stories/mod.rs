@@ -28,3 +28,5 @@ mod sources;
 mod spool;
 mod submission;
 mod tags;
+mod transport;
+mod verification;
