@@ -610,9 +610,7 @@ impl Connection {
             Choice::By(by) => by,
             Choice::Nobody => return None,
             Choice::Failed(failure) => {
-                figures.failed.fetch_add(1, Relaxed);
-                let id = hot.message.id;
-                warn!(%id, %failure, policy = %signing.config().failed, "a message could not be signed");
+                figures.failed(hot.message.id, &failure, signing.config().failed);
                 let outcome = not_sent(signing.config().failed, &failure.to_string())?;
                 return Some(Box::pin(std::future::ready(Err(outcome))));
             }
@@ -630,8 +628,7 @@ impl Connection {
             match signing.sign(content, &by, kept.as_deref(), figures.clone()).await {
                 Ok(fields) => Ok(fields),
                 Err(failure) => {
-                    figures.failed.fetch_add(1, Relaxed);
-                    warn!(%id, %failure, policy = %signing.config().failed, "a message could not be signed");
+                    figures.failed(id, &failure, signing.config().failed);
                     not_sent(signing.config().failed, &failure.to_string()).map_or(Ok(Vec::new()), Err)
                 }
             }

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use vault::{Vault, VaultError};
 
 /// Octets of content up to which an Ed25519 signature is made where it is needed: hashing more would hold up a thread
@@ -50,6 +50,25 @@ pub struct SigningFigures {
     pub unmatched: AtomicU64,
     /// Nanoseconds spent on signing, hashing included.
     pub nanoseconds: AtomicU64,
+    /// When the log was last told of a failure, seconds since 1970.
+    told: AtomicU64,
+}
+
+/// Seconds between two lines of the log about messages that could not be signed: one lost key can hold up a million.
+const TELL_EVERY: u64 = 60;
+
+impl SigningFigures {
+    /// Counts a message that could not be signed, and tells the log of some; each is in the records.
+    pub(crate) fn failed(&self, id: mail::SpoolId, failure: &Failure, policy: Unsigned) {
+        let failed = self.failed.fetch_add(1, Relaxed) + 1;
+        let (now, told) = (unix_seconds(), self.told.load(Relaxed));
+        let due = now.saturating_sub(told) >= TELL_EVERY || now < told;
+        if due && self.told.compare_exchange(told, now, Relaxed, Relaxed).is_ok() {
+            warn!(%id, %failure, %policy, failed, "a message could not be signed");
+        } else {
+            debug!(%id, %failure, %policy, "a message could not be signed");
+        }
+    }
 }
 
 /// A key or rule that is not as it should be: where, and why.
