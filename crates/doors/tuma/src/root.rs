@@ -281,7 +281,9 @@ mod tests {
     /// What the guide shows is taken, block by block.
     #[test]
     fn the_configurations_in_the_guide_are_right() {
-        let guide = std::fs::read_to_string(repository().join("docs/guide.md")).expect("the guide");
+        let read =
+            |name: &str| std::fs::read_to_string(repository().join("docs").join(name)).expect("a page");
+        let guide = read("guide.md") + &read("http.md");
         let blocks: Vec<&str> =
             guide.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
         assert!(!blocks.is_empty());

@@ -9,6 +9,7 @@ mod bench;
 mod client;
 mod config;
 mod explain;
+mod key;
 mod limit;
 mod order;
 mod queue;
@@ -69,6 +70,12 @@ enum Command {
     /// What is not as usual between sources and sites, and letting it go on.
     #[command(subcommand)]
     Limit(limit::Limit),
+    /// API keys: who may ask the server by HTTP.
+    #[command(subcommand)]
+    Key(key::Key),
+    /// Tenants: those whose mail is kept apart.
+    #[command(subcommand)]
+    Tenant(key::Tenant),
     /// Make the running server read its configuration again.
     Reload(Api),
     /// Change the running server's log level until it is restarted or reloaded.
@@ -108,6 +115,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Order(order) => order.run(),
         Command::Source(source) => source.run(),
         Command::Limit(limit) => limit.run(),
+        Command::Key(key) => key.run(),
+        Command::Tenant(tenant) => tenant.run(),
         Command::Reload(api) => client::reload(&api),
         Command::LogLevel(level) => level.run(),
         Command::Spool(spool) => spool.run(),
