@@ -6,11 +6,19 @@ use net::Limits;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+/// One of the figures of signing.
+type Signed = fn(&delivery::SigningFigures) -> u64;
+
 /// One of the dispatcher's sizes.
 type Size = fn(&dispatch::Sizes) -> u64;
 
 /// Registers what is asked for at each scrape.
-pub fn register(server: &Arc<Server>, queued: &Arc<Queued>, limits: &Arc<Limits>) {
+pub fn register(
+    server: &Arc<Server>,
+    queued: &Arc<Queued>,
+    limits: &Arc<Limits>,
+    dns: &Arc<resolve::Cached>,
+) {
     let metrics = &server.metrics;
     let recipients = queued.clone();
     metrics.queued_source(move || recipients.get());
@@ -25,10 +33,84 @@ pub fn register(server: &Arc<Server>, queued: &Arc<Queued>, limits: &Arc<Limits>
         budget.max() as f64
     });
 
+    let context = server.reception.clone();
+    metrics.counter_source("verified_messages", "Messages of strangers that were verified", move || {
+        context.verify_figures.messages()
+    });
+    let context = server.reception.clone();
+    metrics.labelled_counter_source(
+        "verify_results",
+        "How the checks of strangers' messages ended",
+        "result",
+        move || context.verify_figures.results(),
+    );
+    let context = server.reception.clone();
+    metrics.counter_source("verify_refused", "Messages refused because of what was found", move || {
+        context.verify_figures.refused().0
+    });
+    let context = server.reception.clone();
+    metrics.counter_source("verify_deferred", "Messages deferred for want of an answer of DNS", move || {
+        context.verify_figures.refused().1
+    });
+    let context = server.reception.clone();
+    metrics.counter_source("sealed", "Messages sealed by ARC", move || context.verify_figures.seals().0);
+    let context = server.reception.clone();
+    metrics.counter_source("sealing_failed", "Messages that could not be sealed", move || {
+        context.verify_figures.seals().1
+    });
+    let context = server.reception.clone();
+    metrics.gauge_source(
+        "verify_seconds",
+        "Seconds that verification took since the start, DNS included",
+        move || context.verify_figures.seconds(),
+    );
+
     let weak = Arc::downgrade(server);
     metrics.gauge_source("connections_out", "Connections open to other hosts", move || {
         weak.upgrade().map_or(0.0, |server| server.delivery.figures().connections_out.get() as f64)
     });
+
+    let names = dns.clone();
+    metrics.gauge_source("dns_names", "Answers of DNS remembered", move || names.names() as f64);
+    let weak = Arc::downgrade(server);
+    metrics.gauge_source(
+        "tls_clear_exchangers",
+        "Exchangers spoken to in the clear, for TLS failed",
+        move || weak.upgrade().map_or(0.0, |server| server.delivery.in_the_clear() as f64),
+    );
+    let weak = Arc::downgrade(server);
+    metrics.counter_source(
+        "tls_fallbacks",
+        "Connections that went on in the clear, for TLS failed",
+        move || weak.upgrade().map_or(0, |server| server.delivery.figures().tls_fallbacks.load(Relaxed)),
+    );
+    let weak = Arc::downgrade(server);
+    metrics.counter_source(
+        "tls_refusals",
+        "Attempts that ended because no connection was as secure as the mail asks",
+        move || weak.upgrade().map_or(0, |server| server.delivery.figures().tls_refusals.load(Relaxed)),
+    );
+    let signing = &server.delivery.figures().signing;
+    let figures = signing.clone();
+    metrics.labelled_counter_source(
+        "signatures",
+        "DKIM signatures made, by algorithm",
+        "algorithm",
+        move || {
+            let made = [("rsa-sha256", &figures.rsa), ("ed25519-sha256", &figures.ed25519)];
+            made.map(|(name, figure)| (name.to_owned(), figure.load(Relaxed))).to_vec()
+        },
+    );
+    let counts: [(&str, &str, Signed); 4] = [
+        ("signatures_used_again", "DKIM signatures used for another site", |f| f.again.load(Relaxed)),
+        ("signing_failed", "Messages that could not be signed", |f| f.failed.load(Relaxed)),
+        ("signing_unmatched", "Messages that nobody signed for", |f| f.unmatched.load(Relaxed)),
+        ("signing_nanoseconds", "Time spent on signing, hashing included", |f| f.nanoseconds.load(Relaxed)),
+    ];
+    for (name, help, read) in counts {
+        let figures = signing.clone();
+        metrics.counter_source(name, help, move || read(&figures));
+    }
 
     let figures = server.delivery.notice_figures();
     metrics.labelled_counter_source(

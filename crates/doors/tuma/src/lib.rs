@@ -3,12 +3,14 @@
 //! `root` puts every room's settings under one roof, `server` builds the rooms and hands them to each other,
 //! `signals` ends it all; `http` answers on loopback, `cli` is what is typed. Read `server.rs` first.
 
+mod classes;
 pub mod cli;
 pub mod config;
 mod gauges;
 mod http;
 mod logging;
 mod memory;
+pub mod policies;
 pub mod root;
 pub mod server;
 pub mod shipped;

@@ -1,11 +1,15 @@
 //! The whole configuration: every room's tables under one roof.
 
 use crate::http::{HttpConfig, TenantConfig};
-use delivery::{DsnConfig, PoolConfig, RetryConfig, RouteConfig, SourceConfig};
+use crate::policies::PolicyConfig;
+use delivery::{
+    DkimConfig, DsnConfig, PoolConfig, RetryConfig, RouteConfig, SignRule, SigningConfig, SourceConfig,
+    TlsPolicyConfig, TlsUse,
+};
 use mail::Domain;
 use reception::{
     CertificateConfig, ListenerConfig, ListenerTls, ReceptionConfig, RelayConfig, TagHeadersConfig,
-    UserConfig,
+    UserConfig, VerifyConfig,
 };
 use routing::AssignRule;
 use settings::{Node, Problems, Size, Text};
@@ -41,26 +45,45 @@ settings::table! {
         pub tag_headers: TagHeadersConfig = TagHeadersConfig::default(),
         /// Certificates that listeners show; the key is a name of your choice.
         pub tls: BTreeMap<String, CertificateConfig> = BTreeMap::new(),
+        /// How mail of strangers is verified, at listeners with `verify`.
+        pub verify: VerifyConfig = VerifyConfig::default(),
         /// What reception does besides.
         pub reception: ReceptionConfig = ReceptionConfig::default(),
+        /// Whom the operator has asked at each phase of a session.
+        pub policy: PolicyConfig = PolicyConfig::default(),
         /// Accepted messages on disk.
         pub spool: spool::Config = spool::Config::default(),
         /// How mail leaves.
         pub delivery: delivery::Config = delivery::Config::default(),
         /// When a deferred recipient is tried again.
         pub retry: RetryConfig = RetryConfig::default(),
+        /// What failures mean.
+        pub bounce: bounce::BounceConfig = bounce::BounceConfig::default(),
         /// Mail about mail.
         pub dsn: DsnConfig = DsnConfig::default(),
         /// Egress sources: addresses that mail leaves from; the key is a name of your choice.
         pub source: BTreeMap<String, SourceConfig> = BTreeMap::new(),
         /// Egress pools: weighted sources; the key is a name of your choice.
         pub pool: BTreeMap<String, PoolConfig> = BTreeMap::new(),
+        /// DKIM identities: keys, and the domains that they sign for; the key is a name of your choice.
+        pub dkim: BTreeMap<String, DkimConfig> = BTreeMap::new(),
+        /// Rules that say who signs a message, in the order in which they are tried. Without any, the identities of the
+        /// From field's domain sign.
+        pub sign: Vec<SignRule> = Vec::new(),
+        /// A HashiCorp Vault that keys can be kept in.
+        pub vault: vault::Config = vault::Config::default(),
+        /// How messages are signed, and what if they cannot be.
+        pub signing: SigningConfig = SigningConfig::default(),
         /// What receivers tolerate.
         pub shaping: shaping::ShapingConfig = shaping::ShapingConfig::default(),
         /// Who is told when something is worth a person's look.
         pub notify: notify::Config = notify::Config::default(),
         /// Static routes; the key is a domain, `*.domain`, or `*`.
         pub route: BTreeMap<String, RouteConfig> = BTreeMap::new(),
+        /// Transport security by recipient domain; the key is a domain, `*.domain`, or `*`.
+        pub tls_policy: BTreeMap<String, TlsPolicyConfig> = BTreeMap::new(),
+        /// Policies of receiving domains about TLS.
+        pub mta_sts: resolve::StsConfig = resolve::StsConfig::default(),
         /// Names to addresses.
         pub dns: resolve::Config = resolve::Config::default(),
         /// Records of what became of every recipient.
@@ -146,14 +169,52 @@ impl Root {
             }
         }
         self.check_assign(node, problems);
+        self.check_dane(node, problems);
         match delivery::egress(&self.source, &self.pool, self.delivery.default_pool.as_deref()) {
             Ok(egress) => self.check_pools(&egress, node, problems),
             Err(error) => {
                 problems.error(node.at(&error.at), error.text);
             }
         }
+        if let Err((place, text)) = bounce::ClassRules::compile([&self.bounce.class[..]]) {
+            // Each pattern was read with its table; what is left is that they are too many together.
+            problems.error(place, format!("bounce.class: {text}"));
+        }
+        self.check_keys(node, problems);
+        self.check_sign(node, problems);
         if let Err((key, text)) = delivery::Routes::new(&self.route) {
             problems.error(node.at("route"), format!("route `{key}`: {text}"));
+        }
+        if let Err((key, text)) = delivery::TlsPolicies::new(&self.tls_policy) {
+            problems.error(node.at("tls_policy"), format!("tls_policy `{key}`: {text}"));
+        }
+    }
+
+    /// TLSA records count only where DNSSEC vouches for them.
+    fn check_dane(&self, node: &Node, problems: &mut Problems) {
+        if self.dns.dnssec != resolve::DnssecUse::Off {
+            return;
+        }
+        let mut wanted = Vec::new();
+        wanted.extend((self.delivery.tls == TlsUse::Dane).then(|| "delivery.tls".to_owned()));
+        let of = |(key, policy): (&String, &TlsPolicyConfig)| {
+            (policy.tls == TlsUse::Dane).then(|| format!("tls_policy.{key}.tls"))
+        };
+        wanted.extend(self.tls_policy.iter().filter_map(of));
+        for at in wanted {
+            problems
+                .error(node.at(&at), "TLSA records need DNSSEC, which is off")
+                .hint("add `dnssec = \"validate\"` to [dns], with name servers that pass signatures on");
+        }
+        for (key, route) in &self.route {
+            if route.tls == Some(TlsUse::Dane) {
+                problems
+                    .error(
+                        node.at(&format!("route.{key}.tls")),
+                        "a route's next hop is not looked up for TLSA records",
+                    )
+                    .hint("write `verified`");
+            }
         }
     }
 
@@ -182,6 +243,87 @@ impl Root {
         }
     }
 
+    /// A key that cannot be used is told of where its file is named, and not by the first message it should sign.
+    fn check_keys(&self, node: &Node, problems: &mut Problems) {
+        for (name, identity) in &self.dkim {
+            if identity.key_vault.is_some() && self.vault.address.is_none() {
+                problems
+                    .error(node.at(&format!("dkim.{name}.key_vault")), "there is no Vault to ask")
+                    .hint("add a table [vault] with `address` and `token_file`");
+            }
+        }
+        for (n, name) in self.signing.options_from.iter().enumerate() {
+            if !self.listener.contains_key(name) {
+                problems
+                    .error(
+                        node.at(&format!("signing.options_from.{n}")),
+                        format!("no listener is called {}", settings::quote(name)),
+                    )
+                    .hint(format!(
+                        "there is {}",
+                        self.listener.keys().cloned().collect::<Vec<_>>().join(", ")
+                    ));
+            }
+        }
+        let own = self.dkim.iter().filter_map(|(name, identity)| Some((name, "key", identity.key.as_ref()?)));
+        let next = self
+            .dkim
+            .iter()
+            .filter_map(|(name, identity)| Some((name, "next.key", &identity.next.as_ref()?.key)));
+        for (name, key, path) in own.chain(next) {
+            let place = node.at(&format!("dkim.{name}.{key}"));
+            let shown = settings::quote(&path.display().to_string());
+            match delivery::read_key(path) {
+                Ok(file) if file.exposed => {
+                    problems
+                        .warning(place, format!("every user of this machine can read the key {shown}"))
+                        .hint("take that away: chmod o-r");
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    problems.error(place, format!("{shown} gives no key to sign with: {error}"));
+                }
+            }
+        }
+    }
+
+    /// A rule about a source that is not there never holds, and an identity that is not there never signs.
+    fn check_sign(&self, node: &Node, problems: &mut Problems) {
+        let mut check = |at: String, what: &str, name: &str, known: &[&str], others: &str| {
+            if known.contains(&name) {
+                return;
+            }
+            let hint = match settings::nearest(name, known.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => others.to_owned(),
+            };
+            problems.error(node.at(&at), format!("no {what} is called {}", settings::quote(name))).hint(hint);
+        };
+        let identities: Vec<&str> = self.dkim.keys().map(String::as_str).collect();
+        let sources: Vec<&str> = match self.source.is_empty() {
+            true => vec!["default"],
+            false => self.source.keys().map(String::as_str).collect(),
+        };
+        if let Some(name) = &self.verify.arc_seal {
+            check(
+                "verify.arc_seal".to_owned(),
+                "identity",
+                name,
+                &identities,
+                "add it as a table under `dkim`",
+            );
+        }
+        for (n, rule) in self.sign.iter().enumerate() {
+            for (m, name) in rule.identities.iter().enumerate() {
+                let at = format!("sign.{n}.identities.{m}");
+                check(at, "identity", name, &identities, "add it as a table under `dkim`");
+            }
+            for (m, name) in rule.sources.iter().enumerate() {
+                check(format!("sign.{n}.sources.{m}"), "source", name, &sources, "add it under `source`");
+            }
+        }
+    }
+
     /// Every pool that is named must be there.
     fn check_pools(&self, egress: &dispatch::Egress, node: &Node, problems: &mut Problems) {
         let mut named: Vec<(String, &str)> = Vec::new();
@@ -200,6 +342,11 @@ impl Root {
         for (n, rule) in self.assign.iter().enumerate() {
             named.extend(rule.pool.as_deref().map(|pool| (format!("assign.{n}.pool"), pool.as_str())));
         }
+        for (n, rule) in self.sign.iter().enumerate() {
+            let pools = rule.pools.iter().enumerate();
+            named.extend(pools.map(|(m, pool)| (format!("sign.{n}.pools.{m}"), pool.as_str())));
+        }
+        named.extend(self.dsn.pool.as_deref().map(|pool| ("dsn.pool".to_owned(), pool)));
         for (at, name) in named {
             if egress.pool(name).is_some() {
                 continue;
@@ -290,6 +437,40 @@ mod tests {
         for block in blocks {
             let loaded =
                 config::load_text::<Root>("docs/guide.md", block, &|name| Some(format!("{name}.test")));
+            loaded.unwrap_or_else(|report| panic!("{report}"));
+        }
+    }
+
+    /// What the page about DKIM shows is taken, block by block, with a key where it names one.
+    #[test]
+    fn the_configurations_about_dkim_are_right() {
+        let text = std::fs::read_to_string(repository().join("docs/dkim.md")).expect("the page");
+        let folder = tempfile::tempdir().expect("a folder");
+        let pem = mailauth::dkim::SigningKey::generate_ed25519().and_then(|key| key.to_pem()).expect("a key");
+        let blocks: Vec<String> = text
+            .split("```toml\n")
+            .skip(1)
+            .filter_map(|rest| {
+                Some(rest.split("```").next()?.lines().map(str::trim_start).collect::<Vec<_>>().join("\n"))
+            })
+            .collect();
+        assert!(blocks.len() >= 6, "{}", blocks.len());
+        for block in blocks {
+            for file in block.split('"').filter(|text| text.ends_with(".pem")) {
+                let name = file.rsplit('/').next().expect("a name");
+                std::fs::write(folder.path().join(name), &pem).expect("write the key");
+            }
+            let block = block.replace("/etc/tuma/dkim", folder.path().to_str().expect("text"));
+            let mut whole = format!(
+                "{block}\n[listener.submission]\nlisten = \"127.0.0.1:587\"\n[source.s]\n[pool.bulk]\nsources = {{ s = 1 }}\n"
+            );
+            if block.contains("[dkim.a-example.next]") {
+                whole += &format!(
+                    "[dkim.a-example]\ndomain = \"a.example\"\nselector = \"s2026\"\nkey_text = \"\"\"{pem}\"\"\"\n"
+                );
+            }
+            let loaded =
+                config::load_text::<Root>("docs/dkim.md", &whole, &|name| Some(format!("{name}.test")));
             loaded.unwrap_or_else(|report| panic!("{report}"));
         }
     }

@@ -3,6 +3,7 @@
 use crate::config::{self, Loaded};
 use crate::http::{self, Http};
 use crate::memory;
+use crate::policies::{self, Tallies};
 use crate::root::{Root, ServerConfig};
 use accounting::{Metrics, Recorder};
 use anyhow::{Context as _, Result, bail};
@@ -13,6 +14,7 @@ use net::{Bound, Descriptors, Destinations, DestinationsConfig, Judgement, Limit
 use reception::auth::{Users, Verifier};
 use reception::{
     Budget, Context, ListenerConfig, ListenerContext, ListenerTls, RelayRules, Rules, TagRules, UserTags,
+    VerifyRules,
 };
 use routing::Assign;
 use spool::{LoadEvent, Loaded as LoadedMessage, Spool};
@@ -108,6 +110,7 @@ pub struct Server {
     pub http: Arc<Http>,
     certificates: Option<Arc<Certificates>>,
     judge: Judge,
+    tallies: Arc<Tallies>,
     listening: Vec<SocketAddr>,
     listener_configs: Vec<(String, ListenerConfig)>,
     /// When the server began.
@@ -131,7 +134,7 @@ fn certificate_files(root: &Root) -> Vec<CertificateFiles> {
     root.certificate_files().into_iter().map(|(chain, key)| CertificateFiles { chain, key }).collect()
 }
 
-fn rules(root: &Root) -> Rules {
+fn rules(root: &Root, policy: Option<Arc<dyn policy::Policy>>) -> Rules {
     let session = smtp::server::Config { hostname: root.hostname(), session: root.smtp.clone() };
     let mut in_clear = session.clone();
     in_clear.session.auth_without_tls = true;
@@ -155,8 +158,35 @@ fn rules(root: &Root) -> Rules {
         relay: RelayRules::new(&root.relay),
         users: Arc::new(Users::new(known)),
         tags: tag_rules(root),
+        verify: VerifyRules::new(&root.verify, &root.hostname(), sealer(root)),
+        policy,
         reception: root.reception.clone(),
         recipients_queued_max: root.delivery.recipients_queued_max,
+    }
+}
+
+/// Who seals mail that was verified.
+fn sealer(root: &Root) -> Option<mailauth::arc::Sealer> {
+    let name = root.verify.arc_seal.as_ref()?;
+    let config = root.dkim.get(name)?;
+    // A key that cannot be read was told of when the configuration was; one that has gone since seals nothing.
+    let key = match (&config.key, &config.key_text) {
+        (Some(path), _) => delivery::read_key(path).map(|file| file.key).map_err(|error| error.to_string()),
+        (None, Some(text)) => {
+            mailauth::dkim::SigningKey::parse(text.as_bytes()).map_err(|error| error.to_string())
+        }
+        (None, None) => Err("there is none".to_owned()),
+    };
+    match key {
+        Ok(key) => Some(mailauth::arc::Sealer {
+            domain: config.domain.0.clone(),
+            selector: config.selector.0.0.clone(),
+            key: Arc::new(key),
+        }),
+        Err(error) => {
+            error!(identity = %name, %error, "no key to seal mail with");
+            None
+        }
     }
 }
 
@@ -197,13 +227,37 @@ fn delivery_settings(loaded: &Loaded<Root>) -> Result<delivery::Settings> {
         retry: root.retry.clone(),
         dsn: root.dsn.clone(),
         routes,
-        sources: Sources::new(&root.source, egress(root)?, &ehlo_name).context("source")?,
+        tls_policies: delivery::TlsPolicies::new(&root.tls_policy)
+            .map_err(|(key, text)| anyhow::anyhow!("tls_policy `{key}`: {text}"))?,
+        signing: Arc::new(delivery::Signing::new(&root.dkim, &root.sign, &root.signing, vault(root)?)?),
+        sources: Sources::new(&root.source, egress(root)?, &ehlo_name, &connector_config(root))
+            .context("source")?,
         rules,
+        classes: Arc::new(crate::classes::rules(root)?),
         make_rules,
         run_max: 100,
         hot_bytes_max: memory::budget(root.server.memory_max.bytes()) / 16,
         delivery: root.delivery.clone(),
     })
+}
+
+/// How TLS is spoken to next hops.
+fn connector_config(root: &Root) -> ConnectorConfig {
+    ConnectorConfig {
+        ca_file: root.delivery.tls_ca_file.clone(),
+        session_servers_max: root.delivery.tls_sessions_max as usize,
+        client: None,
+    }
+}
+
+/// The Vault that keys are kept in.
+pub(crate) fn vault(root: &Root) -> Result<Option<vault::Vault>> {
+    let tls = if root.vault.is_secure() {
+        Some(net::tls::client_config(root.vault.ca_file.as_deref()).context("vault.ca_file")?)
+    } else {
+        None
+    };
+    Ok(vault::Vault::new(&root.vault, tls))
 }
 
 /// Where notices are posted.
@@ -230,6 +284,14 @@ fn destinations(root: &Root, listening: &[SocketAddr]) -> Result<Destinations> {
     Ok(Destinations::new(DestinationsConfig { allow, ..DestinationsConfig::default() }, own))
 }
 
+/// Threads that serve sessions.
+fn threads(root: &Root) -> usize {
+    match root.server.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        set => set,
+    }
+}
+
 fn reception_budget(root: &Root) -> u64 {
     match root.reception.messages_in_memory_max.bytes() {
         0 => memory::budget(root.server.memory_max.bytes()) / 4,
@@ -247,27 +309,37 @@ impl Server {
     ) -> Result<Arc<Self>> {
         let root = loaded.value.clone();
         let certificates = certificates(&root)?;
+        let tallies = Arc::new(Tallies::default());
+        let policy = policies::load(&root.policy, threads(&root), &tallies).await?;
         let (spool, loader) = spool::open_directory(&root.spool.directory, &root.spool)?;
         let keeper = Keeper::open(&root.state_directory())?;
         let metrics = Arc::new(Metrics::new());
+        tallies.register(&metrics);
         let recorder = Arc::new(Recorder::open(&root.accounting, metrics.clone())?);
         let listening: Vec<SocketAddr> =
             sockets.listeners.iter().map(|(_, _, bound)| bound.local_addr()).collect();
         let destinations = destinations(&root, &listening)?;
+        // One memory for what both ways ask.
+        let dns = Arc::new(resolve::Cached::new(Arc::new(resolve::Dns::new(&root.dns)?), &root.dns));
         let judge = Judge::new(destinations.clone(), root.delivery.port);
+        let names = names(&root, dns.clone(), judge.clone())?;
         let (intake, accepted) = mpsc::channel(root.reception.intake_max as usize);
         let (loaded_in, loaded_messages) = mpsc::channel(8);
         let seed =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(7, |d| d.as_nanos() as u64);
+        let settings = delivery_settings(loaded)?;
+        // Before any mail needs them.
+        settings.signing.fetch().await;
         let delivery = Delivery::start(
             Parts {
-                settings: delivery_settings(loaded)?,
+                settings,
                 spool: spool.clone(),
                 recorder: recorder.clone(),
-                routes: routes(&root, judge.clone())?,
+                routes: names.routes,
+                sts: names.sts,
+                dnssec: names.dnssec,
                 dialer: Arc::new(TcpDialer),
-                connector: Connector::new(&ConnectorConfig::default())
-                    .context("certificates of authorities")?,
+                connector: Connector::new(&connector_config(&root)).context("certificates of authorities")?,
                 destinations,
                 intake: intake.clone(),
                 seed,
@@ -279,11 +351,12 @@ impl Server {
         let queued = delivery.queued();
         let queued_now = queued.clone();
         let reception = Context::new(
-            rules(&root),
+            rules(&root, policy),
             spool.clone(),
             recorder.clone(),
             intake,
             Arc::new(move || queued_now.get()),
+            dns.clone(),
             Budget::new(reception_budget(&root)),
         );
         let http = Arc::new(Http::open(&root, &root.state_directory())?);
@@ -329,11 +402,12 @@ impl Server {
             http,
             certificates,
             judge,
+            tallies,
             listening,
             listener_configs,
             since: Instant::now(),
         });
-        crate::gauges::register(&server, &queued, &limits);
+        crate::gauges::register(&server, &queued, &limits, &dns);
         if let Some(socket) = sockets.http {
             http::start(server.clone(), socket)?;
         }
@@ -351,7 +425,9 @@ impl Server {
         let destinations = destinations(&root, &self.listening).map_err(|e| format!("{e:#}"))?;
         // Everything that can fail comes first, so that a bad configuration changes nothing.
         let level: Targets = root.log.level.parse().map_err(|_| "log.level is not a level".to_owned())?;
-        let rules = tokio::task::block_in_place(|| rules(&root));
+        let policy = policies::load(&root.policy, threads(&root), &self.tallies).await;
+        let policy = policy.map_err(|e| format!("{e:#}"))?;
+        let rules = tokio::task::block_in_place(|| rules(&root, policy));
         let files = certificate_files(&root);
         if !files.is_empty() {
             Certificates::load(&files).map_err(|e| e.to_string())?;
@@ -399,6 +475,7 @@ impl Server {
             ("listener", listeners != self.listener_configs),
             ("spool", new.spool != old.spool),
             ("dns", new.dns != old.dns),
+            ("mta_sts", new.mta_sts != old.mta_sts),
             ("http", http_at_start(&new.http) != http_at_start(&old.http)),
             ("server", process(&new.server) != process(&old.server)),
             ("tls", self.certificates.is_none() && !new.tls.is_empty()),
@@ -411,6 +488,8 @@ impl Server {
             ("reception.network_prefix_v4_bits", will.network_prefix_v4_bits != was.network_prefix_v4_bits),
             ("reception.network_prefix_v6_bits", will.network_prefix_v6_bits != was.network_prefix_v6_bits),
             ("reception.networks_unlimited", will.networks_unlimited != was.networks_unlimited),
+            ("delivery.tls_ca_file", new.delivery.tls_ca_file != old.delivery.tls_ca_file),
+            ("delivery.tls_sessions_max", new.delivery.tls_sessions_max != old.delivery.tls_sessions_max),
             ("reception.intake_max", will.intake_max != was.intake_max),
         ];
         parts.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
@@ -419,6 +498,11 @@ impl Server {
     /// The memory budget as configured; 0 is by default.
     pub fn memory_max(&self) -> u64 {
         self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner).server.memory_max.bytes()
+    }
+
+    /// Looks at the configuration in force.
+    pub fn with_root<R>(&self, look: impl FnOnce(&Root) -> R) -> R {
+        look(&self.root.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The egress sources as configured.
@@ -495,12 +579,26 @@ impl Judge {
     }
 }
 
-fn routes(root: &Root, judge: Judge) -> Result<resolve::Routes> {
-    let dns = resolve::Dns::new(&root.dns)?;
-    let cached = resolve::Cached::new(Arc::new(dns), &root.dns);
-    let rule = move |ip| judge.judge(ip);
+/// What is asked of name servers and policy hosts.
+struct Names {
+    routes: resolve::Routes,
+    sts: Arc<resolve::StsPolicies>,
+    dnssec: Option<Arc<dyn resolve::Authentic>>,
+}
+
+fn names(root: &Root, resolver: Arc<dyn resolve::Resolver>, judge: Judge) -> Result<Names> {
+    let rule: resolve::AddressRule = Arc::new(move |ip| judge.judge(ip));
     let own: Vec<Domain> = vec![root.hostname()];
-    Ok(resolve::Routes::new(Arc::new(cached), &root.dns, own, Arc::new(rule)))
+    let tls = net::tls::client_config(root.mta_sts.ca_file.as_deref()).context("mta_sts.ca_file")?;
+    let https = resolve::Https::new(resolver.clone(), rule.clone(), tls, root.mta_sts.fetches_max as usize);
+    let file = root.state_directory().join("mta-sts.json");
+    let sts = resolve::StsPolicies::open(resolver.clone(), https, root.mta_sts.clone(), Some(file));
+    let dnssec: Option<Arc<dyn resolve::Authentic>> = match root.dns.dnssec {
+        resolve::DnssecUse::Off => None,
+        resolve::DnssecUse::Validate => Some(Arc::new(resolve::Dnssec::new(&root.dns)?)),
+    };
+    let routes = resolve::Routes::new(resolver, &root.dns, own, rule);
+    Ok(Names { routes, sts: Arc::new(sts), dnssec })
 }
 
 /// Reads what the spool holds from before, on a thread of its own, while mail already flows.

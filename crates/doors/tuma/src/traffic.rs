@@ -68,11 +68,14 @@ fn limits_of(orders: &[Order]) -> Vec<(u64, ShapingConfig)> {
         .filter_map(|order| {
             let Action::Limit(texts) = &order.action else { return None };
             let scope = &order.scope;
+            if scope.is_part_of_site() {
+                // Connections ask for these themselves.
+                return None;
+            }
             let rates = rates(texts).ok()?.into_iter().map(Text).collect();
             let limit = SharedScope {
                 sources: names(&scope.source),
                 pools: names(&scope.pool),
-                // A domain's mail is limited at its site, or where it goes by route.
                 sites: names(&scope.site),
                 tenants: names(&scope.tenant),
                 campaigns: names(&scope.campaign),
@@ -84,16 +87,4 @@ fn limits_of(orders: &[Order]) -> Vec<(u64, ShapingConfig)> {
             Some((order.id.0, config))
         })
         .collect()
-}
-
-/// Why a limit cannot be ordered for this scope; its mail is known by less than the scope says.
-pub fn cannot_limit(order: &Action, scope: &delivery::orders::Scope) -> Option<&'static str> {
-    let by = [("sender", &scope.sender), ("job", &scope.job), ("domain", &scope.domain)];
-    let named = by.iter().find(|(_, value)| value.is_some())?.0;
-    matches!(order, Action::Limit(_)).then_some(match named {
-        "domain" => {
-            "a limit holds for sites: name the site, as `tuma explain` shows it, in place of the domain"
-        }
-        _ => "a limit is counted by tenant, campaign, site, source and pool, not by sender or job",
-    })
 }

@@ -6,7 +6,7 @@
 
 use crate::config::FileConfig;
 use crate::record::{Connection, Kind, Record, Via};
-use crate::status::{bounce_category, status_of, status_text};
+use crate::status::{status_of, status_text};
 use crate::time::{TimeWriter, push_number};
 use mail::{FieldName, Protocol, UnixMillis};
 use std::io::Write;
@@ -262,10 +262,8 @@ impl Format<'_> {
                 }
             }
             Column::BounceCat => {
-                if let (Kind::Bounced | Kind::Expired | Kind::Deferred | Kind::Discarded, Some(status)) =
-                    (record.kind, status_of(record))
-                {
-                    text(out, Some(bounce_category(status, record.reply.as_deref())));
+                if matches!(record.kind, Kind::Bounced | Kind::Expired | Kind::Deferred | Kind::Discarded) {
+                    text(out, Some(record.category()));
                 }
             }
             Column::SrcType => {

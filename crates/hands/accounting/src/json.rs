@@ -3,14 +3,14 @@
 
 use crate::config::FileConfig;
 use crate::record::{Kind, Record};
-use crate::status::{bounce_category, status_of};
+use crate::status::status_of;
 use crate::time::{TimeWriter, push_number};
-use mail::{FieldName, Priority, Protocol};
+use mail::{BounceClass, FieldName, Priority, Protocol};
 use std::fmt::{Display, Write};
 use std::net::SocketAddr;
 
 /// The fields in the order in which they are written. `v`, `kind` and `time` are in every record.
-const FIELDS: [&str; 41] = [
+const FIELDS: [&str; 44] = [
     "v",
     "kind",
     "time",
@@ -43,6 +43,8 @@ const FIELDS: [&str; 41] = [
     "pool",
     "tls",
     "cipher",
+    "tls_policy",
+    "tls_verified",
     "extensions",
     "client",
     "helo",
@@ -52,6 +54,7 @@ const FIELDS: [&str; 41] = [
     "tenant",
     "campaign",
     "priority",
+    "class",
 ];
 
 const ALWAYS: u64 = 0b111;
@@ -187,7 +190,7 @@ impl JsonWriter {
         line.number("code", reply.map(|reply| u64::from(reply.code.get())));
         line.display("status", scratch, status.filter(|_| record.kind != Kind::Received));
         line.display("reply", scratch, reply);
-        line.text("category", status.filter(|_| failed).map(|status| bounce_category(status, reply)));
+        line.text("category", Some(record.category()).filter(|_| failed));
         line.number("attempt", tried.then_some(u64::from(attempt.number)));
         if line.key("first_attempt", attempt.first.is_some()) {
             line.out.push(b'"');
@@ -214,6 +217,9 @@ impl JsonWriter {
         let tls = if inbound { origin.tls.as_ref() } else { connection.and_then(|c| c.tls.as_ref()) };
         line.text("tls", tls.map(|tls| &*tls.protocol));
         line.text("cipher", tls.map(|tls| &*tls.cipher));
+        let asked = connection.map(|connection| &*connection.tls_policy).filter(|asked| !asked.is_empty());
+        line.text("tls_policy", asked);
+        line.text("tls_verified", connection.and_then(|connection| connection.tls_verified.as_deref()));
         line.text("extensions", connection.map(|connection| &*connection.extensions));
         line.display("client", scratch, origin.peer.map(plain));
         line.text("helo", Some(&origin.helo));
@@ -233,6 +239,7 @@ impl JsonWriter {
         line.text("campaign", tags.and_then(|tags| tags.campaign.as_deref()));
         let priority = tags.map(|tags| tags.priority).filter(|priority| *priority != Priority::default());
         line.text("priority", priority.map(Priority::as_str));
+        line.text("class", record.class.map(BounceClass::as_str));
         debug_assert_eq!(line.field, FIELDS.len());
         for name in &layout.headers {
             if let Some(text) = record.header(name) {

@@ -3,10 +3,13 @@
 use crate::memo::Memo;
 use crate::{Answer, BoxFuture, Config, Mx, Resolver};
 use mail::Domain;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
+
+/// Kinds of answers, which share the memory alike.
+const KINDS: usize = 6;
 
 /// Remembers what another resolver answers, and asks it one question at a time for each name and kind.
 pub struct Cached {
@@ -15,21 +18,32 @@ pub struct Cached {
     mx: Memo<Domain, Answer<Mx>>,
     a: Memo<Domain, Answer<Ipv4Addr>>,
     aaaa: Memo<Domain, Answer<Ipv6Addr>>,
+    txt: Memo<Box<str>, Answer<Box<[u8]>>>,
+    any: Memo<Box<str>, Answer<Ipv4Addr>>,
+    ptr: Memo<IpAddr, Answer<Box<str>>>,
 }
 
 impl Cached {
     /// Remembers what `inner` answers.
     pub fn new(inner: Arc<dyn Resolver>, config: &Config) -> Self {
-        let third = config.cache_max.len() / 3;
-        let mx = Memo::new(third, |name, answer| weigh(name, answer, |mx: &Mx| mx.exchange.len()));
-        let a = Memo::new(third, |name, answer| weigh(name, answer, |_| 0));
-        let aaaa = Memo::new(third, |name, answer| weigh(name, answer, |_| 0));
-        Self { inner, config: config.clone(), mx, a, aaaa }
+        let share = config.cache_max.len() / KINDS;
+        let mx = Memo::<Domain, _>::new(share, |name, answer| {
+            name.as_str().len() + weigh(answer, |mx: &Mx| mx.exchange.len())
+        });
+        let a = Memo::<Domain, _>::new(share, |name, answer| name.as_str().len() + weigh(answer, |_| 0));
+        let aaaa = Memo::<Domain, _>::new(share, |name, answer| name.as_str().len() + weigh(answer, |_| 0));
+        let txt = Memo::<Box<str>, Answer<Box<[u8]>>>::new(share, |name, answer| {
+            name.len() + weigh(answer, |text| text.len())
+        });
+        let any = Memo::<Box<str>, _>::new(share, |name, answer| name.len() + weigh(answer, |_| 0));
+        let ptr = Memo::<_, Answer<Box<str>>>::new(share, |_, answer| weigh(answer, |name| name.len()));
+        Self { inner, config: config.clone(), mx, a, aaaa, txt, any, ptr }
     }
 
     /// Names remembered now, over all kinds.
     pub fn names(&self) -> usize {
-        self.mx.len() + self.a.len() + self.aaaa.len()
+        let by_domain = self.mx.len() + self.a.len() + self.aaaa.len();
+        by_domain + self.txt.len() + self.any.len() + self.ptr.len()
     }
 
     fn clamp<T>(&self, answer: Answer<T>) -> (Answer<T>, Duration) {
@@ -55,16 +69,15 @@ fn remaining<T>((answer, until): (Answer<T>, Instant)) -> Answer<T> {
     }
 }
 
-/// About what a name and its answer hold on the heap.
-fn weigh<T>(name: &Domain, answer: &Answer<T>, of_record: impl Fn(&T) -> usize) -> usize {
-    name.as_str().len()
-        + match answer {
-            Answer::Found(records, _) => {
-                size_of_val::<[T]>(records) + records.iter().map(of_record).sum::<usize>()
-            }
-            Answer::Temporary(why) => why.len(),
-            Answer::NoData(_) | Answer::NxDomain(_) => 0,
+/// About what an answer holds on the heap.
+fn weigh<T>(answer: &Answer<T>, of_record: impl Fn(&T) -> usize) -> usize {
+    match answer {
+        Answer::Found(records, _) => {
+            size_of_val::<[T]>(records) + records.iter().map(of_record).sum::<usize>()
         }
+        Answer::Temporary(why) => why.len(),
+        Answer::NoData(_) | Answer::NxDomain(_) => 0,
+    }
 }
 
 impl Resolver for Cached {
@@ -86,6 +99,27 @@ impl Resolver for Cached {
         Box::pin(async {
             let asked = || async { self.clamp(self.inner.aaaa(name).await) };
             remaining(self.aaaa.get_or(name, asked).await)
+        })
+    }
+
+    fn txt<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Answer<Box<[u8]>>> {
+        Box::pin(async {
+            let asked = || async { self.clamp(self.inner.txt(name).await) };
+            remaining(self.txt.get_or(&name.into(), asked).await)
+        })
+    }
+
+    fn a_of_any<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Answer<Ipv4Addr>> {
+        Box::pin(async {
+            let asked = || async { self.clamp(self.inner.a_of_any(name).await) };
+            remaining(self.any.get_or(&name.into(), asked).await)
+        })
+    }
+
+    fn ptr(&self, address: IpAddr) -> BoxFuture<'_, Answer<Box<str>>> {
+        Box::pin(async move {
+            let asked = || async { self.clamp(self.inner.ptr(address).await) };
+            remaining(self.ptr.get_or(&address, asked).await)
         })
     }
 }

@@ -4,6 +4,8 @@
 //! [`zone::Zone`] is what a test writes instead. [`Routes`] makes of the answers a [`Route`]: exchangers by
 //! preference with their addresses, or a [`RouteError`] that carries the reply a recipient gets.
 //!
+//! [`StsPolicies`] keeps what domains ask of TLS by MTA-STS, fetched by [`Https`].
+//!
 //! It opens no connection to a mail exchanger and does not know which addresses are fit to dial: whoever
 //! builds it hands in an [`AddressRule`].
 //!
@@ -12,20 +14,29 @@
 mod cached;
 mod config;
 mod dns;
+mod dnssec;
+mod https;
 mod memo;
 mod route;
+mod sts;
 pub mod zone;
 
 pub use cached::Cached;
-pub use config::{Config, IpStrategy};
+pub use config::{Config, DnssecUse, IpStrategy};
 pub use dns::{Dns, DnsError};
+pub use dnssec::{Authentic, Dnssec, Tlsa, Vouched};
+pub use https::{Https, HttpsError, HttpsRequest};
 pub use route::{
     AddressRule, AddressVerdict, Exchanger, Hop, Route, RouteError, RouteErrorKind, Routes, SiteName,
+};
+pub use sts::{
+    POLICY_OCTETS_MAX, Sts, StsConfig, StsFault, StsFigures, StsMode, StsPolicies, StsPolicy, StsPolicyError,
+    sts_id,
 };
 
 use mail::Domain;
 use std::future::Future;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -65,4 +76,11 @@ pub trait Resolver: Send + Sync {
     fn a<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Answer<Ipv4Addr>>;
     /// The IPv6 addresses of `name`.
     fn aaaa<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Answer<Ipv6Addr>>;
+    /// The TXT records of `name`, the strings of each joined. The name is in lower case without a trailing dot, and
+    /// its labels may hold any octets: what SPF asks about has the sender's local part in it.
+    fn txt<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Answer<Box<[u8]>>>;
+    /// The IPv4 addresses of a name as `txt` takes it, which need not be a host's.
+    fn a_of_any<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Answer<Ipv4Addr>>;
+    /// The names of an address, without trailing dots. They need not be valid.
+    fn ptr(&self, address: IpAddr) -> BoxFuture<'_, Answer<Box<str>>>;
 }

@@ -3,7 +3,7 @@
 use crate::{Answer, BoxFuture, Mx, Resolver};
 use mail::Domain;
 use std::collections::{HashMap, HashSet};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ struct Name {
     mx: Vec<Mx>,
     a: Vec<Ipv4Addr>,
     aaaa: Vec<Ipv6Addr>,
+    txt: Vec<Box<[u8]>>,
+    ptr: Vec<Box<str>>,
     cname: Option<String>,
     fails: Option<Arc<str>>,
     ttl: Duration,
@@ -40,7 +42,8 @@ struct Name {
 impl Default for Name {
     fn default() -> Self {
         let ttl = Duration::from_secs(300);
-        Self { mx: Vec::new(), a: Vec::new(), aaaa: Vec::new(), cname: None, fails: None, ttl }
+        let (mx, a, aaaa, txt, ptr) = Default::default();
+        Self { mx, a, aaaa, txt, ptr, cname: None, fails: None, ttl }
     }
 }
 
@@ -72,6 +75,20 @@ impl Zone {
     pub fn aaaa(&self, name: &str, address: &str) -> &Self {
         let address = address.parse().expect("the test gives an IPv6 address");
         self.edit(name, |entry| entry.aaaa.push(address))
+    }
+
+    /// Adds a TXT record.
+    pub fn txt(&self, name: &str, text: &str) -> &Self {
+        self.edit(name, |entry| entry.txt.push(text.as_bytes().into()))
+    }
+
+    /// Adds a name of an address.
+    ///
+    /// # Panics
+    /// If `address` is none.
+    pub fn ptr(&self, address: &str, host: &str) -> &Self {
+        let address: IpAddr = address.parse().expect("the test gives an address");
+        self.edit(&address.to_string(), |entry| entry.ptr.push(host.into()))
     }
 
     /// Makes `name` an alias.
@@ -123,17 +140,17 @@ impl Zone {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn answer<T: Clone>(&self, name: &Domain, records: impl Fn(&Name) -> &Vec<T>) -> Answer<T> {
+    async fn answer<T: Clone>(&self, name: &str, records: impl Fn(&Name) -> &Vec<T>) -> Answer<T> {
         let is_silent = {
             let mut data = self.data();
-            *data.asked.entry(name.to_string()).or_default() += 1;
-            data.silent.contains(name.as_str())
+            *data.asked.entry(name.to_owned()).or_default() += 1;
+            data.silent.contains(name)
         };
         if is_silent {
             std::future::pending::<()>().await;
         }
         let data = self.data();
-        let mut at = name.as_str();
+        let mut at = name;
         let mut ttl = Duration::MAX;
         for _ in 0..CNAMES_MAX {
             let Some(entry) = data.names.get(at) else { return Answer::NxDomain(Duration::from_secs(300)) };
@@ -153,14 +170,26 @@ impl Zone {
 
 impl Resolver for Zone {
     fn mx<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Answer<Mx>> {
-        Box::pin(self.answer(name, |entry| &entry.mx))
+        Box::pin(self.answer(name.as_str(), |entry| &entry.mx))
     }
 
     fn a<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Answer<Ipv4Addr>> {
-        Box::pin(self.answer(name, |entry| &entry.a))
+        Box::pin(self.answer(name.as_str(), |entry| &entry.a))
     }
 
     fn aaaa<'a>(&'a self, name: &'a Domain) -> BoxFuture<'a, Answer<Ipv6Addr>> {
-        Box::pin(self.answer(name, |entry| &entry.aaaa))
+        Box::pin(self.answer(name.as_str(), |entry| &entry.aaaa))
+    }
+
+    fn txt<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Answer<Box<[u8]>>> {
+        Box::pin(self.answer(name, |entry| &entry.txt))
+    }
+
+    fn a_of_any<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Answer<Ipv4Addr>> {
+        Box::pin(self.answer(name, |entry| &entry.a))
+    }
+
+    fn ptr(&self, address: IpAddr) -> BoxFuture<'_, Answer<Box<str>>> {
+        Box::pin(async move { self.answer(&address.to_string(), |entry| &entry.ptr).await })
     }
 }

@@ -1,7 +1,7 @@
 //! Operator orders at work: which queues they hold, give up, or send another way.
 
 use crate::act::{ConnectionId, Job};
-use crate::egress::SourceAt;
+use crate::egress::{PoolAt, SourceAt};
 use crate::hold::{Hold, Reason};
 use crate::state::{Aside, Dispatch, Ending, HeldEntries, PathAt};
 use mail::{Reply, UnixMillis};
@@ -16,6 +16,9 @@ const WALK_AT_ONCE: u32 = 20_000;
 
 /// A message that an order holds by its sender or job is looked at again after this long.
 const LOOK_AGAIN: Duration = Duration::from_secs(600);
+
+/// Mail that an order has sent another way, where an order may do so again, waits this long.
+const MOVE_AGAIN: Duration = Duration::from_secs(1);
 
 /// What an order would touch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -214,8 +217,8 @@ impl Dispatch {
                 }
                 Action::Bounce => bounced = bounced.or(Some(order.id)),
                 Action::Reroute(pool) => rerouted = rerouted.or(self.egress.pool(pool)),
-                // Limits hold through the rules that are made of them.
-                Action::Limit(_) => {}
+                // Those of a whole site hold through the rules that are made of them.
+                Action::Limit(_) => depends |= order.scope.is_part_of_site(),
             }
         }
         self.queue.set_timeless(line, timeless);
@@ -273,6 +276,45 @@ impl Dispatch {
         Some(self.hold_of(order))
     }
 
+    /// The pool to which an order that names a queue only together with this source sends its mail.
+    pub(crate) fn reroute_on_source(&self, line: LineKey, source: SourceAt) -> Option<PoolAt> {
+        let own = self.line(line)?.name.pool;
+        let name = self.egress.source_name(source);
+        let facts = Facts { source: Fact::Is(&name), ..self.facts(line, Fact::Unknown) };
+        self.orders
+            .list()
+            .iter()
+            .filter(|order| order.scope.source.is_some())
+            .filter_map(|order| Some((order, self.pool_of_reroute(order)?)))
+            .find(|(order, pool)| *pool != own && order.scope.matches(&facts) == Match::Yes)
+            .map(|(_, pool)| pool)
+    }
+
+    fn pool_of_reroute(&self, order: &Order) -> Option<PoolAt> {
+        match &order.action {
+            Action::Reroute(pool) => self.egress.pool(pool),
+            _ => None,
+        }
+    }
+
+    /// An entry that is in nobody's hands goes by another pool.
+    pub(crate) fn move_to_pool(&mut self, now: Instant, key: EntryKey, pool: PoolAt) {
+        let from = self.queue.entry(key).line;
+        let Some(line) = self.line_in_pool(now, from, pool) else { return self.queue.untake(key) };
+        // Orders that send mail back and forth must not make more of it than a move a second.
+        let facts = self.facts(line, Fact::Unknown);
+        let moves_on = self.orders.matching(&facts).any(|(order, found)| {
+            found == Match::Depends && self.pool_of_reroute(order).is_some_and(|other| other != pool)
+        });
+        let wait = if moves_on { MOVE_AGAIN } else { Duration::ZERO };
+        self.queue.transfer(now, key, line, now + wait);
+        self.list_idle(now, from);
+        self.entry_came(now, line);
+        if self.line(line).is_some_and(|line| line.bounced_by.is_some()) {
+            self.bounce_walk = Some(0);
+        }
+    }
+
     pub(crate) fn hold_of(&self, order: &Order) -> Hold {
         let left = order.ends_at.map(|end| Duration::from_millis(end.0.saturating_sub(self.last_wall.0)));
         Hold {
@@ -287,30 +329,57 @@ impl Dispatch {
 
     /// Orders that only the message can match, for the connection that will have it at hand.
     pub(crate) fn message_orders(&self, line: LineKey, path: PathAt) -> Option<Arc<[Order]>> {
-        if !self.line(line)?.depends {
+        let state = self.line(line)?;
+        if !state.depends {
             return None;
         }
+        let own = state.name.pool;
         let source = self.egress.source_name(self.path(path)?.source);
         let facts = Facts { source: Fact::Is(&source), ..self.facts(line, Fact::Unknown) };
         let orders: Vec<Order> = self
             .orders
             .matching(&facts)
             .filter(|(order, found)| {
-                *found == Match::Depends && !matches!(order.action, Action::Limit(_) | Action::Reroute(_))
+                let by_message = *found == Match::Depends;
+                match &order.action {
+                    Action::Limit(_) => order.scope.is_part_of_site(),
+                    // Its mail is there already.
+                    Action::Reroute(pool) => by_message && self.egress.pool(pool) != Some(own),
+                    Action::Suspend | Action::Hold | Action::Bounce => by_message,
+                }
             })
             .map(|(order, _)| order.clone())
             .collect();
         (!orders.is_empty()).then(|| orders.into())
     }
 
-    /// A connection found that an order names its message: the job waits, without an attempt.
-    pub fn ordered(&mut self, now: Instant, wall: UnixMillis, id: ConnectionId, job: &Job, order: OrderId) {
+    /// A connection found that an order names its message: the job waits, or goes by another pool, without an attempt.
+    /// `until` is when a limit may have room for it.
+    pub fn ordered(
+        &mut self,
+        now: Instant,
+        wall: UnixMillis,
+        id: ConnectionId,
+        job: &Job,
+        order: OrderId,
+        until: Option<Instant>,
+    ) {
         self.returned(id, job);
         let Some(found) = self.order(order).cloned() else { return };
+        if let Action::Reroute(_) = &found.action {
+            let Some(pool) = self.pool_of_reroute(&found) else { return };
+            for entry in &job.entries {
+                if self.queue.pull(entry.key) {
+                    self.move_to_pool(now, entry.key, pool);
+                }
+            }
+            return;
+        }
         let again = found.ends_at.map_or(LOOK_AGAIN, |end| {
             Duration::from_millis(end.0.saturating_sub(wall.0)).clamp(Duration::from_secs(1), LOOK_AGAIN)
         });
-        let text = format!("450 4.7.0 held by order {order}: {}", found.reason);
+        let again = until.map_or(again, |until| until.saturating_duration_since(now));
+        let text = format!("450 4.7.0 held by order {order} ({}): {}", found.action.word(), found.reason);
         for entry in &job.entries {
             if !self.queue.pull(entry.key) {
                 continue;
@@ -356,7 +425,7 @@ impl Dispatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Action as Act, Config, Egress, NewMail, SiteFound, Target};
+    use crate::{Action as Act, Config, Egress, NewMail, Pool, SiteFound, Source, Target};
     use mail::Domain;
     use shaping::Rules;
 
@@ -367,12 +436,55 @@ mod tests {
         dispatch: Dispatch,
     }
 
+    /// Pools `a`, `b`, … of one source each: `s0`, `s1`, …
+    fn egress(pools: &[&str]) -> Egress {
+        let sources = (0..pools.len()).map(|n| Source { name: format!("s{n}").into(), enabled: true });
+        let pool =
+            |(n, name): (usize, &&str)| Pool { name: (*name).into(), sources: vec![(SourceAt(n as u16), 1)] };
+        Egress { sources: sources.collect(), pools: pools.iter().enumerate().map(pool).collect() }
+    }
+
     impl World {
         fn new() -> Self {
+            Self::with(Egress::default())
+        }
+
+        fn with(egress: Egress) -> Self {
             let now = Instant::now();
             let rules = Arc::new(Rules::compile(&[]).unwrap());
-            let dispatch = Dispatch::new(now, Config::default(), Egress::default(), rules);
+            let dispatch = Dispatch::new(now, Config::default(), egress, rules);
             Self { now, dispatch }
+        }
+
+        /// Serves as connections would that know the sender of every message: those of `bad` are found to be named
+        /// by the orders that come with their job. The handles of what left, with its source.
+        fn serve_reading(&mut self, bad: u64) -> Vec<(u64, SourceAt)> {
+            let mut sent = Vec::new();
+            for _ in 0..20 {
+                self.dispatch.serve(self.now, WALL);
+                for action in self.dispatch.actions() {
+                    match action {
+                        Act::Resolve(target) => {
+                            let hosts = vec![format!("mx.{target}").into()];
+                            let found = SiteFound::Exchangers(hosts, Duration::from_secs(600));
+                            self.dispatch.site_found(self.now, &target, found);
+                        }
+                        Act::Open { id, source, job, .. } => {
+                            self.dispatch.connected(self.now, id);
+                            let order = job.orders.as_ref().map(|orders| orders[0].id);
+                            match order.filter(|_| job.handle == bad) {
+                                Some(order) => {
+                                    self.dispatch.ordered(self.now, WALL, id, &job, order, None);
+                                    self.dispatch.closed(self.now, id, true, None);
+                                }
+                                None => sent.push((job.handle, source)),
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            sent
         }
 
         fn target(domain: &str) -> Target {
@@ -475,5 +587,37 @@ mod tests {
         assert_eq!(given_up, [found[0].handle]);
         world.dispatch.cancel_order(world.now, id).unwrap();
         assert_eq!(world.dispatch.bounce_named(id, &found), None, "the order has ended");
+    }
+
+    #[test]
+    fn mail_that_only_the_message_tells_apart_leaves_by_the_pool_that_an_order_names() {
+        let mut world = World::with(egress(&["a", "b"]));
+        world.push(1, "a.test", None);
+        world.push(2, "b.test", None);
+        world.order(Action::Reroute("b".into()), scope(|scope| scope.sender = Some("bad@x.test".into())));
+        let mut sent = world.serve_reading(1);
+        sent.sort_unstable_by_key(|(handle, _)| *handle);
+        assert_eq!(sent, [(1, SourceAt(1)), (2, SourceAt(0))]);
+        assert_eq!(world.dispatch.recipients(), 2, "both are in an attempt, neither twice");
+    }
+
+    #[test]
+    fn mail_of_a_source_leaves_by_the_pool_that_an_order_names() {
+        let mut world = World::with(egress(&["a", "b"]));
+        world.push(1, "a.test", None);
+        world.order(Action::Reroute("b".into()), scope(|scope| scope.source = Some("s0".into())));
+        assert_eq!(world.serve_reading(0), [(1, SourceAt(1))]);
+    }
+
+    #[test]
+    fn orders_that_send_mail_back_and_forth_do_not_spin() {
+        let mut world = World::with(egress(&["a", "b"]));
+        world.push(1, "a.test", None);
+        for (source, pool) in [("s0", "b"), ("s1", "a")] {
+            world.order(Action::Reroute(pool.into()), scope(|scope| scope.source = Some(source.into())));
+        }
+        assert_eq!(world.serve_reading(0), []);
+        assert!(!world.dispatch.has_more(), "it waits for a moment");
+        assert_eq!(world.dispatch.recipients(), 1);
     }
 }

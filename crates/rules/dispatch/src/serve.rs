@@ -36,6 +36,8 @@ enum Tried {
     /// Its connections have all they can carry, or one is being opened.
     Busy,
     Held(Hold),
+    /// An order sent it another way.
+    Moved,
 }
 
 impl Dispatch {
@@ -218,6 +220,10 @@ impl Dispatch {
                     break;
                 }
                 Tried::Busy => {}
+                Tried::Moved => {
+                    placed = Some(Placed::Aside);
+                    break;
+                }
                 Tried::Held(hold) if hold.is_of_queue() => {
                     placed = Some(self.line_held(now, line, hold));
                     break;
@@ -277,6 +283,13 @@ impl Dispatch {
         }
         if depends && let Some(hold) = self.order_on_source(line, source) {
             return Tried::Held(hold);
+        }
+        if depends
+            && let Some(pool) = self.reroute_on_source(line, source)
+            && let Some(key) = self.queue.take(line)
+        {
+            self.move_to_pool(now, key, pool);
+            return Tried::Moved;
         }
         let Some(at) = self.path_for(now, site, source) else { return Tried::Busy };
         let tried = self.try_path(now, wall, at, line);

@@ -121,13 +121,15 @@ pub(crate) struct TargetState {
     pub(crate) name: Arc<str>,
     pub(crate) lines: Vec<LineKey>,
     pub(crate) binding: Binding,
-    /// Tells its exchangers from others: a site may have several sets of them, and mail must not reach one of
-    /// another domain's.
+    /// Tells its exchangers, and what it asks of connections to them, from others: a site may have several sets of
+    /// them, and mail must not reach one of another domain's, nor go by a connection made for less.
     pub(crate) exchangers: u64,
     /// It stands in line to be asked for.
     pub(crate) wants_site: bool,
     /// It was asked for, and the answer is on its way: it is not asked for twice at a time, nor forgotten.
     pub(crate) asked: bool,
+    /// How often in a row its mail could not leave for a reason of its own.
+    pub(crate) failed_before: u32,
 }
 
 /// The queues of a site that leave by one pool.
@@ -249,6 +251,10 @@ pub struct Dispatch {
     pub(crate) path_of: HashMap<PathKey, PathAt>,
     /// Paths that only the shaper knows, for what an earlier process had granted there.
     pub(crate) strays: Vec<PathKey>,
+    /// When room may be made again for sites that wait for a connection; `None` if none waited the last time.
+    pub(crate) room_at: Option<Instant>,
+    /// When connections with nothing to do were last looked for.
+    pub(crate) idle_sought_at: Option<Instant>,
     pub(crate) owners: HashMap<ConnectionId, PathAt>,
     pub(crate) last_connection: u64,
     /// Connections in the order they were begun, until they are greeted or over; some that are stand here yet.
@@ -314,6 +320,8 @@ impl Dispatch {
             free_paths: Vec::new(),
             path_of: HashMap::new(),
             strays: Vec::new(),
+            room_at: None,
+            idle_sought_at: None,
             owners: HashMap::new(),
             last_connection: 0,
             beginning: VecDeque::new(),

@@ -5,10 +5,17 @@ use crate::state::{Aside, Binding, Dispatch, Ending, SiteKey, Wake};
 use mail::UnixMillis;
 use queue::LineKey;
 use std::cmp::Reverse;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-/// Connections given up in one step for others that wait.
-const GIVEN_UP_AT_ONCE: usize = 64;
+/// Connections given up in one step for others that wait: few at a time, for opening others in their place keeps mail
+/// waiting that could leave.
+const GIVEN_UP_AT_ONCE: usize = 8;
+
+/// Connections with nothing to do that are closed in one step for others that wait.
+const IDLE_CLOSED_AT_ONCE: usize = 64;
+
+/// The time between two steps in which connections are given up.
+const ROOM_EVERY: Duration = Duration::from_millis(10);
 
 /// Idle queues and sites looked at in one step.
 const IDLE_AT_ONCE: usize = 4_096;
@@ -47,19 +54,22 @@ impl Dispatch {
     /// When [`Dispatch::advance`] must be called again at the latest, if anything waits for a moment.
     pub fn wake_at(&self) -> Option<Instant> {
         let own = self.wakes.peek().map(|Reverse((at, _))| *at);
-        match (own, self.shaper.wake_at()) {
-            (Some(own), Some(other)) => Some(own.min(other)),
-            (own, other) => own.or(other),
-        }
+        [own, self.shaper.wake_at(), self.room_at].into_iter().flatten().min()
     }
 
     /// While sites wait for a connection of the total, those that wait longest for a greeting give theirs up: thousands
     /// of next hops that take connections and say nothing would otherwise keep all places for minutes. Connections with
     /// nothing to do go first.
     fn make_room(&mut self, now: Instant) {
-        let mut wanted = (self.wanting.len() + self.wanting_unknown.len()).min(GIVEN_UP_AT_ONCE);
-        if wanted > 0 {
-            wanted -= self.close_idle(wanted);
+        let waiting = self.wanting.len() + self.wanting_unknown.len();
+        let early = self.room_at.is_some_and(|at| now < at);
+        let mut wanted = if early { 0 } else { waiting.min(GIVEN_UP_AT_ONCE) };
+        // Looking for those with nothing to do is a look at every path.
+        if waiting > 0
+            && self.idle_sought_at.is_none_or(|at| now.saturating_duration_since(at) >= queue::TICK)
+        {
+            self.idle_sought_at = Some(now);
+            wanted = wanted.saturating_sub(self.close_idle(waiting.min(IDLE_CLOSED_AT_ONCE)));
         }
         while let Some(&(since, id)) = self.beginning.front() {
             if self.is_beginning(id) {
@@ -70,6 +80,10 @@ impl Dispatch {
                 self.actions.push(Action::GiveUp(id));
             }
             self.beginning.pop_front();
+        }
+        if !early {
+            let next = self.beginning.front().map(|(since, _)| *since + self.config.greeting_patience);
+            self.room_at = next.filter(|_| waiting > 0).map(|next| next.max(now + ROOM_EVERY));
         }
         if self.beginning.len() > 2 * self.owners.len() + 1_024 {
             let mut beginning = std::mem::take(&mut self.beginning);

@@ -414,6 +414,21 @@ impl Queue {
         self.place(key, self.tick_of(now), due);
     }
 
+    /// Moves a taken entry, whose attempt never began, to another line, where it may be attempted from `due` on.
+    pub fn transfer(&mut self, now: Instant, key: EntryKey, line: LineKey, due: Instant) {
+        let entry = self.slab[key];
+        assert!(entry.place == Place::Attempted, "only an entry in an attempt can change its line");
+        let left = &mut self.lines[entry.line.0 as usize];
+        left.attempted -= 1;
+        left.recipients -= u64::from(entry.count);
+        let joined = &mut self.lines[line.0 as usize];
+        joined.attempted += 1;
+        joined.recipients += u64::from(entry.count);
+        self.slab[key].line = line;
+        let now = self.tick_of(now);
+        self.place(key, now, self.tick_of(due).max(now));
+    }
+
     /// Some of an attempted entry's recipients wait for another attempt: those with indices `first` up to
     /// `first + count`. The entry itself stays handed out; finish it with [`Queue::settle`].
     pub fn defer(&mut self, now: Instant, key: EntryKey, part: Part) -> EntryKey {

@@ -99,6 +99,11 @@ impl Scope {
         self.sender.is_some() || self.job.is_some()
     }
 
+    /// True if it tells mail of one site apart by more than who sends it from where: by domain, sender or job.
+    pub fn is_part_of_site(&self) -> bool {
+        self.domain.is_some() || self.needs_message()
+    }
+
     /// Does it name this mail?
     pub fn matches(&self, facts: &Facts<'_>) -> Match {
         let given = [

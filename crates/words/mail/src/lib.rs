@@ -6,6 +6,7 @@
 //!
 //! Read first: [`Envelope`], then [`Mailbox`], then [`Reply`] and [`Outcome`].
 
+mod bounce_class;
 mod domain;
 mod envelope;
 mod extras;
@@ -18,6 +19,7 @@ mod reply;
 mod status;
 mod tags;
 
+pub use bounce_class::{BounceClass, BounceClassError};
 pub use domain::{Domain, DomainError, Host};
 pub use envelope::{BodyType, Envelope, ForwardPath, Notify, Recipient, Ret, ReversePath};
 pub use extras::{Extras, METADATA_MAX_OCTETS, Merge, RequestPart};

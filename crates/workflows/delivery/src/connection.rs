@@ -1,28 +1,38 @@
 //! One connection to a destination, from the first candidate address to QUIT.
 
 use crate::candidates::Candidate;
-use crate::config::TlsUse;
 use crate::exchangers::Lease;
 use crate::job::{Errand, Event, Hot};
+use crate::ordered_limits::Leave;
 use crate::route::Route;
 use crate::session::{Session, Turn};
 use crate::settle::{Hop, Settler, all_of};
 use crate::shared::{Settings, Shared};
-use accounting::Via;
+use crate::signing::{Choice, Facts, Unsigned};
+use crate::transport::{Demand, Finding, NoPlan, Plan, PolicyKind, SessionFault, needs_no_tls, not_assured};
+use accounting::{Connection as RecordConnection, Via};
+use bytes::Bytes;
 use dispatch::{ConnectionId, SourceAt, Target};
 use mail::{Host, Outcome, Reply, UnixMillis};
-use net::tls::Policy;
-use queue::orders::{Action, Fact, Facts, Match, Order};
+use net::Verification;
+use queue::orders::{Action, Fact, Facts as OrderFacts, Match, Order};
 use shaping::Treat;
 use smtp::client::{self, Client, Event as SmtpEvent, Stage, Transaction};
 use spool::Content;
 use std::collections::HashMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{debug, info, warn};
+
+/// How long it is taken for granted that mail for a target asks for what it asked for.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a connection is made with.
 pub(crate) struct Connection {
@@ -38,6 +48,8 @@ pub(crate) struct Connection {
     pub(crate) messages_max: u32,
     /// Tells that others wait for its place while it waits for a greeting.
     pub(crate) given_up: Option<oneshot::Receiver<()>>,
+    /// A job that was taken from `jobs` to look at.
+    pub(crate) first: Option<Errand>,
 }
 
 /// Why no candidate became a session.
@@ -47,8 +59,45 @@ struct NoSession {
     permanent: bool,
     /// Nothing was tried, for our own limits: no message is to blame.
     barred: bool,
+    /// It was reached, and could not be spoken to as securely as the mail asks: no fault of the site's.
+    insecure: bool,
+    /// What reports call it, where TLS is to blame.
+    fault: Option<SessionFault>,
     stage: shaping::Stage,
     hop: Option<Arc<Hop>>,
+}
+
+impl NoSession {
+    fn new(reply: Reply) -> Self {
+        Self {
+            reply,
+            permanent: false,
+            barred: false,
+            insecure: false,
+            fault: None,
+            stage: shaping::Stage::Connect,
+            hop: None,
+        }
+    }
+}
+
+/// A session that is ready.
+struct Opened {
+    session: Session,
+    hop: Arc<Hop>,
+    /// What it was made for.
+    demand: Arc<str>,
+    /// It is encrypted, with a server that is known to be the domain's exchanger: mail under REQUIRETLS may go.
+    assured: bool,
+    /// It was made without regard to what the domain publishes: only mail that says so may go.
+    relaxed: bool,
+}
+
+/// A session with what was found out about its TLS.
+struct Ready {
+    session: Session,
+    hop: Arc<Hop>,
+    verification: Verification,
 }
 
 impl Connection {
@@ -59,48 +108,75 @@ impl Connection {
             _ => None,
         };
         let given_up = self.given_up.take();
+        // The job it was opened for is there.
+        self.first = self.jobs.try_recv().ok();
         let ready = tokio::select! {
-            ready = self.connect(route.as_deref()) => ready,
-            () = told(given_up) => Err(NoSession {
-                reply: Reply::new(451, (4, 4, 1), "not greeted in time, and other sites wait for a connection"),
-                permanent: false,
-                barred: false,
-                stage: shaping::Stage::Connect,
-                hop: None,
-            }),
+            ready = self.connect_as_asked(route.as_deref()) => ready,
+            () = told(given_up) => {
+                let text = "not greeted in time, and other sites wait for a connection";
+                Err(NoSession::new(Reply::new(451, (4, 4, 1), text)))
+            }
         };
         let (connected, reason) = match ready {
-            Ok((session, hop, lease)) => {
+            Ok((opened, lease)) => {
                 let _ = self.events.send(Event::Connected(self.id)).await;
-                self.serve(session, hop, lease).await;
+                self.serve(opened, lease).await;
                 (true, None)
             }
             Err(none) => {
                 debug!(target = %self.target, reply = %none.reply, "no exchanger could be reached");
                 let reason: Arc<str> = none.reply.to_string().into();
+                let insecure = none.insecure;
+                if insecure {
+                    self.shared.metrics.tls_refusals.fetch_add(1, Relaxed);
+                    warn!(target = %self.target, reply = %none.reply, "mail waits for a secure connection");
+                    let failed = Event::TargetFailed(self.target.clone(), none.reply.clone());
+                    let _ = self.events.send(failed).await;
+                }
                 self.refuse_all(none).await;
-                (false, Some(reason))
+                // Others' mail may go there all the same.
+                (insecure, Some(reason))
             }
         };
         let _ = self.events.send(Event::Draining(self.id)).await;
         self.jobs.close();
+        if let Some(errand) = self.first.take() {
+            let _ = self.events.send(Event::Returned(self.id, errand)).await;
+        }
         while let Some(errand) = self.jobs.recv().await {
             let _ = self.events.send(Event::Returned(self.id, errand)).await;
         }
         let _ = self.events.send(Event::Closed { id: self.id, connected, reason }).await;
     }
 
-    /// Tries the candidates in turn until one is ready.
-    async fn connect(&self, route: Option<&Route>) -> Result<(Session, Arc<Hop>, Lease), NoSession> {
-        let permanent = |reply: Reply| NoSession {
-            permanent: reply.is_permanent(),
-            barred: false,
-            stage: shaping::Stage::Connect,
-            reply,
-            hop: None,
+    /// Connects as the mail asks; if that is not to be had and the message at hand says that it does without
+    /// (RFC 8689 §5), as if its domain published nothing.
+    async fn connect_as_asked(&self, route: Option<&Route>) -> Result<(Opened, Lease), NoSession> {
+        let none = match self.connect(route, false).await {
+            Err(none) if none.insecure => none,
+            done => return done,
         };
+        let hot = match &self.first {
+            Some(errand) => match &errand.hot {
+                Some(hot) => Some(hot.clone()),
+                None => self.shared.read(errand.handle()).await.ok(),
+            },
+            None => None,
+        };
+        if hot.is_some_and(|hot| needs_no_tls(&hot)) { self.connect(route, true).await } else { Err(none) }
+    }
+
+    /// Tries the candidates in turn until one is ready.
+    async fn connect(&self, route: Option<&Route>, relaxed: bool) -> Result<(Opened, Lease), NoSession> {
+        let permanent = |reply: Reply| NoSession { permanent: reply.is_permanent(), ..NoSession::new(reply) };
         let candidates =
             self.shared.candidates(&self.settings, &self.target, route).await.map_err(permanent)?;
+        let unknown = |reply: Reply| NoSession { insecure: true, ..NoSession::new(reply) };
+        let demand = if relaxed {
+            Demand::relaxed(&self.settings, &self.target, route)
+        } else {
+            self.shared.demand(&self.settings, &self.target, route).await.map_err(unknown)?
+        };
         let mut last: Option<NoSession> = None;
         let delivery = &self.settings.delivery;
         let count = candidates.len().min(delivery.addresses_max as usize);
@@ -118,8 +194,8 @@ impl Connection {
                     continue;
                 }
             };
-            match self.connect_to(&candidate, route, patience).await {
-                Ok((session, hop)) => return Ok((session, hop, lease)),
+            match self.connect_to(&candidate, route, &demand, patience).await {
+                Ok(opened) => return Ok((opened, lease)),
                 Err(none) => {
                     debug!(target = %self.target, host = %candidate.host, address = %candidate.address, reply = %none.reply, "candidate failed");
                     // A refusal for good counts only if no other exchanger could be hoped for.
@@ -129,26 +205,14 @@ impl Connection {
                 }
             }
         }
-        Err(last.unwrap_or_else(|| NoSession {
-            reply: Reply::new(451, (4, 4, 4), "no address to connect to"),
-            permanent: false,
-            barred: false,
-            stage: shaping::Stage::Connect,
-            hop: None,
-        }))
+        Err(last.unwrap_or_else(|| NoSession::new(Reply::new(451, (4, 4, 4), "no address to connect to"))))
     }
 
     /// Asks the limits of the exchanger itself.
     fn enter(&self, candidate: &Candidate) -> Result<Lease, NoSession> {
         let (now, rules) = (Instant::now().into_std(), self.shared.rules());
         self.shared.exchangers.enter(now, &rules, &candidate.host, candidate.address.ip()).map_err(|barred| {
-            NoSession {
-                reply: Reply::new(451, (4, 3, 2), barred.text),
-                permanent: false,
-                barred: true,
-                stage: shaping::Stage::Connect,
-                hop: None,
-            }
+            NoSession { barred: true, ..NoSession::new(Reply::new(451, (4, 3, 2), barred.text)) }
         })
     }
 
@@ -156,44 +220,100 @@ impl Connection {
         &self,
         candidate: &Candidate,
         route: Option<&Route>,
+        demand: &Demand,
         patience: Duration,
-    ) -> Result<(Session, Arc<Hop>), NoSession> {
-        let tls = route.and_then(|route| route.tls).unwrap_or(self.settings.delivery.tls);
-        match self.open(candidate, route, tls, patience).await {
+    ) -> Result<Opened, NoSession> {
+        let host = &candidate.host;
+        let plan = match self.shared.plan(demand, candidate).await {
+            Ok(plan) => plan,
+            Err(NoPlan { reply, fault, kind }) => {
+                let finding = Finding { fault: Some(fault), reason: (*reply.text).into() };
+                self.report(demand, &kind, candidate, None, &finding);
+                let stage = shaping::Stage::Starttls;
+                return Err(NoSession { insecure: true, stage, ..NoSession::new(reply) });
+            }
+        };
+        let clear = &self.shared.in_the_clear;
+        let known = plan.falls_back.then(|| clear.why(Instant::now().into_std(), host)).flatten();
+        let first = if known.is_some() { plan.in_the_clear() } else { plan.clone() };
+        let opened = match self.open(candidate, route, &first, patience).await {
             // Opportunistic means that mail goes on without TLS when TLS fails, on a new connection.
-            Err((Stage::StartTls, _)) if tls == TlsUse::Opportunistic => {
-                self.open(candidate, route, TlsUse::Off, patience).await
+            Err((Stage::StartTls, failed)) if plan.falls_back && known.is_none() => {
+                let opened = self.open(candidate, route, &plan.in_the_clear(), patience).await;
+                if opened.is_ok() {
+                    self.shared.metrics.tls_fallbacks.fetch_add(1, Relaxed);
+                    let lasts = self.settings.delivery.tls_clear_for;
+                    let why = &failed.reply.text;
+                    if clear.remember(Instant::now().into_std(), host, why, lasts) {
+                        info!(%host, reply = %failed.reply, ?lasts, "TLS fails, mail goes there in the clear");
+                    }
+                }
+                opened
             }
             other => other,
+        };
+        match opened {
+            Ok(Ready { session, hop, verification }) => {
+                let finding = Finding::of(&plan.kind, host, &verification);
+                self.report(demand, &plan.kind, candidate, hop.record.local, &finding);
+                let verified = matches!(verification, Verification::Verified | Verification::Dane);
+                let assured = verified && plan.is_its_host;
+                Ok(Opened { session, hop, demand: demand.text(), assured, relaxed: demand.relaxed })
+            }
+            Err((stage, none)) => {
+                if let Some(fault) = none.fault {
+                    let finding = Finding { fault: Some(fault), reason: (*none.reply.text).into() };
+                    let local = none.hop.as_ref().and_then(|hop| hop.record.local);
+                    self.report(demand, &plan.kind, candidate, local, &finding);
+                }
+                Err(NoSession {
+                    // A host that refuses our greeting for good may be one of several; a refused AUTH is our own
+                    // misconfiguration and no fault of the message.
+                    permanent: none.permanent && matches!(stage, Stage::Greeting),
+                    insecure: stage == Stage::StartTls && demand.is_strict(),
+                    ..none
+                })
+            }
         }
-        .map_err(|(stage, none)| NoSession {
-            // A host that refuses our greeting for good may be one of several; a refused AUTH is our own
-            // misconfiguration and no fault of the message.
-            permanent: none.permanent && matches!(stage, Stage::Greeting),
-            ..none
-        })
+    }
+
+    /// Counts a session for the reports that the domain may ask for.
+    fn report(
+        &self,
+        demand: &Demand,
+        kind: &PolicyKind,
+        candidate: &Candidate,
+        local: Option<SocketAddr>,
+        finding: &Finding,
+    ) {
+        if let Some(fault) = finding.fault {
+            debug!(
+                target = %self.target, host = %candidate.host, address = %candidate.address, ?local, ?kind,
+                by = %demand.by, fault = fault.word(), reason = %finding.reason, "TLS of a session"
+            );
+        }
     }
 
     async fn open(
         &self,
         candidate: &Candidate,
         route: Option<&Route>,
-        tls: TlsUse,
+        plan: &Plan,
         patience: Duration,
-    ) -> Result<(Session, Arc<Hop>), (Stage, NoSession)> {
+    ) -> Result<Ready, (Stage, NoSession)> {
         let delivery = &self.settings.delivery;
         let none = |stage, reply: Reply, hop: Option<Arc<Hop>>| {
             let none = NoSession {
+                fault: (stage == Stage::StartTls).then_some(SessionFault::NoStarttls),
                 permanent: reply.is_permanent(),
-                barred: false,
                 // A connection that was never made has no greeting either.
                 stage: if hop.is_none() && stage == Stage::Greeting {
                     shaping::Stage::Connect
                 } else {
                     stage_of(stage)
                 },
-                reply,
                 hop,
+                ..NoSession::new(reply)
             };
             (stage, none)
         };
@@ -206,27 +326,30 @@ impl Connection {
             .await
             .map_err(|error| none(Stage::Greeting, error.reply(), None))?;
         let local = stream.local_addr().ok();
-        let hop = |session: &Session| {
-            let via = if route.is_some_and(|route| route.lmtp) { Via::Lmtp } else { Via::Smtp };
-            Arc::new(Hop::new(
-                via,
-                (&*self.site).into(),
-                candidate.host.clone(),
-                candidate.address,
+        let hop = |session: &Session, verification: &Verification| {
+            let record = RecordConnection {
+                via: if route.is_some_and(|route| route.lmtp) { Via::Lmtp } else { Via::Smtp },
+                site: (&*self.site).into(),
+                host: candidate.host.clone(),
+                remote: Some(candidate.address),
                 local,
-                source.egress.name.clone(),
-                session.stream.tls_info(),
-                session.client.extensions(),
-            ))
+                source: source.egress.name.clone(),
+                tls: session.stream.tls_info(),
+                tls_policy: plan.word.into(),
+                tls_verified: match verification {
+                    Verification::None => None,
+                    Verification::Verified => Some("verified".into()),
+                    Verification::Dane => Some("dane".into()),
+                    Verification::NotVerified(_, why) => Some(why.clone()),
+                },
+                ..RecordConnection::default()
+            };
+            Arc::new(Hop::new(record, session.client.extensions()))
         };
         let config = client::Config {
             ehlo_name: source.ehlo_name.clone(),
             lmtp: route.is_some_and(|route| route.lmtp),
-            tls: match tls {
-                TlsUse::Off => client::TlsUse::Off,
-                TlsUse::Opportunistic => client::TlsUse::Opportunistic,
-                TlsUse::Required | TlsUse::Verified => client::TlsUse::Required,
-            },
+            tls: plan.tls,
             auth: route.and_then(|route| route.auth.clone()),
             auth_in_clear: route.is_some_and(|route| route.auth_without_tls),
             pipelining: delivery.pipelining,
@@ -237,45 +360,62 @@ impl Connection {
         loop {
             match session.turn(None, |_, _| Poll::<()>::Pending).await {
                 Turn::Event(SmtpEvent::StartTls) => {
-                    let policy = match tls {
-                        TlsUse::Off | TlsUse::Opportunistic => Policy::Opportunistic,
-                        TlsUse::Required => Policy::Required,
-                        TlsUse::Verified => Policy::Verified,
-                    };
                     let Session { stream, mut client, .. } = session;
                     let deadline = Instant::now() + delivery.ehlo_timeout;
                     let name = candidate.name();
                     let connector = source.connector.as_ref().unwrap_or(&self.shared.connector);
-                    match connector.starttls(stream, &name, policy, &[], deadline).await {
+                    match connector.starttls(stream, &name, &plan.policy, &[], deadline).await {
                         Ok(stream) => {
                             client.tls_started(Instant::now().into_std());
                             session = Session::new(stream, client);
                         }
-                        Err(error) => return Err(none(Stage::StartTls, error.reply(), None)),
+                        Err(error) => {
+                            let (stage, failed) = none(Stage::StartTls, error.reply(), None);
+                            return Err((stage, NoSession { fault: Some((&error).into()), ..failed }));
+                        }
                     }
                 }
                 Turn::Event(SmtpEvent::Ready) => {
-                    let hop = hop(&session);
-                    return Ok((session, hop));
+                    let verification = session.stream.verification();
+                    let hop = hop(&session, &verification);
+                    return Ok(Ready { session, hop, verification });
                 }
                 Turn::Event(SmtpEvent::Failed(failure)) => {
-                    return Err(none(failure.stage, failure.reply, Some(hop(&session))));
+                    let hop = hop(&session, &session.stream.verification());
+                    return Err(none(failure.stage, failure.reply, Some(hop)));
                 }
                 _ => {}
             }
         }
     }
 
+    /// True if the mail of a job asks for just what this connection was made for.
+    fn may_carry(&self, errand: &Errand, demand: &str) -> bool {
+        // The settings and policies of the moment: what was true when it was opened may not be any more. Nobody is
+        // asked: what is under way must not wait for that.
+        let settings = self.shared.settings();
+        let Some(target) = Target::parse(&errand.job.queue.target) else { return false };
+        let route = match &target {
+            Target::Route(name) => settings.routes.get(name).cloned(),
+            _ => None,
+        };
+        let asks = self.shared.demand_known(&settings, &target, route.as_deref());
+        asks.is_some_and(|asks| *asks.text() == *demand)
+    }
+
     /// Carries messages until there are none for a while.
-    async fn serve(&mut self, mut session: Session, hop: Arc<Hop>, lease: Lease) {
+    async fn serve(&mut self, opened: Opened, lease: Lease) {
+        let Opened { mut session, hop, demand, assured, relaxed } = opened;
         let mut running: HashMap<u64, Running> = HashMap::new();
         let mut waiting: Option<Transaction> = None;
+        let mut signing: Option<Signing> = None;
         let (mut next_token, mut begun, mut quitting) = (0u64, 0u32, false);
         let idle = self.settings.delivery.idle_timeout;
         let mut idle_since = Instant::now();
         let (shared, settings) = (self.shared.clone(), self.settings.clone());
         let mut settler = Settler::new(&shared, &settings, Some(hop));
         let mut barred = false;
+        let mut looked_at: Option<(Arc<str>, Instant)> = None;
         loop {
             if session.client.wants()
                 && let Some(tx) = waiting.take()
@@ -284,32 +424,68 @@ impl Connection {
             }
             let full = self.messages_max > 0 && begun >= self.messages_max;
             let stop = full || barred || session.client.exhausted() || self.shared.is_stopping();
-            let at_rest = session.client.in_flight() == 0 && waiting.is_none();
+            let at_rest = session.client.in_flight() == 0 && waiting.is_none() && signing.is_none();
             if at_rest && stop && !quitting {
                 session.client.quit(Instant::now().into_std());
                 quitting = true;
             }
             let deadline = (at_rest && !quitting).then(|| idle_since + idle);
             let may_take = waiting.is_none() && !stop && !quitting;
-            let jobs = &mut self.jobs;
+            let (jobs, first) = (&mut self.jobs, &mut self.first);
             let turn = session
-                .turn(
-                    deadline,
-                    |client, cx| if may_take && client.wants() { jobs.poll_recv(cx) } else { Poll::Pending },
-                )
+                .turn(deadline, |client, cx| match &mut signing {
+                    // What is under way goes on meanwhile: replies are read while this message is signed.
+                    Some(signing) => signing.made.as_mut().poll(cx).map(Next::Signed),
+                    None if may_take && client.wants() => match first.take() {
+                        Some(errand) => Poll::Ready(Next::Errand(Some(errand))),
+                        None => jobs.poll_recv(cx).map(Next::Errand),
+                    },
+                    None => Poll::Pending,
+                })
                 .await;
             match turn {
-                Turn::Other(Some(errand)) => {
+                Turn::Other(Next::Errand(Some(errand))) => {
+                    // Nearly all mail of a connection has one target, whose demands need not be worked out anew for
+                    // each message.
+                    let name = &errand.job.queue.target;
+                    let is_known = looked_at
+                        .as_ref()
+                        .is_some_and(|(known, at)| Arc::ptr_eq(known, name) && at.elapsed() < LOOK_AGAIN);
+                    if !is_known {
+                        if !self.may_carry(&errand, &demand) {
+                            barred = true;
+                            let _ = self.events.send(Event::Returned(self.id, errand)).await;
+                            continue;
+                        }
+                        looked_at = Some((name.clone(), Instant::now()));
+                    }
                     if lease.ask_message(Instant::now().into_std()).is_err() {
                         // The exchanger's own limit: another one may take it.
                         barred = true;
                         let _ = self.events.send(Event::Returned(self.id, errand)).await;
                         continue;
                     }
-                    let Some((mut job, hot)) = self.at_hand(errand, &mut settler).await else {
+                    let Some(AtHand { mut job, hot, leaves }) = self.at_hand(errand, &mut settler).await
+                    else {
                         lease.settle_message(Instant::now().into_std(), false);
                         continue;
                     };
+                    if relaxed && !needs_no_tls(&hot) {
+                        leaves.into_iter().for_each(Leave::give_back);
+                        lease.settle_message(Instant::now().into_std(), false);
+                        barred = true;
+                        let errand = Errand { job, hot: Some(hot) };
+                        let _ = self.events.send(Event::Returned(self.id, errand)).await;
+                        continue;
+                    }
+                    if hot.message.envelope.require_tls && !assured {
+                        leaves.into_iter().for_each(Leave::give_back);
+                        lease.settle_message(Instant::now().into_std(), false);
+                        let outcome = Outcome::Bounced(not_assured(settler.hop.as_deref()));
+                        let done = settler.settle(&job, &hot, all_of(&job, &outcome), Instant::now()).await;
+                        let _ = self.events.send(Event::Done(self.id, done)).await;
+                        continue;
+                    }
                     begun += 1;
                     let recipients_max = session.client.extensions().rcpt_max;
                     if recipients_max > 0 && job.recipients() > recipients_max as usize {
@@ -317,25 +493,46 @@ impl Connection {
                         let _ = self.events.send(Event::Narrowed(self.id, job.clone(), recipients_max)).await;
                         job.truncate(recipients_max);
                     }
-                    waiting = Some(Transaction {
-                        token: next_token,
-                        message: hot.message.clone(),
-                        recipients: job.indices().collect(),
-                        content: [hot.content.prefix.clone(), hot.content.body.clone()],
-                        size: hot.content.len(),
-                    });
-                    running.insert(next_token, Running { job, hot, began: Instant::now() });
-                    next_token += 1;
+                    let content = self.leaving(&hot);
+                    let run = Running { job, hot, content, leaves, began: Instant::now() };
+                    match self.signatures(&run) {
+                        Some(made) => signing = Some(Signing { run, made }),
+                        None => {
+                            waiting = Some(run.transaction(next_token, run.content.prefix.clone()));
+                            running.insert(next_token, run);
+                            next_token += 1;
+                        }
+                    }
+                }
+                Turn::Other(Next::Signed(made)) => {
+                    let Some(Signing { run, .. }) = signing.take() else { continue };
+                    match made {
+                        Ok(signatures) => {
+                            let prefix = [&signatures[..], &run.content.prefix].concat().into();
+                            waiting = Some(run.transaction(next_token, prefix));
+                            running.insert(next_token, run);
+                            next_token += 1;
+                        }
+                        Err(outcome) => {
+                            idle_since = Instant::now();
+                            lease.settle_message(Instant::now().into_std(), false);
+                            let Running { job, hot, leaves, began, .. } = run;
+                            leaves.into_iter().for_each(Leave::give_back);
+                            let done = settler.settle(&job, &hot, all_of(&job, &outcome), began).await;
+                            let _ = self.events.send(Event::Done(self.id, done)).await;
+                        }
+                    }
                 }
                 // The dispatcher has forgotten this connection: the server stops.
-                Turn::Other(None) | Turn::Deadline => {
+                Turn::Other(Next::Errand(None)) | Turn::Deadline => {
                     session.client.quit(Instant::now().into_std());
                     quitting = true;
                 }
                 Turn::Event(SmtpEvent::Finished(finished)) => {
                     idle_since = Instant::now();
                     lease.settle_message(Instant::now().into_std(), true);
-                    if let Some(Running { job, hot, began }) = running.remove(&finished.token) {
+                    if let Some(Running { job, hot, leaves, began, .. }) = running.remove(&finished.token) {
+                        drop(leaves);
                         let done = settler.settle(&job, &hot, finished.recipients, began).await;
                         let _ = self.events.send(Event::Done(self.id, done)).await;
                     }
@@ -356,9 +553,13 @@ impl Connection {
                         lease.settle_message(Instant::now().into_std(), false);
                         self.unsent(&mut running, tx.token).await;
                     }
+                    self.unsigned(signing, &lease).await;
                     return;
                 }
-                Turn::Event(SmtpEvent::Closed) => return,
+                Turn::Event(SmtpEvent::Closed) => {
+                    self.unsigned(signing, &lease).await;
+                    return;
+                }
                 Turn::Event(SmtpEvent::Ready | SmtpEvent::StartTls) => {}
             }
         }
@@ -366,11 +567,75 @@ impl Connection {
 
     /// A job of which nothing was sent goes back untouched.
     async fn unsent(&self, running: &mut HashMap<u64, Running>, token: u64) {
-        if let Some(Running { job, hot, .. }) = running.remove(&token) {
-            // What was made for one recipient of a merge is of no use to the next.
-            let hot = hot.message.merge().is_none().then_some(hot);
+        if let Some(Running { job, hot, leaves, .. }) = running.remove(&token) {
+            leaves.into_iter().for_each(Leave::give_back);
+            let hot = reusable(hot);
             let _ = self.events.send(Event::Returned(self.id, Errand { job, hot })).await;
         }
+    }
+
+    /// The same for a job whose message is being signed.
+    async fn unsigned(&self, signing: Option<Signing>, lease: &Lease) {
+        if let Some(Signing { run: Running { job, hot, leaves, .. }, .. }) = signing {
+            leaves.into_iter().for_each(Leave::give_back);
+            lease.settle_message(Instant::now().into_std(), false);
+            let hot = reusable(hot);
+            let _ = self.events.send(Event::Returned(self.id, Errand { job, hot })).await;
+        }
+    }
+
+    /// The content of a message as it leaves: without the fields that only spoke to us.
+    fn leaving(&self, hot: &Hot) -> Content {
+        let signing = self.shared.settings().signing.clone();
+        signing.without_options(&hot.message, &hot.content).unwrap_or_else(|| hot.content.clone())
+    }
+
+    /// The signatures of a message that is about to leave, or the outcome if it must not leave without; `None` if it
+    /// leaves as it is.
+    fn signatures(&self, run: &Running) -> Option<SignaturesMade> {
+        // Not those that the connection began with: a key that was replaced is not used any more.
+        let signing = self.shared.settings().signing.clone();
+        if signing.is_idle() {
+            return None;
+        }
+        let Running { job, hot, .. } = run;
+        let facts = Facts {
+            message: &hot.message,
+            source: &self.settings.sources.get(self.source).egress.name,
+            pool: &job.queue.pool,
+            content: &hot.content.body,
+        };
+        let figures = self.shared.metrics.signing.clone();
+        let by = match signing.choose(&facts) {
+            Choice::By(by) => by,
+            Choice::Nobody => return None,
+            Choice::Failed(failure) => {
+                figures.failed.fetch_add(1, Relaxed);
+                let id = hot.message.id;
+                warn!(%id, %failure, policy = %signing.config().failed, "a message could not be signed");
+                let outcome = not_sent(signing.config().failed, &failure.to_string())?;
+                return Some(Box::pin(std::future::ready(Err(outcome))));
+            }
+            Choice::Unmatched => {
+                figures.unmatched.fetch_add(1, Relaxed);
+                let outcome = not_sent(signing.config().unmatched, "nobody signs for its author")?;
+                return Some(Box::pin(std::future::ready(Err(outcome))));
+            }
+        };
+        let content = run.content.clone();
+        // Only a message with several recipients can go to several sites.
+        let kept = (hot.message.envelope.recipients.len() > 1).then(|| hot.signatures.clone());
+        let id = hot.message.id;
+        Some(Box::pin(async move {
+            match signing.sign(content, &by, kept.as_deref(), figures.clone()).await {
+                Ok(fields) => Ok(fields),
+                Err(failure) => {
+                    figures.failed.fetch_add(1, Relaxed);
+                    warn!(%id, %failure, policy = %signing.config().failed, "a message could not be signed");
+                    not_sent(signing.config().failed, &failure.to_string()).map_or(Ok(Vec::new()), Err)
+                }
+            }
+        }))
     }
 
     /// No session came to be: the job this connection was opened for gets the reason. When it is for good, so
@@ -384,8 +649,10 @@ impl Connection {
         let mut settler = Settler::new(&shared, &settings, none.hop);
         // The job it was opened for is there; it knows the rules of its path, which may take the reply for more or
         // less final than the peer put it.
-        let mut next = self.jobs.try_recv().ok();
-        let profile = next.as_ref().and_then(|errand| errand.job.profile.clone());
+        let mut next = self.first.take().or_else(|| self.jobs.try_recv().ok());
+        // What they make of it does not count where the reply is our own word on the connection.
+        let stage = (!none.insecure).then_some(none.stage);
+        let profile = next.as_ref().filter(|_| !none.insecure).and_then(|errand| errand.job.profile.clone());
         let verdict =
             profile.and_then(|profile| self.shared.rules().verdict(&profile, none.stage, &none.reply));
         let permanent = match verdict.and_then(|verdict| verdict.treat) {
@@ -405,9 +672,10 @@ impl Connection {
         let mut first = true;
         while let Some(errand) = next {
             let began = Instant::now();
-            if let Some((job, hot)) = self.at_hand(errand, &mut settler).await {
+            if let Some(AtHand { job, hot, leaves }) = self.at_hand(errand, &mut settler).await {
+                leaves.into_iter().for_each(Leave::give_back);
                 let results = all_of(&job, &outcome);
-                let mut done = settler.settle_at(&job, &hot, results, began, Some(none.stage)).await;
+                let mut done = settler.settle_at(&job, &hot, results, began, stage).await;
                 // One failure to connect is one reply, however many messages it is told to.
                 if !std::mem::take(&mut first) {
                     done.fired.clear();
@@ -420,13 +688,17 @@ impl Connection {
 
     /// The job with its message, from memory or from the spool; `None` if it was settled or given back, because
     /// the message cannot be read or an order names it.
-    async fn at_hand(&self, errand: Errand, settler: &mut Settler<'_>) -> Option<(dispatch::Job, Hot)> {
+    async fn at_hand(&self, errand: Errand, settler: &mut Settler<'_>) -> Option<AtHand> {
         // The spool need not be read for what a recipient before this one was made of.
         let known = if errand.hot.is_none() { self.shared.sheets.find(errand.handle()) } else { None };
         let hot = match &errand.hot {
             Some(hot) => hot.clone(),
             None => match &known {
-                Some(kept) => Hot { message: kept.message.clone(), content: Content::default() },
+                Some(kept) => Hot {
+                    message: kept.message.clone(),
+                    content: Content::default(),
+                    signatures: Arc::default(),
+                },
                 None => match self.shared.read(errand.handle()).await {
                     Ok(hot) => hot,
                     Err(error) => {
@@ -452,13 +724,16 @@ impl Connection {
                 return self.give_up(settler, &job, &hot, outcome).await;
             }
         };
-        let Some(order) = self.order_on(&job, &hot) else { return Some((job, hot)) };
+        let (order, until) = match self.leaves_for(&job, &hot) {
+            Ok(leaves) => return Some(AtHand { job, hot, leaves }),
+            Err(ordered) => *ordered,
+        };
         if order.action == Action::Bounce {
             let why = if order.reason.is_empty() { String::new() } else { format!(": {}", order.reason) };
             let reply = Reply::new(550, (5, 7, 0), format!("given up by order {}{why}", order.id));
             return self.give_up(settler, &job, &hot, Outcome::Bounced(reply)).await;
         } else {
-            let _ = self.events.send(Event::Ordered(self.id, job, order.id)).await;
+            let _ = self.events.send(Event::Ordered(self.id, job, order.id, until)).await;
         }
         None
     }
@@ -470,18 +745,23 @@ impl Connection {
         job: &dispatch::Job,
         hot: &Hot,
         outcome: Outcome,
-    ) -> Option<(dispatch::Job, Hot)> {
+    ) -> Option<AtHand> {
         let done = settler.settle(job, hot, all_of(job, &outcome), Instant::now()).await;
         let _ = self.events.send(Event::Done(self.id, done)).await;
         None
     }
 
-    /// An order that names this message by what only the message tells.
-    fn order_on(&self, job: &dispatch::Job, hot: &Hot) -> Option<Order> {
-        let orders = job.orders.as_ref()?;
+    /// Leave by every limit that was ordered for this message by what only the message tells; or the order that keeps it
+    /// from being sent, and until when if that is known.
+    fn leaves_for(
+        &self,
+        job: &dispatch::Job,
+        hot: &Hot,
+    ) -> Result<Vec<Leave>, Box<(Order, Option<std::time::Instant>)>> {
+        let Some(orders) = &job.orders else { return Ok(Vec::new()) };
         let source = self.settings.sources.get(self.source);
         let (message, queue) = (&hot.message, &job.queue);
-        let facts = Facts {
+        let facts = OrderFacts {
             tenant: queue.tenant.as_deref().into(),
             campaign: queue.campaign.as_deref().into(),
             domain: Fact::Is(&queue.target),
@@ -491,7 +771,39 @@ impl Connection {
             sender: Fact::Is(message.envelope.reverse_path.as_str()),
             job: message.tags.job.as_deref().into(),
         };
-        orders.iter().find(|order| order.scope.matches(&facts) == Match::Yes).cloned()
+        let (mut leaves, mut limits) = (Vec::new(), Vec::new());
+        for order in orders.iter().filter(|order| order.scope.matches(&facts) == Match::Yes) {
+            match order.action {
+                Action::Limit(_) => limits.push(order),
+                _ => return Err(Box::new((order.clone(), None))),
+            }
+        }
+        for order in limits {
+            match self.shared.ordered_limits.ask(Instant::now().into_std(), order) {
+                Ok(leave) => leaves.push(leave),
+                Err(until) => {
+                    leaves.into_iter().for_each(Leave::give_back);
+                    return Err(Box::new((order.clone(), Some(until))));
+                }
+            }
+        }
+        Ok(leaves)
+    }
+}
+
+/// What was made for one recipient of a merge is of no use to the next.
+fn reusable(hot: Hot) -> Option<Hot> {
+    hot.message.merge().is_none().then_some(hot)
+}
+
+/// What becomes of a message that is not signed and should be; `None` if it leaves all the same.
+fn not_sent(policy: Unsigned, why: &str) -> Option<Outcome> {
+    // RFC 3463 §3.8: cryptographic failure.
+    let reply = |code, class| Reply::new(code, (class, 7, 5), format!("not signed: {why}"));
+    match policy {
+        Unsigned::Send => None,
+        Unsigned::Defer => Some(Outcome::Deferred(reply(451, 4))),
+        Unsigned::Bounce => Some(Outcome::Bounced(reply(550, 5))),
     }
 }
 
@@ -517,11 +829,48 @@ fn stage_of(stage: Stage) -> shaping::Stage {
     }
 }
 
+/// What a connection waits for besides its peer.
+enum Next {
+    Errand(Option<Errand>),
+    Signed(Result<Vec<u8>, Outcome>),
+}
+
+type SignaturesMade = Pin<Box<dyn Future<Output = Result<Vec<u8>, Outcome>> + Send>>;
+
+/// A job whose message is being signed.
+struct Signing {
+    run: Running,
+    made: SignaturesMade,
+}
+
+/// A job that may be sent, with its message.
+struct AtHand {
+    job: dispatch::Job,
+    hot: Hot,
+    leaves: Vec<Leave>,
+}
+
 /// A job under way, as one transaction.
 struct Running {
     job: dispatch::Job,
     hot: Hot,
+    /// As it is sent, but for signatures.
+    content: Content,
+    leaves: Vec<Leave>,
     began: Instant,
+}
+
+impl Running {
+    fn transaction(&self, token: u64, prefix: Bytes) -> Transaction {
+        let body = self.content.body.clone();
+        Transaction {
+            token,
+            message: self.hot.message.clone(),
+            recipients: self.job.indices().collect(),
+            size: (prefix.len() + body.len()) as u64,
+            content: [prefix, body],
+        }
+    }
 }
 
 impl Candidate {

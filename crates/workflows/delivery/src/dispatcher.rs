@@ -62,6 +62,8 @@ pub(crate) struct Dispatcher {
     connections: HashMap<ConnectionId, Reins>,
     events_in: mpsc::Sender<Event>,
     settling: Arc<Semaphore>,
+    /// Jobs that are being settled outside any connection.
+    settling_now: usize,
     notices: NoticesIn,
     stopping: bool,
 }
@@ -86,6 +88,7 @@ impl Dispatcher {
             keeper,
             hot: HotStore::new(settings.hot_bytes_max),
             settling: Arc::new(Semaphore::new(settings.delivery.settling_max as usize)),
+            settling_now: 0,
             settings,
             shared,
             connections: HashMap::new(),
@@ -141,7 +144,8 @@ impl Dispatcher {
             }
             self.serve();
             self.shared.queued.set(self.dispatch.recipients());
-            if self.stopping && self.dispatch.connections() == 0 {
+            // A notification that is durable and whose recipient is not settled would go out twice.
+            if self.stopping && self.dispatch.connections() == 0 && self.settling_now == 0 {
                 self.keeper.keep_last(now(), wall(), &mut self.dispatch).await;
                 return;
             }
@@ -191,7 +195,7 @@ impl Dispatcher {
         if may_go && message.send_at().is_none_or(|at| at <= wall) {
             // The recipients of a merge go one by one.
             let uses = if message.merge().is_some() { count as u32 } else { groups };
-            self.hot.insert(handle, Hot { message, content }, uses);
+            self.hot.insert(handle, Hot { message, content, signatures: Arc::default() }, uses);
         }
     }
 
@@ -258,7 +262,10 @@ impl Dispatcher {
         let now = now();
         match event {
             Event::Done(id, done) => self.dispatch.done(now, wall(), id, done),
-            Event::Settled(done) => self.dispatch.settled(now, done),
+            Event::Settled(done) => {
+                self.settling_now -= 1;
+                self.dispatch.settled(now, done);
+            }
             Event::Returned(id, errand) => {
                 if let Some(hot) = errand.hot {
                     self.hot.insert(Handle(errand.job.handle), hot, 1);
@@ -266,10 +273,13 @@ impl Dispatcher {
                 self.dispatch.returned(id, &errand.job);
             }
             Event::Narrowed(id, job, max) => self.dispatch.narrowed(id, &job, max),
-            Event::Ordered(id, job, order) => self.dispatch.ordered(now, wall(), id, &job, order),
+            Event::Ordered(id, job, order, until) => {
+                self.dispatch.ordered(now, wall(), id, &job, order, until);
+            }
             Event::Failed(id, failed) => self.dispatch.session_failed(now, wall(), id, failed),
             Event::Connected(id) => self.dispatch.connected(now, id),
             Event::Draining(id) => self.dispatch.draining(id),
+            Event::TargetFailed(target, reply) => self.dispatch.target_failed(now, &target, reply),
             Event::Closed { id, connected, reason } => {
                 self.gone(id);
                 self.dispatch.closed(now, id, connected, reason);
@@ -334,6 +344,7 @@ impl Dispatcher {
                     events: self.events_in.clone(),
                     messages_max,
                     given_up: Some(given_up),
+                    first: None,
                 };
                 let events = self.events_in.clone();
                 self.shared.spawn(async move {
@@ -372,6 +383,7 @@ impl Dispatcher {
         let errand = self.errand(job);
         let (shared, settings, events) = (self.shared.clone(), self.settings.clone(), self.events_in.clone());
         let settling = self.settling.clone();
+        self.settling_now += 1;
         tokio::spawn(async move {
             // The semaphore is never closed.
             let _turn = settling.acquire_owned().await;
@@ -389,8 +401,17 @@ impl Dispatcher {
         let host = Host::Domain(domain.clone());
         let (shared, events) = (self.shared.clone(), self.events_in.clone());
         tokio::spawn(async move {
-            let found = match tokio::spawn(async move { shared.preferred(&host).await }).await {
-                Ok(Ok(hosts)) => SiteFound::Exchangers(hosts, SITE_HOLDS),
+            let asked = target.clone();
+            let look_up = async move {
+                let hosts = shared.preferred(&host).await?;
+                // Where it cannot be known what the mail asks for, the connection finds that out and waits.
+                let settings = shared.settings();
+                let demand = shared.demand(&settings, &asked, None).await;
+                Ok::<_, resolve::RouteError>((hosts, demand.ok().and_then(|demand| demand.apart(&settings))))
+            };
+            let found = match tokio::spawn(look_up).await {
+                Ok(Ok((hosts, None))) => SiteFound::Exchangers(hosts, SITE_HOLDS),
+                Ok(Ok((hosts, Some(asks)))) => SiteFound::Apart(hosts, asks, SITE_HOLDS),
                 Ok(Err(error)) if error.is_temporary() => SiteFound::Failed(error.reply),
                 Ok(Err(error)) => SiteFound::Refused(error.reply, REFUSAL_HOLDS),
                 Err(panic) => {
@@ -461,7 +482,10 @@ impl Dispatcher {
                 }
             },
             Order::Release(what, reply) => {
-                let _ = reply.send(self.dispatch.release(now, &what));
+                let changed = self.dispatch.release(now, &what);
+                self.keeper.keep_now(now, wall(), &mut self.dispatch, move |kept| {
+                    let _ = reply.send((changed, kept));
+                });
             }
             Order::Sources(reply) => {
                 let _ = reply.send(self.dispatch.sources(now));
@@ -486,6 +510,7 @@ impl Dispatcher {
 
     /// The orders in force are others; `answer` is called when they are written down.
     fn orders_changed(&mut self, answer: impl FnOnce(bool) + Send + 'static) {
+        self.shared.ordered_limits.keep(self.dispatch.orders().list());
         self.keeper.orders(self.dispatch.orders(), Box::new(move |done| answer(done.is_ok())));
         self.reconfigure();
     }

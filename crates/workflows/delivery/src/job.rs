@@ -1,16 +1,20 @@
 //! What travels between the dispatcher and the connections: jobs out, results back.
 
+use crate::signing::KeptSignatures;
 use dispatch::{ConnectionId, Done, Job};
 use mail::Message;
 use queue::orders::OrderId;
 use spool::{Content, Handle};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// A message in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Hot {
     pub(crate) message: Arc<Message>,
     pub(crate) content: Content,
+    /// Signatures that were made for another site.
+    pub(crate) signatures: Arc<KeptSignatures>,
 }
 
 /// A job with its message, if that is still in memory.
@@ -38,12 +42,14 @@ pub(crate) enum Event {
     Narrowed(ConnectionId, Job, u32),
     /// A job never began; it goes back to the head of its line.
     Returned(ConnectionId, Errand),
-    /// An order that only the message could match holds a job.
-    Ordered(ConnectionId, Job, OrderId),
+    /// An order that only the message could match holds a job, until then if that is known.
+    Ordered(ConnectionId, Job, OrderId, Option<Instant>),
     /// The session failed outside of a job, with a reply that rules know.
     Failed(ConnectionId, Done),
     /// It takes no more jobs; those it was given and has not begun follow as `Returned`.
     Draining(ConnectionId),
+    /// No connection can be made as securely as the mail of a target asks.
+    TargetFailed(dispatch::Target, mail::Reply),
     /// It is closed; the last word. `connected` is false if it never became ready.
     Closed {
         id: ConnectionId,

@@ -103,7 +103,9 @@ pub(crate) fn expand(
                 at: message.received_at,
             };
             field.write(&mut prefix);
-            Ok(Hot { message, content: Content { prefix: prefix.into(), body: body.into() } })
+            // Each recipient's message is another, and signed anew.
+            let content = Content { prefix: prefix.into(), body: body.into() };
+            Ok(Hot { message, content, signatures: Arc::default() })
         }
         Err(why) => Err((hot, format!("the template cannot be filled in: {why}"))),
     }

@@ -9,17 +9,17 @@ use crate::front_door::hand_in;
 use crate::job::{Errand, Event, Hot};
 use crate::notices::is_notice;
 use crate::shared::{Settings, Shared};
-use accounting::{Attempt, Connection as RecordConnection, Kind, Record, Via};
+use accounting::{Attempt, Connection as RecordConnection, Kind, Record};
+use bounce::{Classed, Failure};
 use dispatch::{ConnectionId, Deferred, Done, Fate as JobFate, Job, JobEntry};
 use mail::{
-    EnhancedStatusCode, Message, Notify, Outcome, Reply, Ret, ReversePath, Tags, TlsInfo, UnixMillis,
+    BounceClass, EnhancedStatusCode, Message, Notify, Outcome, Reply, Ret, ReversePath, Tags, UnixMillis,
 };
 use message::{Action, DsnRequest, RecipientReport, ReportKind, wanted, write_dsn};
 use queue::{Backoff, Schedule};
 use shaping::{Fired, Stage, Treat};
 use smtp::client::{Answered, RecipientResult};
 use spool::{Change, Fate, Handle, ReadError, Settlement};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot};
@@ -39,28 +39,9 @@ pub(crate) struct Hop {
 }
 
 impl Hop {
-    #[allow(clippy::too_many_arguments, reason = "each is a fact of one connection")]
-    pub(crate) fn new(
-        via: Via,
-        site: Box<str>,
-        host: Box<str>,
-        remote: SocketAddr,
-        local: Option<SocketAddr>,
-        source: Box<str>,
-        tls: Option<TlsInfo>,
-        extensions: &smtp::client::Extensions,
-    ) -> Self {
-        let record = RecordConnection {
-            via,
-            site,
-            host,
-            remote: Some(remote),
-            local,
-            source,
-            pool: Box::default(),
-            tls,
-            extensions: extensions.list().into(),
-        };
+    /// One with these facts, whose answer to EHLO was this.
+    pub(crate) fn new(record: RecordConnection, extensions: &smtp::client::Extensions) -> Self {
+        let record = RecordConnection { extensions: extensions.list().into(), ..record };
         Self { record: Arc::new(record), dsn: extensions.dsn }
     }
 }
@@ -122,6 +103,8 @@ impl Settler<'_> {
         stage: Option<Stage>,
     ) -> Done {
         let fired = self.judge(job, &mut results, stage);
+        // The class of the last failure: one reply that decides for a hundred recipients is looked at once.
+        let mut classed: Option<(Option<Stage>, Reply, Classed)> = None;
         self.last_was_notice = is_notice(&hot.message);
         if self.profile.is_none() {
             self.profile.clone_from(&job.profile);
@@ -209,7 +192,11 @@ impl Settler<'_> {
                 }
             }
             if !unreported.contains(&n) {
-                records.push(self.record(hot, result, entry, wall, now - began, &connection));
+                let mut record = self.record(hot, result, entry, wall, now - began, &connection);
+                if let Some(found) = self.class(result, stage, &mut classed) {
+                    (record.class, record.category) = (Some(found.class), found.category);
+                }
+                records.push(record);
             }
         }
         // Waiting for the write of the settlement before, not of this one, costs no wake-up on a busy connection,
@@ -250,6 +237,28 @@ impl Settler<'_> {
         };
         record.connection = connection.clone();
         record
+    }
+
+    /// The class of a failure.
+    fn class(
+        &self,
+        result: &RecipientResult,
+        stage: Option<Stage>,
+        last: &mut Option<(Option<Stage>, Reply, Classed)>,
+    ) -> Option<Classed> {
+        let reply = match &result.outcome {
+            Outcome::Deferred(reply) | Outcome::Bounced(reply) => reply,
+            // Whatever the last reply was, what ended it was time.
+            Outcome::Expired(_) => return Some(Classed::plain(BounceClass::MessageExpired)),
+            Outcome::Delivered(_) | Outcome::Discarded(_) => return None,
+        };
+        let stage = stage.or(result.answered.map(stage_of));
+        if let Some((_, _, known)) = last.as_ref().filter(|(at, text, _)| *at == stage && text == reply) {
+            return Some(known.clone());
+        }
+        let found = self.settings.classes.classify(&Failure { reply, stage });
+        *last = Some((stage, reply.clone(), found.clone()));
+        Some(found)
     }
 
     /// How long a deferred recipient waits.
@@ -352,8 +361,9 @@ impl Settler<'_> {
             ..message::DsnConfig::default()
         };
         let Some(draft) = write_dsn(&request, &config) else { return true };
-        let handed_in =
-            hand_in(self.shared, self.settings, "dsn", draft.envelope, draft.content, Tags::default(), wall);
+        // Not those of the message: what an order or a limit holds of its tenant must not hold the news of that.
+        let tags = Tags { pool: self.settings.dsn.pool.as_deref().map(Box::from), ..Tags::default() };
+        let handed_in = hand_in(self.shared, self.settings, "dsn", draft.envelope, draft.content, tags, wall);
         match handed_in.await {
             Ok(()) => true,
             Err(refusal) => {

@@ -3,8 +3,11 @@
 use crate::config::{Config, DsnConfig, RetryConfig};
 use crate::exchangers::Exchangers;
 use crate::job::Hot;
+use crate::ordered_limits::OrderedLimits;
 use crate::route::Routes;
+use crate::signing::{KeptSignatures, Signing, SigningFigures};
 use crate::sources::Sources;
+use crate::transport::{InTheClear, PublishedMemory, TlsPolicies};
 use accounting::Recorder;
 use arc_swap::ArcSwap;
 use dispatch::Sizes;
@@ -82,10 +85,16 @@ pub struct Settings {
     pub webhook: Option<Arc<notify::Target>>,
     /// `route`.
     pub routes: Routes,
+    /// `tls_policy`.
+    pub tls_policies: TlsPolicies,
     /// Where connections come from.
     pub sources: Sources,
+    /// Who signs messages.
+    pub signing: Arc<Signing>,
     /// What receivers tolerate.
     pub rules: Arc<Rules>,
+    /// What failures are called.
+    pub classes: Arc<bounce::ClassRules>,
     /// Makes those rules again together with limits that an operator has ordered.
     pub make_rules: MakeRules,
     /// Recipients of one message that make one entry of the queue, at most.
@@ -114,6 +123,12 @@ impl Queued {
 pub struct Figures {
     /// Connections open to other hosts.
     pub connections_out: Count,
+    /// Connections that went on in the clear because TLS failed.
+    pub tls_fallbacks: AtomicU64,
+    /// Attempts at an exchanger that ended because it could not be spoken to as securely as the mail asks.
+    pub tls_refusals: AtomicU64,
+    /// Signatures.
+    pub signing: Arc<SigningFigures>,
     sizes: Mutex<Sizes>,
 }
 
@@ -158,6 +173,11 @@ pub struct Shared {
     destinations: ArcSwap<Destinations>,
     rules: ArcSwap<Rules>,
     pub(crate) exchangers: Arc<Exchangers>,
+    pub(crate) in_the_clear: InTheClear,
+    pub(crate) sts: Arc<resolve::StsPolicies>,
+    pub(crate) dnssec: Option<Arc<dyn resolve::Authentic>>,
+    pub(crate) published: PublishedMemory,
+    pub(crate) ordered_limits: Arc<OrderedLimits>,
     /// Mail merges read lately.
     pub(crate) sheets: crate::merge::Sheets,
     pub(crate) intake: mpsc::Sender<Accepted>,
@@ -180,6 +200,10 @@ pub struct Parts {
     pub recorder: Arc<Recorder>,
     /// From domains to addresses.
     pub routes: resolve::Routes,
+    /// What domains ask of TLS by MTA-STS.
+    pub sts: Arc<resolve::StsPolicies>,
+    /// What DNSSEC vouches for, if that is looked at.
+    pub dnssec: Option<Arc<dyn resolve::Authentic>>,
     /// How connections are opened.
     pub dialer: Arc<dyn Dialer>,
     /// How they are encrypted.
@@ -197,6 +221,11 @@ impl Shared {
         Self {
             rules: ArcSwap::new(parts.settings.rules.clone()),
             exchangers: Arc::default(),
+            in_the_clear: InTheClear::default(),
+            sts: parts.sts,
+            dnssec: parts.dnssec,
+            published: PublishedMemory::default(),
+            ordered_limits: Arc::default(),
             sheets: Default::default(),
             settings: ArcSwap::from_pointee(parts.settings),
             spool: parts.spool,
@@ -268,7 +297,11 @@ impl Shared {
         let spool = self.spool.clone();
         let read = tokio::task::spawn_blocking(move || spool.read(handle)).await;
         match read {
-            Ok(Ok(stored)) => Ok(Hot { message: Arc::new(stored.message), content: stored.content }),
+            Ok(Ok(stored)) => Ok(Hot {
+                message: Arc::new(stored.message),
+                content: stored.content,
+                signatures: Arc::new(KeptSignatures::default()),
+            }),
             Ok(Err(error)) => Err(error),
             Err(panic) => {
                 error!(?handle, %panic, "reading a message ended in a panic");

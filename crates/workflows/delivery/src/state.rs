@@ -13,7 +13,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
@@ -27,6 +27,10 @@ const KEEP_EVERY: Duration = Duration::from_secs(2);
 
 /// Octets of a file read at most.
 const FILE_MAX: u64 = 1 << 30;
+
+/// Octets of leave written down since a snapshot that is on the disk, at most. A snapshot follows every two seconds,
+/// so only a disk that takes none lets it come to that; what is granted then is not written down.
+const GRANTED_MAX: u64 = 256 << 20;
 
 /// Journals of leave given since a snapshot, by number: `granted.7.jsonl`.
 const GRANTED: &str = "granted.";
@@ -85,6 +89,8 @@ pub struct Keeper {
     next: Option<Instant>,
     /// The last one is written.
     idle: Arc<AtomicBool>,
+    /// Octets in journals that no snapshot on the disk makes needless.
+    unkept: Arc<AtomicU64>,
 }
 
 impl fmt::Debug for Keeper {
@@ -108,6 +114,7 @@ impl Keeper {
             faulty: u64::MAX,
             next: None,
             idle: Arc::new(AtomicBool::new(true)),
+            unkept: Arc::default(),
         }
     }
 
@@ -178,6 +185,7 @@ impl Keeper {
             faulty: u64::MAX,
             next: None,
             idle: Arc::new(AtomicBool::new(true)),
+            unkept: Arc::default(),
         })
     }
 
@@ -229,6 +237,13 @@ impl Keeper {
             text.push('\n');
         }
         let path = self.folder.join(format!("{GRANTED}{}.jsonl", self.number));
+        let octets = text.len() as u64;
+        if self.unkept.fetch_add(octets, Relaxed) + octets > GRANTED_MAX {
+            self.unkept.fetch_sub(octets, Relaxed);
+            let text =
+                "no snapshot could be written for so long that leave given is not written down any more";
+            return self.cannot_write(&path, &io::Error::other(text));
+        }
         let written = match &mut self.journal {
             Some(file) => file.write_all(text.as_bytes()),
             None => fs::OpenOptions::new().create(true).append(true).open(&path).and_then(|mut file| {
@@ -238,12 +253,30 @@ impl Keeper {
             }),
         };
         if let Err(error) = written {
-            // Said once for each journal, not for each message.
-            if self.number != self.faulty {
-                error!(file = %path.display(), %error, "leave given cannot be written down: limits may not hold over a kill");
+            self.cannot_write(&path, &error);
+        }
+    }
+
+    fn cannot_write(&mut self, journal: &Path, error: &io::Error) {
+        // Said once for each journal, not for each message.
+        if self.number != self.faulty {
+            error!(file = %journal.display(), %error, "leave given cannot be written down: limits may not hold over a kill");
+        }
+        self.faulty = self.number;
+        self.journal = None;
+    }
+
+    /// Begins a new journal; gives what is to be called when the snapshot that makes the others needless is written, or
+    /// cannot be.
+    fn next_journal(&mut self) -> impl FnOnce(&io::Result<()>) + Send + 'static {
+        self.journal = None;
+        self.number += 1;
+        let (unkept, written) = (self.unkept.clone(), self.unkept.load(Relaxed));
+        move |done| {
+            if done.is_ok() {
+                // Two snapshots under way can each have seen the same octets.
+                let _ = unkept.fetch_update(Relaxed, Relaxed, |octets| Some(octets.saturating_sub(written)));
             }
-            self.faulty = self.number;
-            self.journal = None;
         }
     }
 
@@ -258,10 +291,29 @@ impl Keeper {
         self.next = Some(now + KEEP_EVERY.max(began.elapsed() * 50));
         let idle = self.idle.clone();
         // What is granted from here on is in the next journal.
-        self.journal = None;
-        self.number += 1;
-        let what = What::Shaping(Box::new(snapshot), self.number);
-        self.send(what, Some(Box::new(move |_| idle.store(true, Relaxed))));
+        let kept = self.next_journal();
+        let answer = move |done: io::Result<()>| {
+            kept(&done);
+            idle.store(true, Relaxed);
+        };
+        self.send(What::Shaping(Box::new(snapshot), self.number), Some(Box::new(answer)));
+    }
+
+    /// Writes it down now; `answer` is called when it is on the disk, or cannot be.
+    pub(crate) fn keep_now(
+        &mut self,
+        now: Instant,
+        wall: UnixMillis,
+        dispatch: &mut Dispatch,
+        answer: impl FnOnce(bool) + Send + 'static,
+    ) {
+        let snapshot = dispatch.shaper().snapshot(now, wall);
+        let kept = self.next_journal();
+        let answer = move |done: io::Result<()>| {
+            kept(&done);
+            answer(done.is_ok());
+        };
+        self.send(What::Shaping(Box::new(snapshot), self.number), Some(Box::new(answer)));
     }
 
     /// The same, at the end, and waits until it is written.
@@ -269,14 +321,10 @@ impl Keeper {
         if self.jobs.is_none() {
             return;
         }
-        let snapshot = dispatch.shaper().snapshot(now, wall);
         let (done, written) = oneshot::channel();
-        let answer = move |result: io::Result<()>| {
-            let _ = done.send(result);
-        };
-        self.journal = None;
-        self.number += 1;
-        self.send(What::Shaping(Box::new(snapshot), self.number), Some(Box::new(answer)));
+        self.keep_now(now, wall, dispatch, move |kept| {
+            let _ = done.send(kept);
+        });
         let _ = written.await;
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
@@ -510,10 +558,8 @@ mod tests {
         assert_eq!((keeper.granted.len(), keeper.number), (0, 0));
     }
 
-    #[test]
-    fn leave_that_was_given_after_the_last_snapshot_is_found_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let one = |messages| Granted {
+    fn one(messages: u64) -> Granted {
+        Granted {
             site: "mx.a.test".into(),
             provider: None,
             domains: vec!["a.test".into()],
@@ -523,7 +569,12 @@ mod tests {
             messages,
             octets: 10,
             connections: 1,
-        };
+        }
+    }
+
+    #[test]
+    fn leave_that_was_given_after_the_last_snapshot_is_found_again() {
+        let folder = tempfile::tempdir().unwrap();
         let mut keeper = Keeper::open(folder.path()).unwrap();
         keeper.granted(&[one(1), one(2)]);
         keeper.granted(&[one(3)]);
@@ -541,5 +592,22 @@ mod tests {
         forget_journals(folder.path(), 1);
         let keeper = Keeper::open(folder.path()).unwrap();
         assert_eq!((keeper.granted.len(), keeper.number), (0, 1));
+    }
+
+    #[test]
+    fn what_cannot_be_kept_in_a_snapshot_does_not_fill_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut keeper = Keeper::open(folder.path()).unwrap();
+        let journals = || journals(folder.path()).len();
+        keeper.granted(&[one(1)]);
+        assert_eq!(journals(), 1);
+        // No snapshot came to the disk for very long.
+        keeper.unkept.store(GRANTED_MAX, Relaxed);
+        keeper.next_journal()(&Err(io::Error::other("full")));
+        keeper.granted(&[one(1)]);
+        assert_eq!(journals(), 1, "nothing more is written");
+        keeper.next_journal()(&Ok(()));
+        keeper.granted(&[one(1)]);
+        assert_eq!(journals(), 2, "and it goes on when there is room again");
     }
 }

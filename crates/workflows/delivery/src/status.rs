@@ -65,8 +65,9 @@ pub enum Order {
     Give(NewOrder, oneshot::Sender<Result<(Ordered, bool), OrderError>>),
     /// Ends an operator's order; answers with it, and whether that is on the disk.
     Cancel(OrderId, oneshot::Sender<Option<(Ordered, bool)>>),
-    /// Ends what rules have brought about; answers how many states ended.
-    Release(dispatch::Release, oneshot::Sender<u32>),
+    /// Ends what rules have brought about, or takes a source out of use; answers how many states changed, and whether
+    /// that is on the disk.
+    Release(dispatch::Release, oneshot::Sender<(u32, bool)>),
     /// The egress sources.
     Sources(oneshot::Sender<Vec<SourceStatus>>),
     /// What is not as usual between sources and sites, at most so many.

@@ -4,6 +4,7 @@ use accounting::{Kind, Metrics, Recorder};
 use bench::sink::{Keep, Options, Sink, SinkHandle};
 use delivery::{
     Config, Delivery, DsnConfig, Keeper, MakeRules, Parts, RetryConfig, Routes, Settings, Sources,
+    TlsPolicies,
 };
 use mail::{Domain, Envelope, Mailbox, Message, Origin, Recipient, ReversePath, Tags, UnixMillis};
 use net::tls::{Connector, ConnectorConfig};
@@ -72,8 +73,11 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
         notify: notify::Config::default(),
         webhook: None,
         routes: Routes::default(),
-        sources: Sources::new(&BTreeMap::new(), egress, "tuma.test").unwrap(),
+        tls_policies: TlsPolicies::default(),
+        sources: Sources::new(&BTreeMap::new(), egress, "tuma.test", &ConnectorConfig::default()).unwrap(),
+        signing: Arc::default(),
         rules: rules.clone(),
+        classes: Arc::new(bounce::ClassRules::compile([]).unwrap()),
         make_rules: MakeRules(Arc::new(move |_| rules.clone())),
         run_max: 100,
         hot_bytes_max: 1 << 20,
@@ -91,6 +95,8 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
         spool: spool.clone(),
         recorder: recorder.clone(),
         routes,
+        sts: Arc::new(no_policies(zone.clone())),
+        dnssec: None,
         dialer: Arc::new(TcpDialer),
         connector: Connector::new(&ConnectorConfig::default()).unwrap(),
         destinations,
@@ -105,6 +111,14 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
         zone,
         _folder: folder,
     }
+}
+
+/// MTA-STS that is off.
+fn no_policies(zone: Arc<Zone>) -> resolve::StsPolicies {
+    let tls = net::tls::client_config(None).unwrap();
+    let https = resolve::Https::new(zone.clone(), Arc::new(|_| AddressVerdict::Refused), tls, 1);
+    let config = resolve::StsConfig { enabled: false, ..resolve::StsConfig::default() };
+    resolve::StsPolicies::open(zone, https, config, None)
 }
 
 impl World {

@@ -3,12 +3,15 @@
 use crate::auth::{Brake, Users};
 use crate::budget::{Budget, Taken};
 use crate::config::{ListenerConfig, ListenerTls, ReceptionConfig, Speaks};
-use crate::policy::RelayRules;
+use crate::relay::RelayRules;
 use crate::tagging::TagRules;
+use crate::verify::{VerifyFigures, VerifyRules};
 use accounting::Recorder;
 use arc_swap::ArcSwap;
 use mail::{Domain, Reply};
 use net::tls::Acceptor;
+use policy::Policy;
+use resolve::Resolver;
 use spool::{Accepted, Spool};
 use std::future::Future;
 use std::pin::Pin;
@@ -34,6 +37,10 @@ pub struct Rules {
     pub users: Arc<Users>,
     /// What messages are filed under.
     pub tags: TagRules,
+    /// How mail of strangers is verified.
+    pub verify: VerifyRules,
+    /// Whom the operator has asked at each phase. None costs nothing.
+    pub policy: Option<Arc<dyn Policy>>,
     /// The rest.
     pub reception: ReceptionConfig,
     /// Recipients queued at which intake stops.
@@ -50,6 +57,9 @@ pub struct Context {
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) intake: mpsc::Sender<Accepted>,
     pub(crate) queued: QueuedNow,
+    pub(crate) dns: Arc<dyn Resolver>,
+    /// What verification came to.
+    pub verify_figures: VerifyFigures,
     /// Octets of messages being received.
     pub budget: Arc<Budget>,
     pub(crate) brake: Brake,
@@ -67,6 +77,7 @@ impl Context {
         recorder: Arc<Recorder>,
         intake: mpsc::Sender<Accepted>,
         queued: QueuedNow,
+        dns: Arc<dyn Resolver>,
         budget: Arc<Budget>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -75,6 +86,8 @@ impl Context {
             recorder,
             intake,
             queued,
+            dns,
+            verify_figures: VerifyFigures::default(),
             budget,
             brake: Brake::default(),
             next_session: AtomicU64::new(1),

@@ -10,10 +10,12 @@ pub mod auth;
 mod budget;
 mod config;
 mod context;
+mod hooks;
 mod intake;
-mod policy;
+mod relay;
 mod session;
 mod tagging;
+mod verify;
 
 pub use budget::{Budget, Taken};
 pub use config::{
@@ -22,8 +24,11 @@ pub use config::{
 };
 pub use context::{Context, ListenerContext, QueuedNow, Rules};
 pub use intake::{Asked, Place, Submission};
-pub use policy::RelayRules;
+pub use relay::RelayRules;
 pub use tagging::{TagRules, UserTags};
+pub use verify::{
+    BadFrom, DmarcFail, OnTemporary, OrganizationBy, SpfFail, VerifyConfig, VerifyFigures, VerifyRules,
+};
 
 use mail::{Reply, SessionId};
 use net::{Accepted, Listener, Stream, proxy};

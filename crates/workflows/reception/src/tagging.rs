@@ -8,7 +8,7 @@ use crate::config::{ListenerConfig, TagField, TagHeadersConfig, UnknownPool};
 use crate::context::Rules;
 use mail::{Envelope, FieldName, KEPT_FIELDS_MAX, KEPT_VALUE_MAX_OCTETS, KeptField, Origin, Reply, Tags};
 use message::{first_values, take_out_fields};
-use routing::{Assign, Facts, Gathered, TagText};
+use routing::{Assign, Facts, Gathered, TagText, Verdicts};
 use std::collections::{HashMap, HashSet};
 
 /// What a user's messages are filed under.
@@ -44,12 +44,21 @@ pub(crate) struct Tagged {
     pub(crate) begins: usize,
 }
 
+/// What verification said of a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Verified<'a> {
+    pub(crate) verdicts: &'a Verdicts,
+    /// All of it in one line, for records.
+    pub(crate) summary: &'a str,
+}
+
 /// Finds the tags of a message and takes the fields that held them out of its content.
 pub(crate) fn tag(
     rules: &Rules,
     listener: &ListenerConfig,
     origin: &Origin,
     envelope: &Envelope,
+    verified: Option<Verified<'_>>,
     content: &mut [u8],
 ) -> Result<Tagged, Reply> {
     let TagRules { assign, headers, users, kept, pools } = &rules.tags;
@@ -94,6 +103,7 @@ pub(crate) fn tag(
         peer,
         hello: &origin.helo,
         envelope,
+        verdicts: verified.map(|verified| verified.verdicts),
         field: &value,
     };
     assign.apply(&facts, &mut gathered);
@@ -101,7 +111,17 @@ pub(crate) fn tag(
     gathered.fill(None, listener.pool.as_deref());
     gathered.priority = gathered.priority.or(listener.priority.map(Into::into));
 
-    let kept = kept.iter().filter_map(|name| kept_field(name, value(name)?)).collect();
+    let keep = |name: &FieldName| {
+        let text = match verified {
+            // Our own field is not in the content yet, and says the same at greater length.
+            Some(verified) if name.as_str().eq_ignore_ascii_case("authentication-results") => {
+                verified.summary
+            }
+            _ => value(name)?,
+        };
+        kept_field(name, text)
+    };
+    let kept = kept.iter().filter_map(keep).collect();
     let begins = match headers.keep {
         // What was not found by name need not be searched for again.
         false if own.iter().flatten().any(|name| value(name).is_some()) => {
@@ -137,6 +157,7 @@ pub(crate) fn tag_asked(
         peer: origin.peer.map(|peer| peer.ip()),
         hello: &origin.helo,
         envelope,
+        verdicts: None,
         field: &value,
     };
     assign.apply(&facts, &mut gathered);
@@ -190,7 +211,8 @@ mod tests {
     use super::*;
     use crate::auth::Users;
     use crate::config::{ListenerTls, ReceptionConfig, RelayConfig, Speaks};
-    use crate::policy::RelayRules;
+    use crate::relay::RelayRules;
+    use crate::verify::{VerifyConfig, VerifyRules};
     use mail::{Domain, Mailbox, Priority, Recipient, ReversePath};
     use routing::{AssignRule, PriorityClass};
     use settings::Text;
@@ -218,6 +240,8 @@ mod tests {
             relay: RelayRules::new(&relay),
             users: Arc::new(Users::new(HashMap::new())),
             tags,
+            verify: VerifyRules::new(&VerifyConfig::default(), &Domain::parse("mx.test").unwrap(), None),
+            policy: None,
             reception: ReceptionConfig::default(),
             recipients_queued_max: 1,
         }
@@ -238,6 +262,7 @@ mod tests {
             pool: None,
             priority: None,
             tag_headers,
+            verify: false,
         }
     }
 
@@ -260,7 +285,7 @@ mod tests {
         let envelope = Envelope::new(ReversePath::Mailbox(mailbox("a@news.test")), to);
         let mut octets = content.as_bytes().to_vec();
         let tagged =
-            tag(rules, listener, &origin, &envelope, &mut octets).map_err(|reply| reply.to_string())?;
+            tag(rules, listener, &origin, &envelope, None, &mut octets).map_err(|reply| reply.to_string())?;
         let left = String::from_utf8(octets.split_off(tagged.begins)).unwrap();
         Ok((tagged, left))
     }

@@ -36,6 +36,9 @@ pub(super) struct Explain {
     /// The job of mail that is not there yet.
     #[arg(long)]
     job: Option<String>,
+    /// The listener that mail which is not there yet would come by; may be left out if there is one.
+    #[arg(long)]
+    listener: Option<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -50,6 +53,7 @@ impl Explain {
             ("pool", self.pool.as_deref()),
             ("sender", self.sender.as_deref()),
             ("job", self.job.as_deref()),
+            ("listener", self.listener.as_deref()),
         ]);
         let told = ask_json(self.api.api, "GET", &format!("/v1/explain{asked}"))?;
         if self.json {
@@ -127,6 +131,21 @@ fn way(route: &Value) {
         say!("  by {} to {}, TLS {tls}", field(route, "target"), hops.join("; "));
     } else if !exchangers.is_empty() {
         say!("  by the exchangers {}, TLS {tls}", exchangers.join(", "));
+    }
+    let by = route["tls_by"].as_str().map(|by| format!("by {by}"));
+    let detail = route["tls_detail"].as_str().map(str::to_owned);
+    let facts: Vec<String> = [by, detail].into_iter().flatten().collect();
+    if !facts.is_empty() {
+        say!("      TLS {tls}: {}", facts.join("; "));
+    }
+    for clear in route["in_the_clear"].as_array().into_iter().flatten() {
+        let left = clear["for_seconds"].as_f64().unwrap_or_default();
+        say!(
+            "      {} in the clear for {} yet: {}",
+            field(clear, "exchanger"),
+            length(left),
+            field(clear, "why")
+        );
     }
 }
 

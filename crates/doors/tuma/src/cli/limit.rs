@@ -2,6 +2,7 @@
 
 use super::Api;
 use super::client::{ask_json, field, length, query, send_json};
+use super::order::kept;
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -76,12 +77,13 @@ impl Limit {
                 let answer = send_json(api.api, "POST", "/v1/limits/release", &body.to_string())?;
                 if json {
                     say!("{answer:#}");
-                    return Ok(ExitCode::SUCCESS);
+                    return Ok(kept(&answer));
                 }
                 match answer["released"].as_u64().unwrap_or(0) {
                     0 => say!("nothing was stopped there"),
                     n => say!("{n} released"),
                 }
+                return Ok(kept(&answer));
             }
         }
         Ok(ExitCode::SUCCESS)

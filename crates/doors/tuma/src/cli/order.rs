@@ -154,7 +154,7 @@ impl Order {
 }
 
 /// What could not be written down is said, and is a failure to whoever looks at the exit status.
-fn kept(order: &Value) -> ExitCode {
+pub(super) fn kept(order: &Value) -> ExitCode {
     match order["warning"].as_str() {
         Some(warning) => {
             eprintln!("tuma: {warning}");

@@ -2,6 +2,7 @@
 
 use super::Api;
 use super::client::{ask_json, encode, field, length, send_json, table};
+use super::order::kept;
 use anyhow::Result;
 use serde_json::{Value, json};
 use std::process::ExitCode;
@@ -72,6 +73,7 @@ impl Source {
                 } else {
                     say!("the source {source} was not disabled");
                 }
+                return Ok(kept(&answer));
             }
             Self::Disable { api, source, reason, length: ends_in, json } => {
                 let path = format!("/v1/sources/{}/disable", encode(&source));
@@ -79,11 +81,12 @@ impl Source {
                 let answer = send_json(api.api, "POST", &path, &body)?;
                 if json {
                     say!("{answer:#}");
-                    return Ok(ExitCode::SUCCESS);
+                    return Ok(kept(&answer));
                 }
                 let end = answer["enabled_in_seconds"].as_f64().map(|s| format!("for {}", length(s)));
                 let end = end.unwrap_or_else(|| format!("until `tuma source enable {source}`"));
                 say!("the source {source} is disabled {end}");
+                return Ok(kept(&answer));
             }
         }
         Ok(ExitCode::SUCCESS)

@@ -5,13 +5,13 @@
 
 use super::queue::names;
 use super::refusal::{Refusal, hint};
-use super::{Shared, ask, event, seconds};
+use super::{Shared, ask, event, foretell, seconds};
 use crate::server::Server;
 use axum::Json;
 use axum::extract::{Query, State};
 use delivery::orders::Scope;
 use delivery::{Explained, Found, GateReport, Named, Order, Question, SearchLimits, Target};
-use mail::{Host, Mailbox, Message, SpoolId};
+use mail::{Host, Mailbox, Message, SpoolId, Tags};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use spool::Handle;
@@ -38,6 +38,7 @@ pub(super) struct ExplainQuery {
     pool: Option<String>,
     sender: Option<String>,
     job: Option<String>,
+    listener: Option<String>,
 }
 
 /// Answers.
@@ -62,7 +63,7 @@ pub(super) async fn explain(
         return Ok(Json(answer));
     }
     if let Some(target) = target_called(&server, about) {
-        return dry_run(&server, &query, about, target).await.map(Json);
+        return dry_run(&server, &query, about, target, None).await.map(Json);
     }
     let names = names(&server).await?;
     if names.iter().any(|name| name == about) {
@@ -190,7 +191,7 @@ async fn of_address(server: &Server, query: &ExplainQuery, mailbox: &Mailbox) ->
     let limits = SearchLimits { reads_max: READS_MAX, found_max: ANSWERS_MAX, enough: true };
     let named = search(server, &of_target(&target), limits, fits).await?;
     if named.found.is_empty() {
-        let mut dry = dry_run(server, query, address, target).await?;
+        let mut dry = dry_run(server, query, address, target, Some(mailbox)).await?;
         dry["read"] = json!(named.read);
         dry["cut"] = json!(named.cut);
         return Ok(dry);
@@ -256,7 +257,7 @@ async fn answer(server: &Server, found: &Found) -> Result<Value, Refusal> {
         run().take(RECIPIENTS_MAX).map(|recipient| recipient.path.as_str().to_owned()).collect();
     value["recipient_count"] = json!(entry.count);
     value["received_at_ms"] = json!(message.received_at.0);
-    value["route"] = route(server, &target, None);
+    value["route"] = route(server, &target, None).await;
     Ok(value)
 }
 
@@ -267,6 +268,7 @@ async fn dry_run(
     query: &ExplainQuery,
     about: &str,
     target: Target,
+    recipient: Option<&Mailbox>,
 ) -> Result<Value, Refusal> {
     let settings = server.delivery.settings();
     if let Some(pool) = &query.pool
@@ -277,15 +279,26 @@ async fn dry_run(
         return Err(Refusal::missing(format!("there is no pool `{pool}`{hint}")));
     }
     let boxed = |text: &Option<String>| text.as_deref().map(Box::from);
-    let exchangers = server.delivery.exchangers(&target).await;
-    let shown = route(server, &target, exchangers.as_deref().ok());
-    let question = Question {
-        entry: None,
+    let mut tags = Tags {
         tenant: boxed(&query.tenant),
         campaign: boxed(&query.campaign),
         pool: boxed(&query.pool),
-        sender: boxed(&query.sender),
         job: boxed(&query.job),
+        ..Tags::default()
+    };
+    if let Some(recipient) = recipient {
+        let (listener, sender) = (query.listener.as_deref(), query.sender.as_deref());
+        tags = server.with_root(|root| foretell::tags(root, listener, sender, recipient, tags))?;
+    }
+    let exchangers = server.delivery.exchangers(&target).await;
+    let shown = route(server, &target, exchangers.as_deref().ok()).await;
+    let question = Question {
+        entry: None,
+        tenant: tags.tenant,
+        campaign: tags.campaign,
+        pool: tags.pool,
+        sender: boxed(&query.sender),
+        job: tags.job,
         target,
         exchangers,
         octets: 0,
@@ -297,20 +310,34 @@ async fn dry_run(
 }
 
 /// Which way: the next hops of a route, or the exchangers, and how TLS is used.
-fn route(server: &Server, target: &Target, exchangers: Option<&[Arc<str>]>) -> Value {
+async fn route(server: &Server, target: &Target, exchangers: Option<&[Arc<str>]>) -> Value {
     let settings = server.delivery.settings();
     let route = match target {
         Target::Route(name) => settings.routes.get(name),
         Target::Domain(_) | Target::Literal(_) => None,
     };
-    let tls = route.and_then(|route| route.tls).unwrap_or(settings.delivery.tls);
     let exchangers = exchangers.map(|hosts| hosts.iter().map(|host| &**host).collect::<Vec<&str>>());
     let hops = route.map(|route| route.next_hops.iter().map(ToString::to_string).collect::<Vec<String>>());
+    let tls = match server.delivery.demand(target).await {
+        Ok(demand) => json!({ "use": demand.word(), "by": demand.by, "detail": demand.detail() }),
+        Err(reply) => json!({ "use": "unknown", "by": Value::Null, "detail": reply.to_string() }),
+    };
+    let clear: Vec<Value> = exchangers
+        .iter()
+        .flatten()
+        .filter_map(|host| {
+            let (why, left) = server.delivery.why_in_the_clear(host)?;
+            Some(json!({ "exchanger": host, "why": why, "for_seconds": left.as_secs_f64() }))
+        })
+        .collect();
     json!({
         "target": target.to_string(),
         "next_hops": hops,
         "exchangers": exchangers.filter(|hosts: &Vec<&str>| !hosts.is_empty()),
-        "tls": tls.word(),
+        "tls": tls["use"],
+        "tls_by": tls["by"],
+        "tls_detail": tls["detail"],
+        "in_the_clear": clear,
     })
 }
 

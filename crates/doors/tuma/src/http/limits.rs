@@ -1,5 +1,6 @@
 //! What is not as usual between sources and sites: backoff, suspensions, warm-up; listed and released.
 
+use super::orders::kept_or_not;
 use super::refusal::{Refusal, object, text};
 use super::{Shared, ask, seconds};
 use axum::Json;
@@ -79,6 +80,6 @@ pub(super) async fn release(State(server): Shared, body: Bytes) -> Result<Json<V
             return Err(Refusal::no_such("queue", name, names()));
         }
     }
-    let released = ask(&server, |reply| Order::Release(release, reply)).await?;
-    Ok(Json(json!({ "released": released })))
+    let (released, kept) = ask(&server, |reply| Order::Release(release, reply)).await?;
+    Ok(Json(kept_or_not(json!({ "released": released }), kept)))
 }

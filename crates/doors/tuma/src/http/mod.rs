@@ -9,6 +9,7 @@ mod compat;
 mod config;
 mod events;
 mod explain;
+mod foretell;
 mod json;
 mod limits;
 mod messages;

@@ -109,7 +109,8 @@ pub(super) async fn cancel(State(server): Shared, Path(id): Path<String>) -> Res
     }
 }
 
-fn kept_or_not(mut value: Value, kept: bool) -> Value {
+/// An answer, and a warning in it if what it says would not outlive a restart.
+pub(super) fn kept_or_not(mut value: Value, kept: bool) -> Value {
     value["kept"] = json!(kept);
     if !kept {
         value["warning"] = json!(
@@ -127,12 +128,6 @@ fn read(server: &Server, body: &[u8]) -> Result<NewOrder, Refusal> {
     let scope = scope(&map)?;
     if scope.is_everything() {
         return Err(Refusal::unfit(OrderError::NamesNothing.to_string()));
-    }
-    if let Some(why) = traffic::cannot_limit(&action, &scope) {
-        return Err(Refusal::unfit(why));
-    }
-    if let Some(why) = cannot_reroute(&action, &scope) {
-        return Err(Refusal::unfit(why));
     }
     check_names(server, &action, &scope)?;
     let reason = text(&map, "reason")?.unwrap_or_default().to_owned();
@@ -189,22 +184,6 @@ fn scope(map: &Map<String, Value>) -> Result<Scope, Refusal> {
     }
     delivery::scope_of(&Value::Object(scope.clone()))
         .ok_or_else(|| Refusal::bad("`scope` must be an object of texts"))
-}
-
-/// Why mail cannot be rerouted by this scope: its pool is chosen for a queue, before a source is and before the
-/// message is read.
-fn cannot_reroute(action: &Action, scope: &Scope) -> Option<&'static str> {
-    if !matches!(action, Action::Reroute(_)) {
-        return None;
-    }
-    if scope.source.is_some() {
-        return Some(
-            "a source is chosen after the pool: name the pool, or take the source out of use by `tuma source disable`",
-        );
-    }
-    scope
-        .needs_message()
-        .then_some("the pool is chosen by tenant, campaign, domain, site and pool, not by sender or job")
 }
 
 /// A name that is not configured would name no mail, silently.

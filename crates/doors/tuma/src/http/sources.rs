@@ -1,5 +1,6 @@
 //! Egress sources: listed, and taken in and out of use.
 
+use super::orders::kept_or_not;
 use super::refusal::{Refusal, object, text};
 use super::{Shared, ask, seconds};
 use crate::server::Server;
@@ -50,14 +51,15 @@ async fn known(server: &Server, name: &str) -> Result<SourceStatus, Refusal> {
 /// Takes a source into use again.
 pub(super) async fn enable(State(server): Shared, Path(name): Path<String>) -> Result<Json<Value>, Refusal> {
     let source = known(&server, &name).await?;
-    let changed = ask(&server, |reply| Order::Release(Release::Source(name.clone()), reply)).await?;
+    let (changed, kept) = ask(&server, |reply| Order::Release(Release::Source(name.clone()), reply)).await?;
     if !source.enabled {
         return Err(Refusal::conflict(format!(
             "the source {name} is switched off in the configuration: set `enabled = true` in [source.{name}], \
              then tuma reload"
         )));
     }
-    Ok(Json(json!({ "source": name, "enabled": true, "changed": changed > 0 })))
+    let answer = json!({ "source": name, "enabled": true, "changed": changed > 0 });
+    Ok(Json(kept_or_not(answer, kept)))
 }
 
 /// Takes a source out of use, for a while or until it is enabled.
@@ -84,11 +86,12 @@ pub(super) async fn disable(
     }
     known(&server, &name).await?;
     let release = Release::Disable(name.clone(), length, reason.to_owned());
-    let changed = ask(&server, |reply| Order::Release(release, reply)).await?;
-    Ok(Json(json!({
+    let (changed, kept) = ask(&server, |reply| Order::Release(release, reply)).await?;
+    let answer = json!({
         "source": name,
         "enabled": false,
         "changed": changed > 0,
         "enabled_in_seconds": seconds(length),
-    })))
+    });
+    Ok(Json(kept_or_not(answer, kept)))
 }

@@ -1,6 +1,8 @@
 //! A server in a process and a folder of its own, and ways to wait for what it should do.
 
+pub mod authority;
 pub mod dns;
+pub mod web;
 
 use bench::loader;
 use bench::sink::{self, Keep, Sink, SinkHandle};

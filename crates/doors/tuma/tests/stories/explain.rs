@@ -36,6 +36,7 @@ fn an_address_nothing_is_queued_for_gets_a_dry_run() {
     let more = MORE.to_owned()
         + "[source.ip1]\nv4 = \"127.0.0.1\"\n[source.ip2]\nv4 = \"127.0.0.1\"\n\
            [pool.bulk]\nsources = { ip1 = 3, ip2 = 1 }\n\
+           [[assign]]\nsenders = [\"*@shop.test\"]\ntenant = \"shop\"\npool = \"bulk\"\n\
            [shaping.site.\"route:*\"]\nmessage_rates = [\"7/m\"]\n\
            [shaping.site.\"route:*\".source.ip2]\nmessage_rates = [\"5/m\"]\n";
     let tuma = Setup::relay_with(folder.path(), sink.addr(), &more).start();
@@ -63,6 +64,9 @@ fn an_address_nothing_is_queued_for_gets_a_dry_run() {
     tuma.says(&["source", "disable", "ip2", "--reason", "moved"]);
     let off = tuma.says(&["explain", "new@d.test", "--pool", "ip2"]);
     assert!(off.contains("✗ source") && off.contains("to change it: tuma source enable ip2"), "{off}");
+
+    let ruled = tuma.says(&["explain", "new@d.test", "--sender", "news@shop.test"]);
+    assert!(ruled.contains("queue shop@route:*/bulk"), "{ruled}");
 
     let wrong = |arguments: &[&str]| String::from_utf8_lossy(&tuma.ask(arguments).stderr).into_owned();
     assert!(wrong(&["explain", "new@d.test", "--pool", "bulc"]).contains("did you mean `bulk`?"));

@@ -175,6 +175,71 @@ fn a_limit_holds_in_every_window_as_the_receiver_sees_it() {
 }
 
 #[test]
+fn a_limit_by_sender_job_or_domain_holds_for_that_mail_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(keeping());
+    let tuma = Setup::relay_with(folder.path(), sink.addr(), &settings(&[("a.test", &sink)])).start();
+    tuma.says(&["order", "limit", "3/s", "--sender", "*@slow.test", "--reason", "they fell behind"]);
+    tuma.says(&["order", "limit", "3/s", "--job", "run"]);
+    tuma.says(&["order", "limit", "3/s", "--domain", "route:a.test"]);
+    let mut client = tuma.greeted();
+    for n in 0..8 {
+        client.taken("x@slow.test", &format!("sender{n}@d.test"), "");
+        client.taken("x@x.test", &format!("job{n}@d.test"), "X-Job: run\r\n");
+        client.taken("x@x.test", &format!("domain{n}@a.test"), "");
+        client.taken("x@x.test", &format!("other{n}@d.test"), "");
+    }
+    let mut why = String::new();
+    wait_until("the limit holds", || {
+        why = tuma.says(&["explain", "sender7@d.test"]);
+        why.contains("held by order 1 (limit): they fell behind")
+    });
+    tuma.wait_until_settled();
+    let messages = sink.messages();
+    let least_of_four = |name: &str| {
+        let of = messages.iter().filter(|message| message.recipients[0].address.starts_with(name));
+        let arrived: Vec<SystemTime> = of.map(|message| message.received).collect();
+        assert_eq!(arrived.len(), 8);
+        arrived.windows(4).map(|four| four[3].duration_since(four[0]).unwrap()).min().unwrap()
+    };
+    for name in ["sender", "job", "domain"] {
+        assert!(least_of_four(name) >= Duration::from_secs(1), "{name}: {:?}", least_of_four(name));
+    }
+    let last = |name: &str| {
+        messages.iter().rposition(|message| message.recipients[0].address.starts_with(name)).unwrap()
+    };
+    assert!(last("other") < last("sender").min(last("job")), "what no order names does not wait");
+}
+
+#[test]
+fn mail_is_sent_another_way_by_its_sender_job_or_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let next = sink(keeping());
+    let source = |name: &str| format!("[source.{name}]\nv4 = \"127.0.0.1\"\nehlo_name = \"{name}.test\"\n");
+    let more = settings(&[])
+        + &["ip1", "ip2", "ip3"].map(source).concat()
+        + "[pool.default]\nsources = { ip1 = 1 }\n[pool.second]\nsources = { ip2 = 1 }\n[pool.third]\nsources = { ip3 = 1 }\n";
+    let tuma = Setup::relay_with(folder.path(), next.addr(), &more).start();
+    let mut client = tuma.greeted();
+    let mut count = 0;
+    let mut sent_by = |sender: &str, header: &str| {
+        client.taken(sender, "c@d.test", header);
+        count += 1;
+        wait_until("it has arrived", || next.stats().messages == count);
+        next.messages().last().map(|message| message.helo.clone()).unwrap_or_default()
+    };
+    assert_eq!(sent_by("x@x.test", ""), "ip1.test");
+    tuma.says(&["order", "reroute", "second", "--sender", "*@bad.test"]);
+    tuma.says(&["order", "reroute", "third", "--job", "run"]);
+    assert_eq!(sent_by("x@bad.test", ""), "ip2.test");
+    assert_eq!(sent_by("x@x.test", "X-Job: run\r\n"), "ip3.test");
+    assert_eq!(sent_by("x@x.test", ""), "ip1.test");
+    tuma.says(&["order", "reroute", "third", "--source", "ip1"]);
+    assert_eq!(sent_by("x@x.test", ""), "ip3.test");
+    tuma.wait_until_settled();
+}
+
+#[test]
 fn an_order_that_cannot_be_is_refused_with_what_to_write() {
     let folder = tempfile::tempdir().unwrap();
     let sink = sink(keeping());
@@ -188,11 +253,7 @@ fn an_order_that_cannot_be_is_refused_with_what_to_write() {
         (&["order", "suspend", "--domain", "a.test"], "name the domain `route:a.test`"),
         (&["order", "suspend", "--domain", "route:b.test"], "no route `b.test`"),
         (&["order", "reroute", "warm", "--tenant", "x"], "there is no pool `warm`"),
-        (&["order", "reroute", "bulk", "--sender", "*@x.test"], "not by sender or job"),
-        (&["order", "reroute", "bulk", "--source", "ip1"], "tuma source disable"),
         (&["order", "limit", "fast", "--tenant", "x"], "`fast`"),
-        (&["order", "limit", "5/s", "--sender", "x@x.test"], "not by sender or job"),
-        (&["order", "limit", "5/s", "--domain", "x.test"], "name the site"),
         (&["order", "hold", "--tenant", "x", "--for", "soon"], "`ends_in` must be"),
         (&["order", "hold", "--tenant", "x", "--until", "2001-01-01"], "over before it begins"),
         (&["order", "hold", "--tenant", ""], "`tenant` must be"),

@@ -47,6 +47,21 @@ fn mail_leaves_by_the_pool_it_names_and_by_another_when_rerouted() {
 }
 
 #[test]
+fn notifications_leave_by_their_own_pool() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(Options { rules: rules(&["rcpt:domain=gone.test:550 5.1.1 no such user"]), ..keeping() });
+    // The harness's relay tells nobody; this one does, and by an address of its own.
+    let more = MORE.to_owned() + "[dsn]\nenabled = true\npool = \"three\"\n";
+    let tuma = Setup::relay_with(folder.path(), sink.addr(), &more).start();
+    tuma.greeted().taken("x@x.test", "a@gone.test", "X-Tenant: acme\r\n");
+    wait_until("the sender is told", || sink.stats().messages == 1);
+    tuma.wait_until_settled();
+    let told = sink.messages().remove(0);
+    assert_eq!((&*told.recipients[0].address, &*told.reverse_path), ("x@x.test", ""));
+    assert_eq!(told.peer.ip(), "127.0.0.13".parse::<IpAddr>().unwrap());
+}
+
+#[test]
 fn a_pool_s_weights_share_its_mail() {
     let folder = tempfile::tempdir().unwrap();
     let sink = sink(keeping());

@@ -315,3 +315,45 @@ async fn a_flood_of_questions_asks_once_and_a_route_is_found() {
     }
     assert_eq!(server.by_udp.load(Relaxed), 3);
 }
+
+#[tokio::test]
+async fn texts_and_names_of_addresses() {
+    use hickory_resolver::proto::rr::rdata::{PTR, TXT};
+    let script = |asked: &Asked<'_>, reply: &mut Message| {
+        let owner = reply.queries[0].name().clone();
+        let mut add = |data| {
+            reply.add_answer(Record::from_rdata(owner.clone(), 60, data));
+        };
+        match (asked.name, asked.kind) {
+            ("_spf.a.test.", RecordType::TXT) => {
+                add(RData::TXT(TXT::from_bytes(vec![b"v=spf1 ", b"-all"])));
+                add(RData::TXT(TXT::from_bytes(vec![b"\xff"])));
+            }
+            // The server of the test writes blanks as escapes.
+            ("o\\'neil\\040x\\+y._spf.a.test.", RecordType::A) => add(RData::A(A([127, 0, 0, 2].into()))),
+            ("1.2.0.192.in-addr.arpa.", RecordType::PTR) => add(RData::PTR(PTR(name("Mail.A.test.")))),
+            (
+                "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa.",
+                RecordType::PTR,
+            ) => {
+                add(RData::PTR(PTR(name("six.test."))));
+            }
+            other => panic!("{other:?}"),
+        }
+        Says::This
+    };
+    let server = Server::start(script).await;
+    let dns = Cached::new(Arc::new(server.dns()), &Config::default());
+    for _ in 0..2 {
+        let Answer::Found(texts, _) = dns.txt("_spf.a.test").await else { panic!("no texts") };
+        assert_eq!(*texts, [b"v=spf1 -all"[..].into(), b"\xff"[..].into()]);
+        let Answer::Found(names, _) = dns.ptr([192, 0, 2, 1].into()).await else { panic!("no names") };
+        assert_eq!(names[0].to_ascii_lowercase(), "mail.a.test");
+        let Answer::Found(names, _) = dns.ptr("2001:db8::1".parse().unwrap()).await else { panic!("none") };
+        assert_eq!(&*names[0], "six.test");
+        let Answer::Found(found, _) = dns.a_of_any("o'neil x+y._spf.a.test").await else { panic!("none") };
+        assert_eq!(*found, [Ipv4Addr::new(127, 0, 0, 2)]);
+    }
+    assert_eq!(server.by_udp.load(Relaxed), 4);
+    assert_eq!(dns.names(), 4);
+}

@@ -147,7 +147,12 @@ impl Counts {
     }
 
     /// What is spent of each, for the next process; windows below `least` are too short to matter.
-    pub fn save(&self, now: Instant, ledger: &dyn Ledger, least: Duration) -> Vec<(String, History)> {
+    pub fn save(&mut self, now: Instant, ledger: &dyn Ledger, least: Duration) -> Vec<(String, History)> {
+        // What no count was made for is of use until its windows have passed.
+        self.saved.retain(|_, (saved_at, history)| {
+            let passed = now.saturating_duration_since(*saved_at);
+            history.iter().any(|(_, _, spends)| spends.iter().any(|(left, _)| *left > passed))
+        });
         let known = self.slots.iter().flatten().map(|count| {
             let windows = count.windows.iter().filter(|window| window.rate.period >= least);
             let history = windows.map(|window| (window.kind, window.rate, ledger.history(now, window.key)));

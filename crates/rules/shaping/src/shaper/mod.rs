@@ -301,10 +301,10 @@ impl Shaper {
         leave(&mut self.counts, &old, open);
     }
 
-    /// Forgets a path that has nothing open and knows nothing that a new one would not; true if it did.
+    /// Forgets a path that has nothing open and knows nothing that a new one would not; true if it is not known then.
     pub fn forget_if_idle(&mut self, now: Instant, key: PathKey) -> bool {
         let ledger = &mut self.ledger;
-        let Some(path) = self.paths.get_mut(key) else { return false };
+        let Some(path) = self.paths.get_mut(key) else { return true };
         let mut keep = false;
         let busy_rare = path.rare.as_mut().is_some_and(|rare| {
             keep = rare.adaptive.is_some() || rare.warm.as_ref().is_some_and(|warm| warm.began.is_some());

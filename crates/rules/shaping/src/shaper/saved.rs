@@ -255,13 +255,13 @@ pub struct Snapshot {
 
 impl Shaper {
     /// All that is to outlive the process.
-    pub fn snapshot(&self, now: Instant, wall: UnixMillis) -> Snapshot {
+    pub fn snapshot(&mut self, now: Instant, wall: UnixMillis) -> Snapshot {
+        let counts = self.counts.save(now, &*self.ledger, WINDOW_MIN).into_iter();
         let live = self.paths.keys().map(|key| self.save_path(now, key));
         let cold = self
             .cold
             .values()
             .map(|cold| cold.path.clone().aged(now.saturating_duration_since(cold.saved_at)));
-        let counts = self.counts.save(now, &*self.ledger, WINDOW_MIN).into_iter();
         let known = self.queues.values().map(|(name, suspension)| (name, suspension));
         let queues = known.chain(&self.parked);
         let state = |at: &Suspension| SavedState::new(now, at.since, Some(at.until), &at.by);

@@ -386,7 +386,7 @@ fn required_tls_and_auth_never_go_without() {
             "S 220 hi
          C EHLO me.test
          S 250 b.test
-         = failed Hello 451 4.7.10 TLS is required and the next hop does not offer STARTTLS",
+         = failed StartTls 451 4.7.10 TLS is required and the next hop does not offer STARTTLS",
         )
         .done();
     let auth = Some(Credentials { user: "u".into(), password: "p".into() });
