@@ -11,6 +11,7 @@ mod client;
 mod config;
 mod dkim;
 mod explain;
+mod key;
 mod limit;
 mod order;
 mod policy;
@@ -72,6 +73,12 @@ enum Command {
     /// What is not as usual between sources and sites, and letting it go on.
     #[command(subcommand)]
     Limit(limit::Limit),
+    /// API keys: who may ask the server by HTTP.
+    #[command(subcommand)]
+    Key(key::Key),
+    /// Tenants: those whose mail is kept apart.
+    #[command(subcommand)]
+    Tenant(key::Tenant),
     /// What failures are called, and by which rule.
     #[command(subcommand)]
     Bounce(bounce::Bounce),
@@ -120,6 +127,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Order(order) => order.run(),
         Command::Source(source) => source.run(),
         Command::Limit(limit) => limit.run(),
+        Command::Key(key) => key.run(),
+        Command::Tenant(tenant) => tenant.run(),
         Command::Bounce(bounce) => bounce.run(),
         Command::Policy(policy) => policy.run(),
         Command::Reload(api) => client::reload(&api),

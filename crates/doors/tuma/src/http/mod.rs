@@ -5,7 +5,9 @@
 
 mod access;
 mod admin;
+mod compat;
 mod config;
+mod events;
 mod explain;
 mod foretell;
 mod json;
@@ -65,6 +67,8 @@ pub struct Http {
     settings: ArcSwap<Settings>,
     certificates: Option<Arc<Certificates>>,
     loaded: AtomicBool,
+    /// Which run of the server this is: for cursors.
+    run: u64,
 }
 
 struct Settings {
@@ -91,6 +95,7 @@ impl Http {
             settings: ArcSwap::new(Settings::of(root)),
             certificates: None,
             loaded: AtomicBool::new(false),
+            run: access::wall().0,
         };
         http.certificates = serve::certificates(&http).context("http.certificate")?;
         Ok(http)
@@ -141,9 +146,13 @@ fn guarded(server: &Arc<Server>, need: Need, routes: Router<Arc<Server>>) -> Rou
 pub fn start(server: Arc<Server>, socket: std::net::TcpListener) -> Result<()> {
     socket.set_nonblocking(true)?;
     let socket = tokio::net::TcpListener::from_std(socket)?;
-    let send = Router::new().route("/v1/messages", post(messages::send));
+    let send = Router::new()
+        .route("/v1/messages", post(messages::send))
+        .route("/api/inject/v1", post(compat::kumomta::inject_v1))
+        .route("/v3/mail/send", post(compat::sendgrid::send));
     let own = Router::new()
         .route("/v1/messages/{id}", get(messages::timeline))
+        .route("/v1/events", get(events::events))
         .route("/v1/templates", get(admin::templates))
         .route(
             "/v1/templates/{name}",

@@ -104,7 +104,11 @@ impl Refusal {
         self.status
     }
 
-    #[cfg(test)]
+    /// The place of the body it is about.
+    pub(super) fn pointer(&self) -> Option<&str> {
+        self.pointer.as_deref()
+    }
+
     pub(super) fn text(&self) -> &str {
         &self.text
     }

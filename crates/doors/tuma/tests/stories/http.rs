@@ -1,6 +1,6 @@
 //! Messages handed in by HTTP: what arrives, what is refused, who may.
 
-use crate::harness::{Setup, Tuma, has_python, keeping, nobody, python, records, rules, sink, wait_until};
+use crate::harness::{Setup, Tuma, has_python, keeping, nobody, python, rules, sink, wait_until};
 use bench::sink::Options;
 use serde_json::{Value, json};
 
@@ -270,8 +270,12 @@ fn a_message_whose_end_has_come_is_given_up() {
     let end = now.as_millis() as u64 + 1_500;
     let body = json!({ "from": "a@acme.test", "recipients": ["x@x.test"], "content": { "text": "x" }, "expires_at": end });
     assert_eq!(tuma.post("/v1/messages", &[], &body).0, 202);
-    let expired = records(folder.path(), "expired", 1);
-    assert_eq!(expired[0]["recipient"], "x@x.test");
+    tuma.wait_until_settled();
+    let (_, body) = tuma.http("GET", "/v1/events?kind=expired", "");
+    let events: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(events["events"][0]["recipient"], "x@x.test", "{events:#}");
+    assert_eq!(tuma.figure("/recipients/expired"), 1);
+    assert!(sink.messages().is_empty());
 }
 
 #[test]
@@ -532,4 +536,223 @@ fn a_full_queue_says_when_to_come_again() {
     let (status, head, answer) = post();
     assert_eq!(status, 503, "{answer}");
     assert!(head.to_ascii_lowercase().contains("retry-after: "), "{head}");
+}
+
+#[test]
+fn events_are_read_from_a_cursor_and_live() {
+    if !has_python() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(keeping());
+    let more = "[tenant.a]\n[tenant.b]\n";
+    let tuma = Setup::relay_with(folder.path(), sink.addr(), more).start();
+    let a = format!("Bearer {}", key(&tuma, json!({ "name": "a", "tenant": "a" })));
+    let send = |tenant: &str, to: &str| {
+        let body = json!({ "from": "a@acme.test", "tenant": tenant, "recipients": [to], "content": { "text": "x" } });
+        assert_eq!(tuma.post("/v1/messages", &[], &body).0, 202);
+        tuma.wait_until_settled();
+    };
+    let events = |query: &str, fields: &[(&str, &str)]| -> Value {
+        let (status, _, body) = tuma.http_with("GET", &format!("/v1/events{query}"), fields, "");
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    };
+    send("a", "one@x.test");
+    let first = events("", &[]);
+    assert_eq!(first["events"].as_array().unwrap().len(), 2, "{first:#}");
+    let after = format!("?after={}", first["next"].as_str().unwrap());
+    assert_eq!(events(&after, &[])["events"], json!([]));
+    send("b", "two@x.test");
+    let second = events(&after, &[]);
+    assert_eq!((&second["events"][0]["recipient"], &second["missed"]), (&json!("two@x.test"), &json!(false)));
+    assert_eq!(events(&format!("{after}&kind=delivered"), &[])["events"].as_array().unwrap().len(), 1);
+    // A tenant hears of its own mail, whatever it asks for.
+    for query in ["", "?tenant=b", "?after=0-0"] {
+        let own = events(query, &[("Authorization", &a)]);
+        let all_own =
+            own["events"].as_array().unwrap().iter().all(|event| event["recipient"] == "one@x.test");
+        assert!(all_own, "{own:#}");
+    }
+    assert_eq!(events("?after=0-0", &[])["missed"], true);
+    assert_eq!(tuma.http("GET", "/v1/events?after=x", "").0, 400);
+    assert_eq!(tuma.http("GET", "/v1/events?kind=deliverd", "").0, 400);
+    let live = format!(
+        r#"
+import http.client, json, sys
+c = http.client.HTTPConnection("{}")
+c.request("GET", "/v1/events?kind=delivered", headers={{"Accept": "text/event-stream", "Last-Event-ID": sys.argv[1]}})
+r = c.getresponse()
+assert r.status == 200 and r.getheader("content-type") == "text/event-stream", r.getheaders()
+lines = [r.readline().decode().rstrip("\n") for _ in range(3)]
+assert lines[0].startswith("id: ") and lines[1] == "event: delivered" and lines[2].startswith("data: "), lines
+print(json.loads(lines[2][6:])["recipient"])
+"#,
+        tuma.http
+    );
+    assert_eq!(python(&live, &[first["next"].as_str().unwrap()]).trim(), "two@x.test");
+}
+
+#[test]
+fn kumomta_s_form_is_taken_as_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(keeping());
+    let tuma = Setup::relay(folder.path(), sink.addr()).start();
+    let (status, answer) = tuma.post(
+        "/api/inject/v1",
+        &[],
+        &json!({
+            "envelope_sender": "noreply@acme.test",
+            "content": {
+                "text_body": "Hello {{ name }}, {{ thing }}", "html_body": "<p>{{ name }}</p>",
+                "headers": { "X-Job": "{{ thing }}" },
+                "from": { "email": "sales@acme.test", "name": "Sales" }, "subject": "For {{ name }}",
+                "reply_to": { "email": "help@acme.test" },
+                "attachments": [{ "data": "plain", "content_type": "text/plain", "file_name": "a.txt" }],
+            },
+            "recipients": [
+                { "email": "a@x.test", "name": "Ann", "substitutions": { "thing": "one" } },
+                { "email": "nowhere" },
+                { "email": "b@x.test", "substitutions": { "name": "Bob", "thing": "two" } },
+            ],
+            "substitutions": { "unused": 1 },
+            "deferred_generation": false,
+        }),
+    );
+    let expected = json!({
+        "success_count": 2, "fail_count": 1, "failed_recipients": ["nowhere"],
+        "errors": ["nowhere: address needs a local part, an @ and a domain"],
+    });
+    assert_eq!((status, answer), (200, expected));
+    let (status, answer) = tuma.post(
+        "/api/inject/v1",
+        &[],
+        &json!({ "envelope_sender": "noreply@acme.test", "content": "Subject: hello\n\nHello there", "recipients": [{ "email": "c@x.test" }] }),
+    );
+    assert_eq!((status, &answer["success_count"]), (200, &json!(1)), "{answer:#}");
+    tuma.wait_until_settled();
+    let ann = arrived(&sink, "a@x.test");
+    assert!(
+        ann.contains("From: Sales <sales@acme.test>\r\n") && ann.contains("To: Ann <a@x.test>\r\n"),
+        "{ann}"
+    );
+    assert!(
+        ann.contains("Subject: For Ann\r\n")
+            && ann.contains("Hello Ann, one")
+            && ann.contains("X-Job: one\r\n"),
+        "{ann}"
+    );
+    assert!(arrived(&sink, "b@x.test").contains("Hello Bob, two"));
+    assert!(arrived(&sink, "c@x.test").ends_with("\r\n\r\nHello there\r\n"));
+    let bad = json!({ "envelope_sender": "a@b.test", "content": "Subject: {{\n\nx", "recipients": [{ "email": "c@x.test" }] });
+    assert_eq!(tuma.post("/api/inject/v1", &[], &bad).0, 422);
+}
+
+#[test]
+fn sendgrid_s_own_library_sends_through_us() {
+    let probe = &["-c", "import sendgrid"];
+    if !crate::harness::has_program(
+        "python3 with sendgrid",
+        std::process::Command::new("python3").args(probe),
+    ) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(keeping());
+    let tuma = Setup::relay(folder.path(), sink.addr()).start();
+    let token = key(&tuma, json!({ "name": "sendgrid", "from_domains": ["acme.test"] }));
+    let template = json!({ "subject": "Order {{ order }}", "html": "<p>{{ order }}</p>" }).to_string();
+    let put = tuma.http_with("PUT", "/v1/templates/d-1", &[("Content-Type", "application/json")], &template);
+    assert_eq!(put.0, 200, "{}", put.2);
+    python(
+        r#"
+import base64, sys
+import sendgrid
+from sendgrid.helpers.mail import *
+client = sendgrid.SendGridAPIClient(sys.argv[2], host="http://" + sys.argv[1])
+m = Mail(from_email=("news@acme.test", "Acme"), to_emails=[("a@x.test", "Ann"), "b@x.test"], subject="Hi -name-",
+         plain_text_content="Dear -name-", html_content="<p>-name-</p>")
+m.add_cc("c@x.test"); m.add_bcc("d@x.test")
+m.add_attachment(Attachment(FileContent(base64.b64encode(b"ABC").decode()), FileName("f.txt"), FileType("text/plain"), Disposition("attachment")))
+m.personalizations[0].add_substitution(Substitution("-name-", "Friend"))
+m.add_category(Category("spring")); m.add_custom_arg(CustomArg("order", "7"))
+m.reply_to = "help@acme.test"
+r = client.send(m)
+assert r.status_code == 202 and r.headers.get("X-Message-Id") and not r.body, (r.status_code, r.body)
+m = Mail(from_email="news@acme.test", to_emails="t@x.test")
+m.template_id = "d-1"; m.dynamic_template_data = {"order": "<42>"}
+assert client.send(m).status_code == 202
+for bad in (Mail("news@other.test", "a@x.test", "s", "t"), Mail("news@acme.test", "a@x.test", "a\r\nBcc: z@x.test", "t")):
+    try:
+        client.send(bad)
+        sys.exit("it was taken")
+    except Exception as error:
+        assert error.status_code in (400, 403) and b'"errors"' in error.body and b'"message"' in error.body, (error.status_code, error.body)
+"#,
+        &[&tuma.http.to_string(), &token],
+    );
+    tuma.wait_until_settled();
+    let first = arrived(&sink, "d@x.test");
+    assert!(first.contains("Subject: Hi Friend\r\n") && first.contains("Dear Friend"), "{first}");
+    assert!(
+        first.contains("To: Ann <a@x.test>, b@x.test\r\n") && first.contains("Cc: c@x.test\r\n"),
+        "{first}"
+    );
+    assert!(!first.contains("d@x.test"), "{first}");
+    let filled = arrived(&sink, "t@x.test");
+    assert!(filled.contains("Subject: Order <42>\r\n") && filled.contains("<p>&lt;42&gt;</p>"), "{filled}");
+    assert_eq!(sink.messages().iter().map(|message| message.recipients.len()).sum::<usize>(), 5);
+}
+
+#[test]
+fn keys_are_made_and_taken_back_by_command() {
+    let folder = tempfile::tempdir().unwrap();
+    let tuma = Setup::relay_with(folder.path(), nobody(), "[tenant.acme]\n").start();
+    let token = tuma.says(&["key", "new", "--name", "shop", "--tenant", "acme", "--expires", "90d"]);
+    assert!(token.trim().starts_with("tuma_"), "{token}");
+    let refused = tuma.refuses(&["key", "new", "--name", "x", "--tenant", "acmee"]);
+    assert!(refused.contains("did you mean `acme`?"), "{refused}");
+    assert!(
+        tuma.refuses(&["key", "new", "--name", "x", "--role", "amdin"]).contains("did you mean `admin`?")
+    );
+    let keys = tuma.says_json(&["key", "ls"]);
+    let id = keys[0]["id"].as_str().unwrap().to_owned();
+    assert!(token.contains(&id) && tuma.says(&["key", "ls"]).contains("valid"));
+    assert_eq!(tuma.says_json(&["tenant", "ls"])[0]["keys"], 1);
+    tuma.says(&["key", "revoke", &id]);
+    assert!(tuma.says(&["key", "ls"]).contains("revoked"));
+}
+
+/// Every example of the page is run as it stands, but for the address.
+#[test]
+fn the_examples_of_the_page_run() {
+    let mut probe = std::process::Command::new("curl");
+    if !crate::harness::has_program("curl", probe.arg("--version")) {
+        return;
+    }
+    let page = std::fs::read_to_string(crate::harness::example("../docs/http.md")).expect("the page");
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(keeping());
+    let tuma = Setup::relay(folder.path(), sink.addr()).start();
+    let mut count = 0;
+    for block in page.split("```sh\n").skip(1).filter_map(|rest| rest.split("```").next()) {
+        let script = block.replace("127.0.0.1:8025", &tuma.http.to_string());
+        let output = crate::harness::output_of(
+            std::process::Command::new("bash").args(["-euo", "pipefail", "-c", &script]),
+        );
+        assert!(output.contains('{') || output.contains('['), "{block}\n{output}");
+        count += 1;
+    }
+    assert!(count >= 8, "{count} examples");
+    tuma.wait_until_settled();
+    assert_eq!(
+        sink.messages()
+            .iter()
+            .filter(|message| message.field("Subject").as_deref() == Some("Receipt"))
+            .count(),
+        1
+    );
+    assert!(
+        sink.messages().iter().any(|message| message.field("Subject").as_deref() == Some("7 points, friend"))
+    );
 }

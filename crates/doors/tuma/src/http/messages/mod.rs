@@ -193,6 +193,18 @@ async fn stored_template(
     Ok(Some(parts))
 }
 
+/// The parts of a tenant's stored template.
+pub(super) async fn template_parts(
+    server: &Arc<Server>,
+    tenant: &str,
+    name: &str,
+) -> Result<Option<compose::Parts>, Refusal> {
+    let (store, tenant, name) = (server.http.store.clone(), tenant.to_owned(), name.to_owned());
+    let found = tokio::task::spawn_blocking(move || store.template(&tenant, &name)).await;
+    let found = found.map_err(|_| Refusal::stopping())?.map_err(|error| Refusal::later(error.to_string()))?;
+    found.map(|template| Ok(read_json::<PartsIn>(template.content.as_bytes())?.into_parts(None))).transpose()
+}
+
 /// `GET /v1/messages/{id}`: what is remembered of a message, or of one recipient of it.
 pub(super) async fn timeline(
     State(server): Shared,

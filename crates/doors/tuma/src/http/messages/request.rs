@@ -52,7 +52,7 @@ struct EnvelopeIn {
 
 /// `"Ann <a@b.example>"`, or `{"email": …, "name": …}`.
 #[derive(Debug)]
-struct PersonIn(Person);
+pub(super) struct PersonIn(Person);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -343,7 +343,7 @@ impl PartsIn {
         self.attachments = stored.attachments.into_iter().chain(own).collect();
     }
 
-    fn into_parts(self, from: Option<PersonIn>) -> Parts {
+    pub(super) fn into_parts(self, from: Option<PersonIn>) -> Parts {
         let people = |people: Option<PeopleIn>| people.map(|people| people.0).unwrap_or_default();
         Parts {
             from: self.from.or(from).map(|from| from.0),
