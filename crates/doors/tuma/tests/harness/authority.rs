@@ -56,6 +56,14 @@ impl Authority {
 }
 
 impl Certified {
+    /// The SHA-256 of its public key.
+    pub fn key_digest(&self) -> Vec<u8> {
+        use aws_lc_rs::digest::{SHA256, digest};
+        let certificate = self.certificate.der();
+        let parsed = rustls::server::ParsedCertificate::try_from(certificate).expect("a certificate");
+        digest(&SHA256, &parsed.subject_public_key_info()).as_ref().to_vec()
+    }
+
     /// A server's TLS that shows it.
     pub fn server(&self) -> Arc<ServerConfig> {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));

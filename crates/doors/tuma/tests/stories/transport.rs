@@ -3,6 +3,7 @@
 
 use crate::harness::authority::{Authority, over};
 use crate::harness::dns::NameServer;
+use crate::harness::signed::Signed;
 use crate::harness::web::{Asked, WebServer};
 use crate::harness::{Setup, fixed_address, keeping, records, rules, send, sink, wait_until};
 use bench::sink::{Options, SinkHandle};
@@ -388,4 +389,81 @@ fn a_policy_that_comes_while_connections_are_open_holds_at_once() {
     send(&tuma, "x@a.test", 1);
     record_of(folder.path(), "deferred", "x@a.test");
     assert_eq!(sink.stats().messages, 1);
+}
+
+// ---- DANE ---------------------------------------------------------------------------------------------------
+
+#[test]
+fn tlsa_records_decide_where_dnssec_vouches_for_them() {
+    let (folder, port) = (tempfile::tempdir().unwrap(), fixed_address().port());
+    // Nobody that the machine knows vouches for it, it is over, and for another name.
+    let authority = Authority::new("authority.test");
+    let own = authority.certify(&["other.test"], over);
+    let digest = own.key_digest();
+    let with = |tls| Options { tls: Some(tls), ..Options::default() };
+    let _tls = exchanger(2, port, with(own.server()));
+    let _stripped = exchanger(3, port, Options::default());
+    let mut zone = Signed::default();
+    for (domain, host, last) in [
+        ("good.test", "mx.good.test", 2),
+        ("mismatch.test", "mx.mismatch.test", 2),
+        ("stripped.test", "mx.stripped.test", 3),
+        ("unusable.test", "mx.unusable.test", 2),
+        ("unusable-stripped.test", "mx.unusable-stripped.test", 3),
+        ("without.test", "mx.without.test", 3),
+        ("only.test", "mx.without.test", 3),
+        ("a.unsigned.test", "mx.unsigned.test", 3),
+        ("abroad.test", "mx2.unsigned.test", 3),
+        ("a.bogus.test", "mx.bogus.test", 2),
+        ("home.test", "mx2.bogus.test", 2),
+    ] {
+        zone.mx(domain, host).a(host, last);
+    }
+    zone.tlsa("mx.good.test", port, (3, 1, 1), &digest);
+    zone.tlsa("mx.mismatch.test", port, (3, 1, 1), &[7; 32]);
+    zone.tlsa("mx.stripped.test", port, (3, 1, 1), &digest);
+    for host in ["mx.unusable.test", "mx.unusable-stripped.test"] {
+        zone.tlsa(host, port, (1, 1, 1), &digest).tlsa(host, port, (3, 1, 1), &[1]);
+    }
+    // Nobody signs there, so it counts for nothing; were it believed, this mail would wait.
+    zone.tlsa("mx.unsigned.test", port, (3, 1, 1), &[7; 32]);
+    zone.tlsa("mx2.unsigned.test", port, (3, 1, 1), &[7; 32]);
+    let dns = zone.serve(folder.path());
+    let more = "[delivery]\ntls = \"opportunistic\"\n[mta_sts]\nenabled = false\n[tls_policy.\"only.test\"]\ntls = \"dane\"\n";
+    let tuma = Setup::direct_by(folder.path(), &dns.settings(), port, more).start();
+    let delivered = [
+        ("good.test", "dane", true, "dane"),
+        ("unusable.test", "required", true, "expired"),
+        ("without.test", "opportunistic", false, ""),
+        ("a.unsigned.test", "opportunistic", false, ""),
+        ("abroad.test", "opportunistic", false, ""),
+    ];
+    let deferred = [
+        ("mismatch.test", "4.7.5", "no TLSA record fits"),
+        ("stripped.test", "4.7.10", "does not offer STARTTLS"),
+        ("unusable-stripped.test", "4.7.10", "does not offer STARTTLS"),
+        ("only.test", "4.7.5", "no TLSA records that DNSSEC vouches for"),
+        ("a.bogus.test", "4.7.5", "dnssec"),
+        ("home.test", "4.7.5", "dnssec"),
+    ];
+    for domain in delivered.iter().map(|d| d.0).chain(deferred.iter().map(|d| d.0)) {
+        send(&tuma, &format!("x@{domain}"), 1);
+    }
+    for (domain, policy, tls, verified) in delivered {
+        let record = record_of(folder.path(), "delivered", &format!("x@{domain}"));
+        assert_eq!(
+            (&record["tls_policy"], record["tls"].is_string()),
+            (&Value::from(policy), tls),
+            "{record}"
+        );
+        assert!(record["tls_verified"].as_str().unwrap_or_default().contains(verified), "{record}");
+    }
+    for (domain, status, text) in deferred {
+        let record = record_of(folder.path(), "deferred", &format!("x@{domain}"));
+        assert_eq!(record["status"], status, "{record}");
+        assert!(record["reply"].as_str().unwrap().to_lowercase().contains(&text.to_lowercase()), "{record}");
+    }
+    assert_eq!(tuma.figure("/recipients/bounced"), 0);
+    let told = tuma.says(&["explain", "y@good.test"]);
+    assert!(told.contains("DNSSEC vouches for its exchangers"), "{told}");
 }
