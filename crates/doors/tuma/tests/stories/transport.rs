@@ -5,7 +5,9 @@ use crate::harness::authority::{Authority, over};
 use crate::harness::dns::NameServer;
 use crate::harness::signed::Signed;
 use crate::harness::web::{Asked, WebServer};
-use crate::harness::{Setup, fixed_address, keeping, records, rules, send, sink, wait_until};
+use crate::harness::{
+    Setup, fixed_address, has_python, keeping, python, records, rules, send, sink, wait_until,
+};
 use bench::sink::{Options, SinkHandle};
 use serde_json::Value;
 use std::path::Path;
@@ -466,4 +468,98 @@ fn tlsa_records_decide_where_dnssec_vouches_for_them() {
     assert_eq!(tuma.figure("/recipients/bounced"), 0);
     let told = tuma.says(&["explain", "y@good.test"]);
     assert!(told.contains("DNSSEC vouches for its exchangers"), "{told}");
+}
+
+// ---- REQUIRETLS ---------------------------------------------------------------------------------------------
+
+/// Sends a message to each recipient by STARTTLS, under REQUIRETLS.
+const UNDER_REQUIRETLS: &str = r#"
+import smtplib, ssl, sys
+tls = ssl.create_default_context()
+tls.check_hostname = False
+tls.verify_mode = ssl.CERT_NONE
+smtp = smtplib.SMTP("127.0.0.1", int(sys.argv[1]), timeout=60)
+smtp.starttls(context=tls)
+smtp.ehlo()
+assert smtp.has_extn("requiretls")
+for to in sys.argv[2:]:
+    assert smtp.mail("a@from.test", ["REQUIRETLS"])[0] == 250
+    assert smtp.rcpt(to)[0] == 250
+    assert smtp.data(b"Subject: x\r\nTLS-Required: No\r\n\r\nsecret\r\n")[0] == 250
+smtp.quit()
+"#;
+
+#[test]
+fn mail_under_requiretls_only_goes_to_servers_that_are_vouched_for_and_know_it() {
+    if !has_python() {
+        return;
+    }
+    let (folder, dns, port) = (tempfile::tempdir().unwrap(), NameServer::start(), fixed_address().port());
+    let authority = Authority::new("authority.test");
+    let web = policy_hosts(&authority, &["good.test", "unable.test"]);
+    domains(&dns, &[("good", 2), ("unable", 3), ("unnamed", 4), ("stranger", 5), ("clear", 6)]);
+    for domain in ["good.test", "unable.test"] {
+        with_policy(&dns, &web, domain, &policy("enforce", &format!("mx.{domain}"), 86_400));
+    }
+    let offering = |tls| Options { tls: Some(tls), requiretls: true, ..keeping() };
+    let good = exchanger(2, port, offering(authority.server("mx.good.test")));
+    let others = [
+        exchanger(3, port, Options { requiretls: false, ..offering(authority.server("mx.unable.test")) }),
+        exchanger(4, port, offering(authority.server("mx.unnamed.test"))),
+        exchanger(5, port, offering(bench::tls::self_signed(&["mx.stranger.test"]).unwrap())),
+        exchanger(6, port, keeping()),
+    ];
+    let more = sts_settings(&authority, folder.path(), &web)
+        + "[listener.smtp]\ntls = \"starttls\"\n[server]\nself_signed = true\n[dsn]\nenabled = true\n\
+           [route.\"from.test\"]\nnext_hop = \"127.0.0.6\"\n";
+    let more = more.replace("127.0.0.6\"", &format!("127.0.0.6:{port}\""));
+    let tuma = Setup::direct(folder.path(), &dns, port, &more).start();
+    let names = ["good", "unable", "unnamed", "stranger", "clear"];
+    let recipients: Vec<String> = names.iter().map(|name| format!("x@{name}.test")).collect();
+    let port = tuma.smtp().port().to_string();
+    let arguments: Vec<&str> =
+        std::iter::once(port.as_str()).chain(recipients.iter().map(String::as_str)).collect();
+    python(UNDER_REQUIRETLS, &arguments);
+    record_of(folder.path(), "delivered", "x@good.test");
+    for (name, text) in [
+        ("unable", "does not support REQUIRETLS"),
+        ("unnamed", "neither DNSSEC nor MTA-STS vouches for"),
+        ("stranger", "certificate is not verified"),
+        ("clear", "does not support REQUIRETLS"),
+    ] {
+        let record = record_of(folder.path(), "bounced", &format!("x@{name}.test"));
+        assert_eq!((&record["code"], &record["status"]), (&550.into(), &"5.7.30".into()), "{record}");
+        assert!(record["reply"].as_str().unwrap().contains(text), "{record}");
+    }
+    let taken = good.messages();
+    assert!(taken[0].secure && taken[0].parameters.contains("REQUIRETLS"), "{:?}", taken[0].parameters);
+    tuma.wait_until_settled();
+    // Not an octet of the content went anywhere else, in notifications neither: those are under REQUIRETLS too, and
+    // their next hop knows nothing of it.
+    for message in others.iter().flat_map(SinkHandle::messages) {
+        panic!("{}", String::from_utf8_lossy(&message.content));
+    }
+}
+
+#[test]
+fn mail_that_says_it_needs_no_tls_goes_where_the_domains_policy_keeps_other_mail() {
+    let (folder, dns, port) = (tempfile::tempdir().unwrap(), NameServer::start(), fixed_address().port());
+    let authority = Authority::new("authority.test");
+    let web = policy_hosts(&authority, &["strict.test"]);
+    domains(&dns, &[("strict", 2)]);
+    with_policy(&dns, &web, "strict.test", &policy("enforce", "mx.strict.test", 86_400));
+    let sink = exchanger(2, port, keeping());
+    let settings = sts_settings(&authority, folder.path(), &web);
+    let tuma = Setup::direct(folder.path(), &dns, port, &settings).start();
+    let mut session = tuma.greeted();
+    for n in 0..4 {
+        session.taken("a@from.test", "x@strict.test", &format!("X-N: {n}\r\n"));
+    }
+    session.taken("a@from.test", "y@strict.test", "TLS-Required: No\r\n");
+    session.taken("a@from.test", "z@strict.test", "TLS-Required: Yes\r\n");
+    let record = record_of(folder.path(), "delivered", "y@strict.test");
+    assert_eq!(record["tls"], Value::Null, "{record}");
+    record_of(folder.path(), "deferred", "z@strict.test");
+    let recipients: Vec<String> = sink.messages().iter().map(|m| m.recipients[0].address.clone()).collect();
+    assert_eq!((recipients, tuma.figure("/recipients/queued")), (vec!["y@strict.test".to_owned()], 5));
 }
