@@ -73,6 +73,18 @@ pub fn register(server: &Arc<Server>, queued: &Arc<Queued>, limits: &Arc<Limits>
         metrics.counter_source(name, help, move || read(&figures));
     }
 
+    let weak = Arc::downgrade(server);
+    metrics.labelled_gauge_source(
+        "certificate_expiry_seconds",
+        "Seconds until a certificate that listeners show ends, by its file",
+        "file",
+        move || {
+            let now = std::time::SystemTime::now().into();
+            let all = weak.upgrade().map(|server| server.certificate_expiry()).unwrap_or_default();
+            all.into_iter().map(|e| (e.chain.display().to_string(), e.seconds_left(now) as f64)).collect()
+        },
+    );
+
     let figures = server.delivery.notice_figures();
     metrics.labelled_counter_source(
         "notices",

@@ -322,6 +322,7 @@ impl Server {
                     certificates.clone(),
                     &AcceptorConfig {
                         handshake_timeout: root.reception.tls_handshake_timeout,
+                        client_ca_file: config.client_ca_file.clone(),
                         ..AcceptorConfig::default()
                     },
                 )?),
@@ -350,7 +351,7 @@ impl Server {
         if let Some(socket) = sockets.http {
             http::start(server.clone(), socket)?;
         }
-        server.warn_of_expiry();
+        crate::certificates::watch(&server);
         Ok(server)
     }
 
@@ -382,7 +383,7 @@ impl Server {
         self.delivery.reload(settings, destinations).await;
         let restart = self.needs_restart(&root);
         *self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = root;
-        self.warn_of_expiry();
+        crate::certificates::remind(self);
         let mut text = "configuration reloaded".to_owned();
         if !restart.is_empty() {
             text += &format!("; needs a restart to take effect: {}", restart.join(", "));
@@ -451,14 +452,32 @@ impl Server {
         self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner).server.stop_timeout
     }
 
-    fn warn_of_expiry(&self) {
-        let now = SystemTime::now().into();
-        for expiry in self.certificates.iter().flat_map(|certificates| certificates.expiry()) {
-            let days = expiry.days_left(now);
-            if days < 14 {
-                warn!(certificate = %expiry.chain.display(), days, "certificate expires soon");
-            }
+    /// When each certificate ends.
+    pub fn certificate_expiry(&self) -> Vec<net::tls::Expiry> {
+        self.certificates.iter().flat_map(|certificates| certificates.expiry()).collect()
+    }
+
+    /// The files of certificates as configured.
+    pub(crate) fn certificate_files(&self) -> Vec<CertificateFiles> {
+        certificate_files(&self.root.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the certificates again; on an error the old ones stay.
+    pub(crate) fn reload_certificates(&self, files: &[CertificateFiles]) -> Result<(), String> {
+        match &self.certificates {
+            Some(certificates) if !files.is_empty() => certificates.reload(files).map_err(|e| e.to_string()),
+            _ => Ok(()),
         }
+    }
+
+    /// How often their files are looked at.
+    pub(crate) fn certificates_check_every(&self) -> Duration {
+        self.root.lock().unwrap_or_else(PoisonError::into_inner).server.certificates_check_every
+    }
+
+    /// How long before a certificate ends people are told.
+    pub(crate) fn certificates_warn_before(&self) -> Duration {
+        self.root.lock().unwrap_or_else(PoisonError::into_inner).server.certificates_warn_before
     }
 
     /// Ends: no new connections, sessions and deliveries may finish what they are at within `limit`, the rest

@@ -66,6 +66,7 @@ pub struct Delivery {
     shared: Arc<Shared>,
     orders: mpsc::Sender<Order>,
     notice_figures: Arc<NoticeFigures>,
+    notices: notices::NoticesAside,
     dispatcher: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -81,6 +82,7 @@ impl Delivery {
         let (orders, orders_in) = mpsc::channel(64);
         let (events_in, events) = mpsc::channel(EVENTS_MAX);
         let (notices_in, notices, notice_figures) = notices::open(&shared);
+        let aside = notices_in.aside();
         let dispatcher = Dispatcher::new(shared.clone(), events_in, keeper, notices_in);
         let inputs = Inputs { accepted, loaded, events, orders: orders_in };
         let telling = tokio::spawn(notices.run());
@@ -92,7 +94,13 @@ impl Delivery {
             let _ = telling.await;
             let _ = keeping.await;
         });
-        Self { notice_figures, shared, orders, dispatcher: tokio::sync::Mutex::new(Some(task)) }
+        Self {
+            notice_figures,
+            notices: aside,
+            shared,
+            orders,
+            dispatcher: tokio::sync::Mutex::new(Some(task)),
+        }
     }
 
     /// Recipients queued.
@@ -108,6 +116,13 @@ impl Delivery {
     /// Figures of telling people.
     pub fn notice_figures(&self) -> Arc<NoticeFigures> {
         self.notice_figures.clone()
+    }
+
+    /// Tells people of something by the ways of `notify`; more about the same subject is folded.
+    pub fn tell(&self, about: &str, text: String) {
+        let (source, site, rule) = (None, None, None);
+        let note = dispatch::Note { about: about.to_owned(), text, notify: true, source, site, rule };
+        self.notices.tell(note, mail::UnixMillis::from(std::time::SystemTime::now()));
     }
 
     /// Asks or orders; the answer comes by the order's own channel, or not at all once delivery has ended.

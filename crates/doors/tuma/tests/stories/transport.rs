@@ -11,6 +11,7 @@ use crate::harness::{
 use bench::sink::{Options, SinkHandle};
 use serde_json::Value;
 use std::path::Path;
+use std::time::Duration;
 
 /// A sink at an exchanger's address; all exchangers listen at one port.
 fn exchanger(last: u8, port: u16, options: Options) -> SinkHandle {
@@ -536,9 +537,8 @@ fn mail_under_requiretls_only_goes_to_servers_that_are_vouched_for_and_know_it()
     tuma.wait_until_settled();
     // Not an octet of the content went anywhere else, in notifications neither: those are under REQUIRETLS too, and
     // their next hop knows nothing of it.
-    for message in others.iter().flat_map(SinkHandle::messages) {
-        panic!("{}", String::from_utf8_lossy(&message.content));
-    }
+    let elsewhere: Vec<_> = others.iter().flat_map(SinkHandle::messages).map(|m| m.content).collect();
+    assert!(elsewhere.is_empty(), "{elsewhere:?}");
 }
 
 #[test]
@@ -562,4 +562,72 @@ fn mail_that_says_it_needs_no_tls_goes_where_the_domains_policy_keeps_other_mail
     record_of(folder.path(), "deferred", "z@strict.test");
     let recipients: Vec<String> = sink.messages().iter().map(|m| m.recipients[0].address.clone()).collect();
     assert_eq!((recipients, tuma.figure("/recipients/queued")), (vec!["y@strict.test".to_owned()], 5));
+}
+
+// ---- certificates of our own --------------------------------------------------------------------------------
+
+/// Says which name the certificate has that is shown to who asks for a name.
+const SHOWN: &str = r#"
+import smtplib, ssl, sys
+tls = ssl.create_default_context(cafile=sys.argv[2])
+smtp = smtplib.SMTP("127.0.0.1", int(sys.argv[1]), timeout=60)
+smtp._host = sys.argv[3]
+try:
+    smtp.starttls(context=tls)
+    print(",".join(name for kind, name in smtp.sock.getpeercert()["subjectAltName"]))
+except ssl.SSLCertVerificationError as error:
+    print(error.verify_message)
+"#;
+
+#[test]
+fn certificates_are_chosen_by_name_taken_when_they_change_and_told_of_before_they_end() {
+    if !has_python() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(keeping());
+    let authority = Authority::new("authority.test");
+    let ca = authority.file(folder.path());
+    let soon = |params: &mut rcgen::CertificateParams| {
+        params.not_after = (std::time::SystemTime::now() + Duration::from_secs(5 * 86_400)).into();
+    };
+    authority.certify(&["zeta.test"], |_| {}).files(folder.path(), "default");
+    authority.certify(&["alpha.test"], soon).files(folder.path(), "alpha");
+    let more = "[listener.smtp]\ntls = \"starttls\"\n[server]\ncertificates_check_every = \"1s\"\n\
+                [notify]\nmail = [\"ops@d.test\"]\nmail_wait = \"1s\"\n\
+                [tls.default]\ncertificate = \"default.pem\"\nkey = \"default.key\"\n\
+                [tls.alpha]\ncertificate = \"alpha.pem\"\nkey = \"alpha.key\"\n";
+    let tuma = Setup::relay_with(folder.path(), sink.addr(), more).start();
+    let port = tuma.smtp().port().to_string();
+    let shown = |name: &str| python(SHOWN, &[&port, ca.to_str().unwrap(), name]).trim().to_owned();
+    assert_eq!(shown("alpha.test"), "alpha.test");
+    assert_eq!(shown("zeta.test"), "zeta.test");
+    let refused = shown("beta.test");
+    assert!(refused.contains("not valid for 'beta.test'"), "the default is shown: {refused}");
+    // People hear of the one that ends in five days, and not of the other.
+    let told =
+        |text: &str| sink.messages().iter().any(|m| String::from_utf8_lossy(&m.content).contains(text));
+    wait_until("people are told", || told("alpha.pem expires in 4 days"));
+    assert!(!told("default.pem"));
+    let left = tuma.metric("tuma_certificate_expiry_seconds{file=\"alpha.pem\"}");
+    assert!((4.0 * 86_400.0..5.0 * 86_400.0).contains(&left), "{left}");
+
+    // A session that is open goes on; new ones see the new certificate.
+    let mut open = tuma.greeted();
+    authority.certify(&["beta.test", "alpha.test"], |_| {}).files(folder.path(), "alpha");
+    wait_until("it is taken", || shown("beta.test") == "beta.test,alpha.test");
+    open.taken("a@b.test", "c@d.test", "");
+    // A pair that does not belong together changes nothing, and is said with the file.
+    std::fs::write(
+        folder.path().join("alpha.key"),
+        authority.certify(&["x.test"], |_| {}).key.serialize_pem(),
+    )
+    .unwrap();
+    wait_until("it is said", || {
+        let log = tuma.log();
+        log.contains("changed certificates are not taken")
+            && log.contains("alpha.key: does not belong to the certificate")
+    });
+    assert_eq!(shown("beta.test"), "beta.test,alpha.test");
+    wait_until("people are told", || told("the old ones stay"));
 }
