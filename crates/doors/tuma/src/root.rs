@@ -71,6 +71,8 @@ settings::table! {
         pub route: BTreeMap<String, RouteConfig> = BTreeMap::new(),
         /// Transport security by recipient domain; the key is a domain, `*.domain`, or `*`.
         pub tls_policy: BTreeMap<String, TlsPolicyConfig> = BTreeMap::new(),
+        /// Reports to receiving domains of how TLS went.
+        pub tls_reports: delivery::TlsReportsConfig = delivery::TlsReportsConfig::default(),
         /// Policies of receiving domains about TLS.
         pub mta_sts: resolve::StsConfig = resolve::StsConfig::default(),
         /// Names to addresses.

@@ -197,6 +197,7 @@ fn delivery_settings(loaded: &Loaded<Root>) -> Result<delivery::Settings> {
         routes,
         tls_policies: delivery::TlsPolicies::new(&root.tls_policy)
             .map_err(|(key, text)| anyhow::anyhow!("tls_policy `{key}`: {text}"))?,
+        tls_reports: root.tls_reports.clone(),
         signing: Arc::new(delivery::Signing::new(&root.dkim, &root.sign, &root.signing)?),
         sources: Sources::new(&root.source, egress(root)?, &ehlo_name, &connector_config(root))
             .context("source")?,
@@ -279,6 +280,12 @@ impl Server {
                 spool: spool.clone(),
                 recorder: recorder.clone(),
                 routes: names.routes,
+                resolver: dns.clone(),
+                https: names.https,
+                reports: Arc::new(delivery::TlsReports::open(
+                    Some(root.state_directory().join("tls-reports.json")),
+                    &root.tls_reports,
+                )),
                 sts: names.sts,
                 dnssec: names.dnssec,
                 dialer: Arc::new(TcpDialer),
@@ -534,6 +541,7 @@ struct Names {
     routes: resolve::Routes,
     sts: Arc<resolve::StsPolicies>,
     dnssec: Option<Arc<dyn resolve::Authentic>>,
+    https: resolve::Https,
 }
 
 fn names(root: &Root, resolver: Arc<dyn resolve::Resolver>, judge: Judge) -> Result<Names> {
@@ -542,13 +550,13 @@ fn names(root: &Root, resolver: Arc<dyn resolve::Resolver>, judge: Judge) -> Res
     let tls = net::tls::client_config(root.mta_sts.ca_file.as_deref()).context("mta_sts.ca_file")?;
     let https = resolve::Https::new(resolver.clone(), rule.clone(), tls, root.mta_sts.fetches_max as usize);
     let file = root.state_directory().join("mta-sts.json");
-    let sts = resolve::StsPolicies::open(resolver.clone(), https, root.mta_sts.clone(), Some(file));
+    let sts = resolve::StsPolicies::open(resolver.clone(), https.clone(), root.mta_sts.clone(), Some(file));
     let dnssec: Option<Arc<dyn resolve::Authentic>> = match root.dns.dnssec {
         resolve::DnssecUse::Off => None,
         resolve::DnssecUse::Validate => Some(Arc::new(resolve::Dnssec::new(&root.dns)?)),
     };
     let routes = resolve::Routes::new(resolver, &root.dns, own, rule);
-    Ok(Names { routes, sts: Arc::new(sts), dnssec })
+    Ok(Names { routes, sts: Arc::new(sts), dnssec, https })
 }
 
 /// Reads what the spool holds from before, on a thread of its own, while mail already flows.

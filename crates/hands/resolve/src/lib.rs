@@ -31,7 +31,7 @@ pub use route::{
 };
 pub use sts::{
     POLICY_OCTETS_MAX, Sts, StsConfig, StsFault, StsFigures, StsMode, StsPolicies, StsPolicy, StsPolicyError,
-    sts_id,
+    replace_file, sts_id,
 };
 
 use mail::Domain;

@@ -47,7 +47,7 @@ pub use signing::{
 pub use sources::{SourceError, Sources, egress};
 pub use state::{Keeper, StateError, action_of, order_to_json, scope_of};
 pub use status::{EntryStatus, NewOrder, Order, PathStatus, QueueCounts, QueueStatus, SiteStatus, Status};
-pub use transport::{Demand, TlsPolicies};
+pub use transport::{Demand, ReportFigures, TlsPolicies, TlsReports, TlsReportsConfig};
 
 use dispatcher::{Dispatcher, Inputs};
 use net::Destinations;
@@ -116,6 +116,18 @@ impl Delivery {
     /// Figures of telling people.
     pub fn notice_figures(&self) -> Arc<NoticeFigures> {
         self.notice_figures.clone()
+    }
+
+    /// What became of TLS reports.
+    pub fn report_figures(&self) -> Vec<(String, u64)> {
+        self.shared.reports.figures.list()
+    }
+
+    /// MTA-STS policies kept, fetched, and not to be had.
+    pub fn sts_figures(&self) -> (usize, u64, u64) {
+        let sts = &self.shared.sts;
+        let count = |figure: &std::sync::atomic::AtomicU64| figure.load(std::sync::atomic::Ordering::Relaxed);
+        (sts.kept(), count(&sts.figures.fetched), count(&sts.figures.failed))
     }
 
     /// Tells people of something by the ways of `notify`; more about the same subject is folded.

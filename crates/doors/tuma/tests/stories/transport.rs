@@ -631,3 +631,119 @@ fn certificates_are_chosen_by_name_taken_when_they_change_and_told_of_before_the
     assert_eq!(shown("beta.test"), "beta.test,alpha.test");
     wait_until("people are told", || told("the old ones stay"));
 }
+
+// ---- TLS-RPT ------------------------------------------------------------------------------------------------
+
+/// Reads a report as a receiver would: the mail or the posted octets, the gzip, the JSON, and what RFC 8460 §4.4 wants
+/// of each field. Prints the JSON.
+const READ_REPORT: &str = r#"
+import sys, gzip, json, email, email.policy, datetime, ipaddress
+data = open(sys.argv[1], "rb").read()
+if sys.argv[2] == "mail":
+    mail = email.message_from_bytes(data, policy=email.policy.default)
+    assert mail.get_content_type() == "multipart/report" and mail["Content-Type"].params["report-type"] == "tlsrpt"
+    assert mail["TLS-Report-Domain"] == sys.argv[3] and mail["TLS-Report-Submitter"] == "tuma.test"
+    assert mail["TLS-Required"] == "No" and mail["From"] == "reports@tuma.test", mail["From"]
+    assert mail["Subject"].startswith(f"Report Domain: {sys.argv[3]} Submitter: tuma.test Report-ID: <")
+    text, report = mail.iter_parts()
+    assert text.get_content_type() == "text/plain"
+    assert report.get_content_type() == "application/tlsrpt+gzip"
+    name = report.get_filename()
+    assert name.startswith(f"tuma.test!{sys.argv[3]}!") and name.endswith(".json.gz"), name
+    data = report.get_content()
+report = json.loads(gzip.decompress(data))
+assert set(report) == {"organization-name", "date-range", "contact-info", "report-id", "policies"}
+begin, end = (datetime.datetime.fromisoformat(report["date-range"][key]) for key in ("start-datetime", "end-datetime"))
+assert end - begin == datetime.timedelta(days=1) - datetime.timedelta(seconds=1) and begin.hour == begin.minute == 0
+RESULTS = {"starttls-not-supported", "certificate-host-mismatch", "certificate-expired", "certificate-not-trusted",
+    "validation-failure", "tlsa-invalid", "dnssec-invalid", "dane-required", "sts-policy-fetch-error",
+    "sts-policy-invalid", "sts-webpki-invalid"}
+for entry in report["policies"]:
+    policy, summary, details = entry["policy"], entry["summary"], entry["failure-details"]
+    assert policy["policy-type"] in {"sts", "tlsa", "no-policy-found"} and policy["policy-domain"] == sys.argv[3]
+    assert all(isinstance(text, str) for text in policy.get("policy-string", []) + policy.get("mx-host", []))
+    assert isinstance(summary["total-successful-session-count"], int)
+    assert sum(d["failed-session-count"] for d in details) == summary["total-failure-session-count"]
+    for d in details:
+        assert d["result-type"] in RESULTS
+        ipaddress.ip_address(d["sending-mta-ip"]), ipaddress.ip_address(d["receiving-ip"])
+print(json.dumps(report))
+"#;
+
+#[test]
+fn receivers_are_told_once_a_day_how_tls_went() {
+    if !has_python() {
+        return;
+    }
+    let (folder, dns, port) = (tempfile::tempdir().unwrap(), NameServer::start(), fixed_address().port());
+    let authority = Authority::new("authority.test");
+    let hosts = ["mta-sts.good.test", "mta-sts.bad.test", "reports.good.test"];
+    let web = WebServer::start(authority.certify(&hosts, |_| {}).server());
+    domains(&dns, &[("good", 2), ("bad", 3), ("silent", 3)]);
+    with_policy(&dns, &web, "good.test", &policy("enforce", "mx.good.test", 86_400));
+    with_policy(&dns, &web, "bad.test", &policy("enforce", "mx.bad.test", 86_400));
+    let url = format!("https://reports.good.test:{}/tls?v=1", web.at.port());
+    dns.txt("_smtp._tls.good.test", &format!("v=TLSRPTv1; rua={url}"));
+    dns.txt("_smtp._tls.bad.test", "v=TLSRPTv1; rua=https://nowhere.bad.test/x,mailto:tls@bad.test");
+    dns.a("reports.good.test", [127, 0, 0, 1]);
+    web.answer("reports.good.test", "201 Created\r\nContent-Length: 0\r\n\r\n");
+    let _good =
+        exchanger(2, port, Options { tls: Some(authority.server("mx.good.test")), ..Options::default() });
+    let bad = exchanger(3, port, keeping());
+    let more = sts_settings(&authority, folder.path(), &web)
+        + "[tls_reports]\nenabled = true\norganization = \"Tuma Test\"\ncontact = \"mailto:tls@tuma.test\"\n\
+           from = \"reports@tuma.test\"\nspread = \"0s\"\n";
+    let setup = Setup::direct(folder.path(), &dns, port, &more);
+    let tuma = setup.start();
+    for domain in ["good.test", "bad.test", "silent.test"] {
+        send(&tuma, &format!("x@{domain}"), 1);
+    }
+    record_of(folder.path(), "delivered", "x@good.test");
+    record_of(folder.path(), "delivered", "x@silent.test");
+    record_of(folder.path(), "deferred", "x@bad.test");
+    tuma.stop();
+    // The day passes.
+    let file = folder.path().join("state/tls-reports.json");
+    let mut book: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    for day in book["days"].as_array_mut().unwrap() {
+        day["day"] = Value::from(day["day"].as_u64().unwrap() - 1);
+    }
+    std::fs::write(&file, book.to_string()).unwrap();
+    let tuma = setup.start();
+    wait_until("the reports are sent", || {
+        let (_, text) = tuma.http("GET", "/metrics", "");
+        let has = |fate: &str| text.contains(&format!("tuma_tls_reports_total{{fate=\"{fate}\"}} 1"));
+        has("mailed") && has("posted") && has("unwanted")
+    });
+    record_of(folder.path(), "delivered", "tls@bad.test");
+    let read = |name: &str, octets: &[u8], how: &str, domain: &str| -> Value {
+        let file = folder.path().join(name);
+        std::fs::write(&file, octets).unwrap();
+        serde_json::from_str(&python(READ_REPORT, &[file.to_str().unwrap(), how, domain])).unwrap()
+    };
+    let posted = web.asked().into_iter().find(|asked| asked.host == "reports.good.test").expect("a post");
+    assert_eq!(
+        (posted.line.as_str(), posted.head["content-type"].as_str()),
+        ("POST /tls?v=1", "application/tlsrpt+gzip")
+    );
+    let report = read("posted", &posted.body, "post", "good.test");
+    let policy = &report["policies"][0];
+    assert_eq!(
+        (&policy["policy"]["policy-type"], &policy["policy"]["mx-host"][0]),
+        (&"sts".into(), &"mx.good.test".into())
+    );
+    assert!(policy["summary"]["total-successful-session-count"].as_u64() > Some(0), "{report}");
+    let mails = bad.messages();
+    let mail = mails.iter().find(|m| m.recipients[0].address == "tls@bad.test").expect("the report");
+    assert!(!mail.secure && mail.reverse_path.is_empty());
+    let report = read("mailed", &mail.content, "mail", "bad.test");
+    let failure = &report["policies"][0]["failure-details"][0];
+    assert_eq!(
+        (&failure["result-type"], &failure["receiving-mx-hostname"], &failure["receiving-ip"]),
+        (&"starttls-not-supported".into(), &"mx.bad.test".into(), &"127.0.0.3".into())
+    );
+    // Told once: another start sends nothing again.
+    tuma.stop();
+    let kept = std::fs::read_to_string(&file).unwrap();
+    assert!(!kept.contains("good.test") && !kept.contains("silent.test"), "{kept}");
+}
