@@ -4,12 +4,14 @@
 //! `signals` ends it all; `http` answers on loopback, `cli` is what is typed. Read `server.rs` first.
 
 mod certificates;
+mod classes;
 pub mod cli;
 pub mod config;
 mod gauges;
 mod http;
 mod logging;
 mod memory;
+pub mod policies;
 pub mod root;
 pub mod server;
 pub mod shipped;

@@ -6,7 +6,7 @@
 
 use crate::config::FileConfig;
 use crate::record::{Connection, Kind, Record, Via};
-use crate::status::{bounce_category, status_of, status_text};
+use crate::status::{status_of, status_text};
 use crate::time::{TimeWriter, push_number};
 use mail::{FieldName, Protocol, UnixMillis};
 use std::io::Write;
@@ -262,14 +262,12 @@ impl Format<'_> {
                 }
             }
             Column::BounceCat => {
-                if let (Kind::Bounced | Kind::Expired | Kind::Deferred | Kind::Discarded, Some(status)) =
-                    (record.kind, status_of(record))
-                {
-                    text(out, Some(bounce_category(status, record.reply.as_deref())));
+                if matches!(record.kind, Kind::Bounced | Kind::Expired | Kind::Deferred | Kind::Discarded) {
+                    text(out, Some(record.category()));
                 }
             }
             Column::SrcType => {
-                let api = origin.protocol == Protocol::Internal;
+                let api = matches!(origin.protocol, Protocol::Internal | Protocol::Http);
                 text(out, Some(if api { "api" } else { "smtp" }));
             }
             Column::SrcMta => host_and_ip(out, &origin.helo, origin.peer),
@@ -283,7 +281,7 @@ impl Format<'_> {
             Column::DlvSourceIp => ip(out, connection.and_then(|connection| connection.local)),
             Column::DlvDestinationIp => ip(out, connection.and_then(|connection| connection.remote)),
             Column::DlvEsmtpAvailable => text(out, connection.map(|connection| &*connection.extensions)),
-            Column::DlvSize => push_number(out, message.map_or(0, |message| message.size)),
+            Column::DlvSize => push_number(out, message.map_or(0, |message| message.octets_each())),
             Column::DlvTlsProtocol => text(out, tls(connection).map(|tls| &*tls.protocol)),
             Column::DlvTlsCipher => text(out, tls(connection).map(|tls| &*tls.cipher)),
             // Of a receipt nothing is known but what was asked for, which PowerMTA writes here.

@@ -3,14 +3,14 @@
 
 use crate::config::FileConfig;
 use crate::record::{Kind, Record};
-use crate::status::{bounce_category, status_of};
+use crate::status::status_of;
 use crate::time::{TimeWriter, push_number};
-use mail::{FieldName, Priority, Protocol};
+use mail::{BounceClass, FieldName, Priority, Protocol};
 use std::fmt::{Display, Write};
 use std::net::SocketAddr;
 
 /// The fields in the order in which they are written. `v`, `kind` and `time` are in every record.
-const FIELDS: [&str; 43] = [
+const FIELDS: [&str; 44] = [
     "v",
     "kind",
     "time",
@@ -54,6 +54,7 @@ const FIELDS: [&str; 43] = [
     "tenant",
     "campaign",
     "priority",
+    "class",
 ];
 
 const ALWAYS: u64 = 0b111;
@@ -185,11 +186,11 @@ impl JsonWriter {
         );
         line.text("orcpt", recipient.and_then(|recipient| recipient.orcpt.as_deref()));
         line.text("envid", record.envid());
-        line.number("size", message.map(|message| message.size));
+        line.number("size", message.map(|message| message.octets_each()));
         line.number("code", reply.map(|reply| u64::from(reply.code.get())));
         line.display("status", scratch, status.filter(|_| record.kind != Kind::Received));
         line.display("reply", scratch, reply);
-        line.text("category", status.filter(|_| failed).map(|status| bounce_category(status, reply)));
+        line.text("category", Some(record.category()).filter(|_| failed));
         line.number("attempt", tried.then_some(u64::from(attempt.number)));
         if line.key("first_attempt", attempt.first.is_some()) {
             line.out.push(b'"');
@@ -230,6 +231,7 @@ impl JsonWriter {
                 Protocol::Esmtp => "esmtp",
                 Protocol::Lmtp => "lmtp",
                 Protocol::Internal => "internal",
+                Protocol::Http => "http",
             }),
         );
         line.text("user", origin.user.as_deref());
@@ -237,6 +239,7 @@ impl JsonWriter {
         line.text("campaign", tags.and_then(|tags| tags.campaign.as_deref()));
         let priority = tags.map(|tags| tags.priority).filter(|priority| *priority != Priority::default());
         line.text("priority", priority.map(Priority::as_str));
+        line.text("class", record.class.map(BounceClass::as_str));
         debug_assert_eq!(line.field, FIELDS.len());
         for name in &layout.headers {
             if let Some(text) = record.header(name) {

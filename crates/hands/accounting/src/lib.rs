@@ -31,6 +31,6 @@ pub use metrics::Metrics;
 pub use prometheus_client;
 pub use record::{Attempt, Connection, Kind, Record, Refused, Subject, Via};
 pub use recorder::Recorder;
-pub use status::{bounce_category, status_text};
+pub use status::status_text;
 pub use time::iso_time;
 pub use writer::FileStats;

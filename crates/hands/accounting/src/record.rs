@@ -1,7 +1,8 @@
 //! What is known of one outcome of one recipient.
 
 use mail::{
-    FieldName, Message, Origin, Outcome, Recipient, Reply, ReversePath, SpoolId, Tags, TlsInfo, UnixMillis,
+    BounceClass, FieldName, Message, Origin, Outcome, Recipient, Reply, ReversePath, SpoolId, Tags, TlsInfo,
+    UnixMillis,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -116,9 +117,9 @@ pub struct Connection {
     pub pool: Box<str>,
     /// TLS, if any.
     pub tls: Option<TlsInfo>,
-    /// What was asked of TLS: `off`, `opportunistic`, `required`, `verified`.
+    /// What was asked of TLS: `off`, `opportunistic`, `required`, `verified`, `mta-sts`, `dane`.
     pub tls_policy: Box<str>,
-    /// What is to be said of the exchanger's certificate: `verified`, or why it is not; absent without TLS.
+    /// What is to be said of the exchanger's certificate: `verified`, `dane`, or why it is not; absent without TLS.
     pub tls_verified: Option<Box<str>>,
     /// Keywords of the answer to EHLO, with commas between: `8BITMIME,STARTTLS`.
     pub extensions: Box<str>,
@@ -154,6 +155,10 @@ pub struct Record {
     pub connection: Option<Arc<Connection>>,
     /// The queue's name.
     pub queue: Option<Arc<str>>,
+    /// Why it failed, if it did.
+    pub class: Option<BounceClass>,
+    /// The operator's own word for why, in place of PowerMTA's.
+    pub category: Option<Arc<str>>,
 }
 
 impl Record {
@@ -167,6 +172,8 @@ impl Record {
             attempt: Attempt::default(),
             connection: None,
             queue: None,
+            class: None,
+            category: None,
         }
     }
 
@@ -180,7 +187,15 @@ impl Record {
             attempt: Attempt::default(),
             connection: None,
             queue: None,
+            class: None,
+            category: None,
         }
+    }
+
+    /// Why it failed, in the operator's word or PowerMTA's.
+    pub(crate) fn category(&self) -> &str {
+        let class = self.class.unwrap_or(BounceClass::Other);
+        self.category.as_deref().unwrap_or_else(|| class.category())
     }
 
     /// The accepted message.

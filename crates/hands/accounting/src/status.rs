@@ -1,7 +1,7 @@
-//! Words for enhanced status codes, and the categories in which PowerMTA sorts bounces.
+//! Words for enhanced status codes.
 
 use crate::record::{Kind, Record};
-use mail::{EnhancedStatusCode, Reply};
+use mail::EnhancedStatusCode;
 
 /// The status a record reports: the reply's own where its class fits what happened, else the class alone.
 pub(crate) fn status_of(record: &Record) -> Option<EnhancedStatusCode> {
@@ -87,43 +87,5 @@ pub fn status_text(code: EnhancedStatusCode) -> &'static str {
         (6, _) => "other or undefined media error",
         (7, _) => "other or undefined security status",
         _ => "undefined status",
-    }
-}
-
-/// The category of a failure by its status and a few words that receivers agree on. Operators will want rules of
-/// their own; this is what stands where there are none.
-pub fn bounce_category(status: EnhancedStatusCode, reply: Option<&Reply>) -> &'static str {
-    let says = |word: &str| {
-        // ASCII words looked for in any case, without copying the text.
-        reply.is_some_and(|reply| {
-            reply
-                .text
-                .as_bytes()
-                .windows(word.len())
-                .any(|window| window.eq_ignore_ascii_case(word.as_bytes()))
-        })
-    };
-    match (status.subject(), status.detail()) {
-        (1, 1 | 3 | 4 | 6) => "bad-mailbox",
-        (1, 2 | 10) => "bad-domain",
-        (1, 7 | 8) => "invalid-sender",
-        (2, 1) => "inactive-mailbox",
-        (2, 2) => "quota-issues",
-        (2, 3) | (3, 4) | (6, _) => "content-related",
-        (3, 5) => "bad-configuration",
-        (4, 1) => "no-answer-from-host",
-        (4, 2) => "bad-connection",
-        (4, 3 | 4 | 6) => "routing-errors",
-        (4, 7) => "message-expired",
-        (5, 3) => "policy-related",
-        (5, _) => "protocol-errors",
-        (7, _) if says("virus") => "virus-related",
-        (7, _) if says("spam") => "spam-related",
-        (7, _) if says("relay") => "relaying-issues",
-        (7, _) => "policy-related",
-        (0, 0) if says("unknown user") || says("user unknown") || says("no such user") => "bad-mailbox",
-        (0, 0) if says("quota") || says("mailbox full") => "quota-issues",
-        (0, 0) if says("spam") => "spam-related",
-        _ => "other",
     }
 }

@@ -2,8 +2,8 @@
 
 use crate::*;
 use mail::{
-    Envelope, Mailbox, Message, Origin, Protocol, Recipient, Reply, ReversePath, SessionId, SpoolId, Tags,
-    TlsInfo, UnixMillis,
+    BounceClass, Envelope, Mailbox, Message, Origin, Protocol, Recipient, Reply, ReversePath, SessionId,
+    SpoolId, Tags, TlsInfo, UnixMillis,
 };
 use settings::Size;
 use std::collections::BTreeMap;
@@ -42,6 +42,7 @@ fn message(recipients: usize) -> Arc<Message> {
         },
         tags: Tags { job: Some("job7".into()), ..Tags::default() },
         headers: Vec::new(),
+        extras: None,
     })
 }
 
@@ -67,6 +68,12 @@ fn record(kind: Kind, message: &Arc<Message>, index: u32, reply: Reply) -> Recor
         attempt: Attempt { number: 1, duration: Duration::from_millis(12), ..Attempt::default() },
         connection: Some(connection()),
         queue: Some("x.test/v1".into()),
+        class: match kind {
+            Kind::Bounced => Some(BounceClass::BadMailbox),
+            Kind::Deferred => Some(BounceClass::RateLimited),
+            Kind::Expired => Some(BounceClass::MessageExpired),
+            _ => None,
+        },
         ..Record::new(kind, UnixMillis(1_772_359_205_123), message, index)
     }
 }
@@ -176,7 +183,7 @@ fn csv_as_powermta_writes_it() {
         ),
         format!(
             "b,{head},failed,5.7.1 (delivery not authorized),x-tuma;550 5.7.1 purged,,\
-             policy-related,smtp,app (192.0.2.1),discard,,,,4821,,job7,,x.test/v1,"
+             other,smtp,app (192.0.2.1),discard,,,,4821,,job7,,x.test/v1,"
         ),
         String::new(),
     ];
@@ -208,13 +215,21 @@ fn csv_with_chosen_columns() {
     let recorder = open(&one_file(file));
     let message = message(1);
     recorder.record(delivered(&message, 0));
-    recorder.record(record(Kind::Bounced, &message, 0, Reply::bare(554, "our spam filter\u{0}\r said no")));
+    recorder.record(Record {
+        class: Some(BounceClass::SpamContent),
+        ..record(Kind::Bounced, &message, 0, Reply::bare(554, "our spam filter\u{0}\r said no"))
+    });
+    recorder.record(Record {
+        category: Some("our-word".into()),
+        ..record(Kind::Bounced, &message, 0, Reply::bare(554, "no"))
+    });
     assert!(recorder.close(5 * SECOND));
     assert_eq!(
         std::fs::read_to_string(&path).unwrap(),
         "type,timeLogged,orig,rcpt,dlvSourceIp,userString,rcvSmtpUser,bounceCat,dlvTlsProtocol\r\n\
          d,1772359205,b@s.test,u@x.test,192.0.2.2,node1,joe,,\r\n\
-         b,1772359205,b@s.test,u@x.test,,,,spam-related,TLSv1.3\r\n"
+         b,1772359205,b@s.test,u@x.test,,,,spam-related,TLSv1.3\r\n\
+         b,1772359205,b@s.test,u@x.test,,,,our-word,TLSv1.3\r\n"
     );
 }
 
@@ -249,12 +264,12 @@ fn json_lines() {
             "v": 1, "kind": "deferred", "time": "2026-03-01T10:00:05.123Z", "id": message.id.to_string(),
             "session": "7", "received_at": "2026-03-01T10:00:04.000Z", "sender": "b@s.test", "recipient": "u1@x.test",
             "index": 1, "size": 4821, "code": 451, "status": "4.4.2",
-            "reply": "451 4.4.2 lost \"it\"; <script>\u{7}", "category": "bad-connection", "attempt": 3,
+            "reply": "451 4.4.2 lost \"it\"; <script>\u{7}", "category": "policy-related", "attempt": 3,
             "first_attempt": "1970-01-01T00:00:00.001Z", "duration_ms": 0, "latency_ms": 1123, "ambiguous": true,
             "queue": "x.test/v1", "job": "job7", "via": "smtp", "site": "x.test", "host": "mx.x.test",
             "remote": "192.0.2.9:25", "local": "192.0.2.2:50000", "source": "v1", "pool": "p1", "tls": "TLSv1.3",
             "cipher": "TLS_AES_128_GCM_SHA256", "tls_policy": "required", "tls_verified": "UnknownIssuer", "extensions": "8BITMIME,STARTTLS", "client": "192.0.2.1:40000",
-            "helo": "app", "listener": "main", "protocol": "esmtp", "user": "joe",
+            "helo": "app", "listener": "main", "protocol": "esmtp", "user": "joe", "class": "rate-limited",
         })
     );
     assert_eq!(

@@ -15,6 +15,7 @@ mod cached;
 mod config;
 mod dns;
 mod dnssec;
+pub mod fuzzing;
 mod https;
 mod memo;
 mod route;

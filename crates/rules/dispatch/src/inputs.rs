@@ -51,6 +51,8 @@ pub struct NewMail<'a> {
     pub age: Duration,
     /// It is not given up before this moment.
     pub kept_until: Option<Instant>,
+    /// Each recipient has a message of his own, and goes in a transaction of his own.
+    pub alone: bool,
 }
 
 impl<'a> NewMail<'a> {
@@ -72,6 +74,7 @@ impl<'a> NewMail<'a> {
             due: None,
             age: Duration::ZERO,
             kept_until: None,
+            alone: false,
         }
     }
 }
@@ -111,6 +114,7 @@ impl Dispatch {
                 due: mail.due,
                 age: mail.age,
                 kept_until: mail.kept_until,
+                alone: mail.alone,
             },
         );
         // Nothing else would find it while its site is not known.

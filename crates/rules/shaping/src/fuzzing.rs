@@ -59,7 +59,7 @@ pub fn reply_pattern(input: &[u8]) {
     let alone = regex::RegexBuilder::new(pattern).case_insensitive(true).size_limit(4 << 20).build();
     if let Ok(alone) = alone {
         let mut subject = String::new();
-        crate::rules::pattern::subject(&reply, &mut subject);
+        replies::subject(&reply, &mut subject);
         let expected = subject.to_lowercase().contains("no such reply") || alone.is_match(&subject);
         assert_eq!(found.is_some(), expected, "{pattern:?} in {subject:?}");
     }

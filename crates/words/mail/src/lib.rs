@@ -6,8 +6,10 @@
 //!
 //! Read first: [`Envelope`], then [`Mailbox`], then [`Reply`] and [`Outcome`].
 
+mod bounce_class;
 mod domain;
 mod envelope;
+mod extras;
 mod field_name;
 mod id;
 mod mailbox;
@@ -17,8 +19,10 @@ mod reply;
 mod status;
 mod tags;
 
+pub use bounce_class::{BounceClass, BounceClassError};
 pub use domain::{Domain, DomainError, Host};
 pub use envelope::{BodyType, Envelope, ForwardPath, Notify, Recipient, Ret, ReversePath};
+pub use extras::{Extras, METADATA_MAX_OCTETS, Merge, RequestPart};
 pub use field_name::{FieldName, FieldNameError};
 pub use id::{SessionId, SpoolId};
 pub use mailbox::{Mailbox, MailboxError};

@@ -223,8 +223,8 @@ settings::table! {
         /// Octets of a message a report returns; a larger one comes back as its header.
         #[in(1KiB..=64MiB)]
         pub returned_max: Size = Size::kib(64),
-        /// The pool that notifications leave by; left out, the default pool. They are filed under the tenant of the
-        /// message they tell of.
+        /// The pool that notifications leave by; left out, the default pool. They are nobody's mail: neither tenant nor
+        /// campaign of the message they tell of is theirs.
         pub pool: Option<String> = None,
     }
 }

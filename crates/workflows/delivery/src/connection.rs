@@ -15,11 +15,12 @@ use crate::transport::{
 use accounting::{Connection as RecordConnection, Via};
 use bytes::Bytes;
 use dispatch::{ConnectionId, SourceAt, Target};
-use mail::{Host, Outcome, Reply};
+use mail::{Host, Outcome, Reply, UnixMillis};
 use net::Verification;
 use queue::orders::{Action, Fact, Facts as OrderFacts, Match, Order};
 use shaping::Treat;
 use smtp::client::{self, Client, Event as SmtpEvent, Stage, Transaction};
+use spool::Content;
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -27,7 +28,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
@@ -514,11 +515,12 @@ impl Connection {
                         let _ = self.events.send(Event::Narrowed(self.id, job.clone(), recipients_max)).await;
                         job.truncate(recipients_max);
                     }
-                    let run = Running { job, hot, leaves, began: Instant::now() };
+                    let content = self.leaving(&hot);
+                    let run = Running { job, hot, content, leaves, began: Instant::now() };
                     match self.signatures(&run) {
                         Some(made) => signing = Some(Signing { run, made }),
                         None => {
-                            waiting = Some(run.transaction(next_token, run.hot.content.prefix.clone()));
+                            waiting = Some(run.transaction(next_token, run.content.prefix.clone()));
                             running.insert(next_token, run);
                             next_token += 1;
                         }
@@ -528,7 +530,7 @@ impl Connection {
                     let Some(Signing { run, .. }) = signing.take() else { continue };
                     match made {
                         Ok(signatures) => {
-                            let prefix = [&signatures[..], &run.hot.content.prefix].concat().into();
+                            let prefix = [&signatures[..], &run.content.prefix].concat().into();
                             waiting = Some(run.transaction(next_token, prefix));
                             running.insert(next_token, run);
                             next_token += 1;
@@ -536,7 +538,7 @@ impl Connection {
                         Err(outcome) => {
                             idle_since = Instant::now();
                             lease.settle_message(Instant::now().into_std(), false);
-                            let Running { job, hot, leaves, began } = run;
+                            let Running { job, hot, leaves, began, .. } = run;
                             leaves.into_iter().for_each(Leave::give_back);
                             let done = settler.settle(&job, &hot, all_of(&job, &outcome), began).await;
                             let _ = self.events.send(Event::Done(self.id, done)).await;
@@ -551,7 +553,7 @@ impl Connection {
                 Turn::Event(SmtpEvent::Finished(finished)) => {
                     idle_since = Instant::now();
                     lease.settle_message(Instant::now().into_std(), true);
-                    if let Some(Running { job, hot, leaves, began }) = running.remove(&finished.token) {
+                    if let Some(Running { job, hot, leaves, began, .. }) = running.remove(&finished.token) {
                         drop(leaves);
                         let done = settler.settle(&job, &hot, finished.recipients, began).await;
                         let _ = self.events.send(Event::Done(self.id, done)).await;
@@ -589,7 +591,8 @@ impl Connection {
     async fn unsent(&self, running: &mut HashMap<u64, Running>, token: u64) {
         if let Some(Running { job, hot, leaves, .. }) = running.remove(&token) {
             leaves.into_iter().for_each(Leave::give_back);
-            let _ = self.events.send(Event::Returned(self.id, Errand { job, hot: Some(hot) })).await;
+            let hot = reusable(hot);
+            let _ = self.events.send(Event::Returned(self.id, Errand { job, hot })).await;
         }
     }
 
@@ -598,8 +601,15 @@ impl Connection {
         if let Some(Signing { run: Running { job, hot, leaves, .. }, .. }) = signing {
             leaves.into_iter().for_each(Leave::give_back);
             lease.settle_message(Instant::now().into_std(), false);
-            let _ = self.events.send(Event::Returned(self.id, Errand { job, hot: Some(hot) })).await;
+            let hot = reusable(hot);
+            let _ = self.events.send(Event::Returned(self.id, Errand { job, hot })).await;
         }
+    }
+
+    /// The content of a message as it leaves: without the fields that only spoke to us.
+    fn leaving(&self, hot: &Hot) -> Content {
+        let signing = self.shared.settings().signing.clone();
+        signing.without_options(&hot.message, &hot.content).unwrap_or_else(|| hot.content.clone())
     }
 
     /// The signatures of a message that is about to leave, or the outcome if it must not leave without; `None` if it
@@ -621,13 +631,20 @@ impl Connection {
         let by = match signing.choose(&facts) {
             Choice::By(by) => by,
             Choice::Nobody => return None,
+            Choice::Failed(failure) => {
+                figures.failed.fetch_add(1, Relaxed);
+                let id = hot.message.id;
+                warn!(%id, %failure, policy = %signing.config().failed, "a message could not be signed");
+                let outcome = not_sent(signing.config().failed, &failure.to_string())?;
+                return Some(Box::pin(std::future::ready(Err(outcome))));
+            }
             Choice::Unmatched => {
                 figures.unmatched.fetch_add(1, Relaxed);
                 let outcome = not_sent(signing.config().unmatched, "nobody signs for its author")?;
                 return Some(Box::pin(std::future::ready(Err(outcome))));
             }
         };
-        let content = hot.content.clone();
+        let content = run.content.clone();
         // Only a message with several recipients can go to several sites.
         let kept = (hot.message.envelope.recipients.len() > 1).then(|| hot.signatures.clone());
         let id = hot.message.id;
@@ -694,17 +711,41 @@ impl Connection {
     /// The job with its message, from memory or from the spool; `None` if it was settled or given back, because
     /// the message cannot be read or an order names it.
     async fn at_hand(&self, errand: Errand, settler: &mut Settler<'_>) -> Option<AtHand> {
+        // The spool need not be read for what a recipient before this one was made of.
+        let known = if errand.hot.is_none() { self.shared.sheets.find(errand.handle()) } else { None };
         let hot = match &errand.hot {
             Some(hot) => hot.clone(),
-            None => match self.shared.read(errand.handle()).await {
-                Ok(hot) => hot,
-                Err(error) => {
-                    settler.tell_unreadable(&self.events, self.id, errand.job, error).await;
-                    return None;
-                }
+            None => match &known {
+                Some(kept) => Hot {
+                    message: kept.message.clone(),
+                    content: Content::default(),
+                    signatures: Arc::default(),
+                },
+                None => match self.shared.read(errand.handle()).await {
+                    Ok(hot) => hot,
+                    Err(error) => {
+                        settler.tell_unreadable(&self.events, self.id, errand.job, error).await;
+                        return None;
+                    }
+                },
             },
         };
+        let handle = errand.handle();
         let job = errand.job;
+        let wall = UnixMillis::from(SystemTime::now());
+        if hot.message.expires_at().is_some_and(|end| end <= wall) {
+            let reply = Reply::new(451, (4, 4, 7), "its sender wanted it delivered by now or not at all");
+            return self.give_up(settler, &job, &hot, Outcome::Expired(reply)).await;
+        }
+        // A merge's recipients come one by one.
+        let index = job.indices().next().unwrap_or(0);
+        let hot = match crate::merge::expand(&self.shared, &self.settings, handle, known, hot, index) {
+            Ok(hot) => hot,
+            Err((hot, why)) => {
+                let outcome = Outcome::Bounced(Reply::new(554, (5, 6, 0), why));
+                return self.give_up(settler, &job, &hot, outcome).await;
+            }
+        };
         let (order, until) = match self.leaves_for(&job, &hot) {
             Ok(leaves) => return Some(AtHand { job, hot, leaves }),
             Err(ordered) => *ordered,
@@ -712,12 +753,23 @@ impl Connection {
         if order.action == Action::Bounce {
             let why = if order.reason.is_empty() { String::new() } else { format!(": {}", order.reason) };
             let reply = Reply::new(550, (5, 7, 0), format!("given up by order {}{why}", order.id));
-            let outcome = Outcome::Bounced(reply);
-            let done = settler.settle(&job, &hot, all_of(&job, &outcome), Instant::now()).await;
-            let _ = self.events.send(Event::Done(self.id, done)).await;
+            return self.give_up(settler, &job, &hot, Outcome::Bounced(reply)).await;
         } else {
             let _ = self.events.send(Event::Ordered(self.id, job, order.id, until)).await;
         }
+        None
+    }
+
+    /// Settles a job that will not be sent: nothing is at hand then.
+    async fn give_up(
+        &self,
+        settler: &mut Settler<'_>,
+        job: &dispatch::Job,
+        hot: &Hot,
+        outcome: Outcome,
+    ) -> Option<AtHand> {
+        let done = settler.settle(job, hot, all_of(job, &outcome), Instant::now()).await;
+        let _ = self.events.send(Event::Done(self.id, done)).await;
         None
     }
 
@@ -759,6 +811,11 @@ impl Connection {
         }
         Ok(leaves)
     }
+}
+
+/// What was made for one recipient of a merge is of no use to the next.
+fn reusable(hot: Hot) -> Option<Hot> {
+    hot.message.merge().is_none().then_some(hot)
 }
 
 /// What becomes of a message that is not signed and should be; `None` if it leaves all the same.
@@ -819,17 +876,21 @@ struct AtHand {
 struct Running {
     job: dispatch::Job,
     hot: Hot,
+    /// As it is sent, but for signatures.
+    content: Content,
     leaves: Vec<Leave>,
     began: Instant,
 }
 
 impl Running {
     fn transaction(&self, token: u64, prefix: Bytes) -> Transaction {
+        let body = self.content.body.clone();
         Transaction {
             token,
             message: self.hot.message.clone(),
             recipients: self.job.indices().collect(),
-            content: [prefix, self.hot.content.body.clone()],
+            size: (prefix.len() + body.len()) as u64,
+            content: [prefix, body],
         }
     }
 }

@@ -29,6 +29,9 @@ const BATCH: usize = 256;
 /// the records' own times.
 const SITE_HOLDS: Duration = Duration::from_secs(300);
 
+/// The longest a message is kept before its first attempt, whatever it says: reception takes none that asks for more.
+const SEND_LATER_MAX: Duration = Duration::from_secs(30 * 86_400);
+
 /// How long a domain that takes no mail is taken as such.
 const REFUSAL_HOLDS: Duration = Duration::from_secs(60);
 
@@ -170,7 +173,7 @@ impl Dispatcher {
     // ---- what comes in ------------------------------------------------------------------------------------
 
     fn accepted(&mut self, accepted: Accepted) {
-        let now = now();
+        let (now, wall) = (now(), wall());
         let (handle, message, content) = accepted.into_parts();
         let count = message.envelope.recipients.len();
         let (mut groups, mut may_go) = (0, false);
@@ -178,15 +181,21 @@ impl Dispatcher {
         let mut first = 0;
         while first < count {
             let (target, run) = self.run_of(&message, first, count);
-            let mail =
-                NewMail { first: first as u32, count: run as u32, ..new_mail(handle, &message, &target) };
+            let mail = NewMail {
+                first: first as u32,
+                count: run as u32,
+                due: send_at(&message, now, wall),
+                ..new_mail(handle, &message, &target)
+            };
             may_go |= self.dispatch.push(now, &mail);
             groups += 1;
             first += run;
         }
         // Where nobody answers, a message would only take up the room of one that can go at once.
-        if may_go {
-            self.hot.insert(handle, Hot { message, content, signatures: Arc::default() }, groups);
+        if may_go && message.send_at().is_none_or(|at| at <= wall) {
+            // The recipients of a merge go one by one.
+            let uses = if message.merge().is_some() { count as u32 } else { groups };
+            self.hot.insert(handle, Hot { message, content, signatures: Arc::default() }, uses);
         }
     }
 
@@ -229,6 +238,7 @@ impl Dispatcher {
                 // Due times are wall-clock on disk; a jump must neither hold mail for years nor matter much.
                 now + Duration::from_millis(due.0.saturating_sub(wall.0)).min(longest)
             });
+            let due = due.or_else(|| send_at(&loaded.message, now, wall));
             let last_reply = pending.last_reply.as_ref().map(|reply| reply.to_string());
             let mail = NewMail {
                 first: first as u32,
@@ -506,6 +516,12 @@ impl Dispatcher {
     }
 }
 
+/// When a message that is to be sent later may first go.
+fn send_at(message: &Message, now: std::time::Instant, wall: UnixMillis) -> Option<std::time::Instant> {
+    let left = message.send_at()?.0.checked_sub(wall.0)?;
+    Some(now + Duration::from_millis(left).min(SEND_LATER_MAX))
+}
+
 /// What every entry of a message has in common.
 fn new_mail<'a>(handle: Handle, message: &'a Message, target: &'a Target) -> NewMail<'a> {
     let tags = &message.tags;
@@ -514,7 +530,8 @@ fn new_mail<'a>(handle: Handle, message: &'a Message, target: &'a Target) -> New
         campaign: tags.campaign.as_deref(),
         pool: tags.pool.as_deref(),
         class: tags.priority.as_u8(),
-        size: message.size,
+        size: message.octets_each(),
+        alone: message.merge().is_some(),
         ..NewMail::new(handle.0, target)
     }
 }

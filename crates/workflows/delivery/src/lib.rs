@@ -15,6 +15,7 @@ mod front_door;
 pub mod fuzzing;
 mod hot;
 mod job;
+mod merge;
 mod named;
 mod notices;
 mod ordered_limits;
@@ -41,8 +42,8 @@ pub use queue::{EntryKey, orders};
 pub use route::{NextHop, Route, Routes};
 pub use shared::{Count, Figures, MakeRules, Parts, Queued, Settings, dispatch_config};
 pub use signing::{
-    DkimConfig, KeyFile, KeyFileError, Selector, SignRule, Signing, SigningConfig, SigningError,
-    SigningFigures, Unsigned, read_key,
+    DkimConfig, KeyFile, KeyFileError, NextKey, Selector, SignRule, Signing, SigningConfig, SigningError,
+    SigningFigures, Unsigned, identity as dkim_identity, read_key,
 };
 pub use sources::{SourceError, Sources, egress};
 pub use state::{Keeper, StateError, action_of, order_to_json, scope_of};
@@ -151,6 +152,8 @@ impl Delivery {
 
     /// Puts new settings in force, for new connections at once.
     pub async fn reload(&self, settings: Settings, destinations: Destinations) {
+        settings.signing.take_over(&self.shared.settings().signing);
+        settings.signing.fetch().await;
         self.shared.set_settings(settings);
         self.shared.set_destinations(destinations);
         // They were made of addresses that the former destinations allowed.

@@ -10,8 +10,11 @@ use crate::job::{Errand, Event, Hot};
 use crate::notices::is_notice;
 use crate::shared::{Settings, Shared};
 use accounting::{Attempt, Connection as RecordConnection, Kind, Record};
+use bounce::{Classed, Failure};
 use dispatch::{ConnectionId, Deferred, Done, Fate as JobFate, Job, JobEntry};
-use mail::{EnhancedStatusCode, Message, Notify, Outcome, Reply, Ret, ReversePath, Tags, UnixMillis};
+use mail::{
+    BounceClass, EnhancedStatusCode, Message, Notify, Outcome, Reply, Ret, ReversePath, Tags, UnixMillis,
+};
 use message::{Action, DsnRequest, RecipientReport, ReportKind, wanted, write_dsn};
 use queue::{Backoff, Schedule};
 use shaping::{Fired, Stage, Treat};
@@ -100,6 +103,8 @@ impl Settler<'_> {
         stage: Option<Stage>,
     ) -> Done {
         let fired = self.judge(job, &mut results, stage);
+        // The class of the last failure: one reply that decides for a hundred recipients is looked at once.
+        let mut classed: Option<(Option<Stage>, Reply, Classed)> = None;
         self.last_was_notice = is_notice(&hot.message);
         if self.profile.is_none() {
             self.profile.clone_from(&job.profile);
@@ -115,7 +120,8 @@ impl Settler<'_> {
                 continue;
             };
             if let Outcome::Deferred(reply) = &result.outcome
-                && entry.expires <= now.into_std()
+                && (entry.expires <= now.into_std()
+                    || hot.message.expires_at().is_some_and(|end| end <= wall))
             {
                 result.outcome = Outcome::Expired(reply.clone());
             }
@@ -125,7 +131,7 @@ impl Settler<'_> {
             entries: job.entries.iter().map(|e| e.key).collect(),
             fired,
             host: self.hop.as_ref().map(|hop| (&*hop.record.host).into()),
-            octets: hot.message.size,
+            octets: hot.message.octets_each(),
             is_notice: is_notice(&hot.message),
             ..Done::default()
         };
@@ -161,6 +167,9 @@ impl Settler<'_> {
             };
             match waits {
                 Some((reply, wait)) => {
+                    // Where its sender set an end, it comes up then to be given up.
+                    let left = hot.message.expires_at().map(|end| end.0.saturating_sub(wall.0));
+                    let wait = wait.min(left.map_or(Duration::MAX, Duration::from_millis));
                     let late = self.is_late(&hot.message, wall);
                     done.deferred.push(Deferred {
                         key: entry.key,
@@ -183,7 +192,11 @@ impl Settler<'_> {
                 }
             }
             if !unreported.contains(&n) {
-                records.push(self.record(hot, result, entry, wall, now - began, &connection));
+                let mut record = self.record(hot, result, entry, wall, now - began, &connection);
+                if let Some(found) = self.class(result, stage, &mut classed) {
+                    (record.class, record.category) = (Some(found.class), found.category);
+                }
+                records.push(record);
             }
         }
         // Waiting for the write of the settlement before, not of this one, costs no wake-up on a busy connection,
@@ -224,6 +237,28 @@ impl Settler<'_> {
         };
         record.connection = connection.clone();
         record
+    }
+
+    /// The class of a failure.
+    fn class(
+        &self,
+        result: &RecipientResult,
+        stage: Option<Stage>,
+        last: &mut Option<(Option<Stage>, Reply, Classed)>,
+    ) -> Option<Classed> {
+        let reply = match &result.outcome {
+            Outcome::Deferred(reply) | Outcome::Bounced(reply) => reply,
+            // Whatever the last reply was, what ended it was time.
+            Outcome::Expired(_) => return Some(Classed::plain(BounceClass::MessageExpired)),
+            Outcome::Delivered(_) | Outcome::Discarded(_) => return None,
+        };
+        let stage = stage.or(result.answered.map(stage_of));
+        if let Some((_, _, known)) = last.as_ref().filter(|(at, text, _)| *at == stage && text == reply) {
+            return Some(known.clone());
+        }
+        let found = self.settings.classes.classify(&Failure { reply, stage });
+        *last = Some((stage, reply.clone(), found.clone()));
+        Some(found)
     }
 
     /// How long a deferred recipient waits.
@@ -326,11 +361,8 @@ impl Settler<'_> {
             ..message::DsnConfig::default()
         };
         let Some(draft) = write_dsn(&request, &config) else { return true };
-        let tags = Tags {
-            tenant: hot.message.tags.tenant.clone(),
-            pool: self.settings.dsn.pool.as_deref().map(Box::from),
-            ..Tags::default()
-        };
+        // Not those of the message: what an order or a limit holds of its tenant must not hold the news of that.
+        let tags = Tags { pool: self.settings.dsn.pool.as_deref().map(Box::from), ..Tags::default() };
         let handed_in = hand_in(self.shared, self.settings, "dsn", draft.envelope, draft.content, tags, wall);
         match handed_in.await {
             Ok(()) => true,
@@ -423,6 +455,10 @@ impl Settler<'_> {
                 Err(error) => return self.unreadable(&job, error).await,
             },
         };
+        // What a report returns is the recipient's own message, if there is one.
+        let index = job.indices().next().unwrap_or(0);
+        let hot = crate::merge::expand(self.shared, self.settings, handle, None, hot, index)
+            .unwrap_or_else(|(hot, _)| hot);
         let (outcome, wait) = match fate {
             JobFate::Expired(last) => {
                 let text = match last {

@@ -95,6 +95,8 @@ pub struct Settings {
     pub signing: Arc<Signing>,
     /// What receivers tolerate.
     pub rules: Arc<Rules>,
+    /// What failures are called.
+    pub classes: Arc<bounce::ClassRules>,
     /// Makes those rules again together with limits that an operator has ordered.
     pub make_rules: MakeRules,
     /// Recipients of one message that make one entry of the queue, at most.
@@ -181,6 +183,8 @@ pub struct Shared {
     pub(crate) https: resolve::Https,
     pub(crate) reports: Arc<TlsReports>,
     pub(crate) ordered_limits: Arc<OrderedLimits>,
+    /// Mail merges read lately.
+    pub(crate) sheets: crate::merge::Sheets,
     pub(crate) intake: mpsc::Sender<Accepted>,
     /// Recipients queued.
     pub queued: Arc<Queued>,
@@ -236,6 +240,7 @@ impl Shared {
             https: parts.https,
             reports: parts.reports,
             ordered_limits: Arc::default(),
+            sheets: Default::default(),
             settings: ArcSwap::from_pointee(parts.settings),
             spool: parts.spool,
             recorder: parts.recorder,

@@ -78,6 +78,7 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
         sources: Sources::new(&BTreeMap::new(), egress, "tuma.test", &ConnectorConfig::default()).unwrap(),
         signing: Arc::default(),
         rules: rules.clone(),
+        classes: Arc::new(bounce::ClassRules::compile([]).unwrap()),
         make_rules: MakeRules(Arc::new(move |_| rules.clone())),
         run_max: 100,
         hot_bytes_max: 1 << 20,
@@ -143,6 +144,7 @@ impl World {
             origin: Origin::default(),
             tags: Tags::default(),
             headers: Vec::new(),
+            extras: None,
         };
         let accepted = self.spool.accept(Draft { message, content }).await.unwrap();
         self.intake.send(accepted).await.unwrap();

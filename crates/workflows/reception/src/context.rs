@@ -3,17 +3,21 @@
 use crate::auth::{Brake, Users};
 use crate::budget::{Budget, Taken};
 use crate::config::{ListenerConfig, ListenerTls, ReceptionConfig, Speaks};
-use crate::policy::RelayRules;
+use crate::relay::RelayRules;
+use crate::reports::Collector;
 use crate::tagging::TagRules;
+use crate::verify::{VerifyFigures, VerifyRules};
 use accounting::Recorder;
 use arc_swap::ArcSwap;
 use mail::{Domain, Reply};
 use net::tls::Acceptor;
+use policy::Policy;
+use resolve::Resolver;
 use spool::{Accepted, Spool};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll};
 use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::sync::watch;
@@ -34,6 +38,10 @@ pub struct Rules {
     pub users: Arc<Users>,
     /// What messages are filed under.
     pub tags: TagRules,
+    /// How mail of strangers is verified.
+    pub verify: VerifyRules,
+    /// Whom the operator has asked at each phase. None costs nothing.
+    pub policy: Option<Arc<dyn Policy>>,
     /// The rest.
     pub reception: ReceptionConfig,
     /// Recipients queued at which intake stops.
@@ -50,6 +58,10 @@ pub struct Context {
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) intake: mpsc::Sender<Accepted>,
     pub(crate) queued: QueuedNow,
+    pub(crate) dns: Arc<dyn Resolver>,
+    /// What verification came to.
+    pub verify_figures: VerifyFigures,
+    pub(crate) reports: OnceLock<Arc<Collector>>,
     /// Octets of messages being received.
     pub budget: Arc<Budget>,
     pub(crate) brake: Brake,
@@ -67,6 +79,7 @@ impl Context {
         recorder: Arc<Recorder>,
         intake: mpsc::Sender<Accepted>,
         queued: QueuedNow,
+        dns: Arc<dyn Resolver>,
         budget: Arc<Budget>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -75,12 +88,25 @@ impl Context {
             recorder,
             intake,
             queued,
+            dns,
+            verify_figures: VerifyFigures::default(),
+            reports: OnceLock::new(),
             budget,
             brake: Brake::default(),
             next_session: AtomicU64::new(1),
             draining: watch::Sender::new(false),
             sessions: AtomicU64::new(0),
         })
+    }
+
+    /// From now on aggregate reports of DMARC are collected; once for a server.
+    pub fn collect_reports(&self, collector: Arc<Collector>) {
+        let _ = self.reports.set(collector);
+    }
+
+    /// Where they are collected, if they are.
+    pub fn reports(&self) -> Option<&Arc<Collector>> {
+        self.reports.get()
     }
 
     /// Puts new rules in force.

@@ -6,8 +6,10 @@ macro_rules! say {
 }
 
 mod bench;
+mod bounce;
 mod client;
 mod config;
+mod dkim;
 mod explain;
 mod limit;
 mod order;
@@ -69,6 +71,9 @@ enum Command {
     /// What is not as usual between sources and sites, and letting it go on.
     #[command(subcommand)]
     Limit(limit::Limit),
+    /// What failures are called, and by which rule.
+    #[command(subcommand)]
+    Bounce(bounce::Bounce),
     /// Make the running server read its configuration again.
     Reload(Api),
     /// Change the running server's log level until it is restarted or reloaded.
@@ -76,6 +81,9 @@ enum Command {
     /// Look at a stopped spool, and carry its messages elsewhere.
     #[command(subcommand)]
     Spool(spool::Spool),
+    /// Make DKIM keys, print their DNS records, and see whether the world finds them.
+    #[command(subcommand)]
+    Dkim(dkim::Dkim),
     /// Make the `password_hash` of a user from a password on standard input.
     Password,
     /// Tell when mail would be through, by sending it to simulated receivers.
@@ -108,9 +116,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Order(order) => order.run(),
         Command::Source(source) => source.run(),
         Command::Limit(limit) => limit.run(),
+        Command::Bounce(bounce) => bounce.run(),
         Command::Reload(api) => client::reload(&api),
         Command::LogLevel(level) => level.run(),
         Command::Spool(spool) => spool.run(),
+        Command::Dkim(dkim) => dkim.run(),
         Command::Password => password(),
         Command::Simulate(simulate) => simulate.run(),
         Command::Bench(bench) => bench.run(),
@@ -191,6 +201,8 @@ mod tests {
 
     #[test]
     fn every_command_of_the_guide_to_operating_is_one() {
+        let dkim = include_str!("../../../../../docs/dkim.md");
+        dkim.lines().filter_map(|line| line.strip_prefix("$ ")).for_each(check);
         let text = include_str!("../../../../../docs/operating.md");
         let lines: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
         assert!(lines.len() > 20, "{}", lines.len());

@@ -174,7 +174,7 @@ fn policy(mode: &str, mx: &str, max_age: u64) -> String {
 
 /// A domain whose policy host is `web`.
 fn with_policy(dns: &NameServer, web: &WebServer, domain: &str, policy: &str) {
-    dns.txt(&format!("_mta-sts.{domain}"), "v=STSv1; id=1;");
+    dns.only_txt(&format!("_mta-sts.{domain}"), "v=STSv1; id=1;");
     dns.a(&format!("mta-sts.{domain}"), [127, 0, 0, 1]);
     web.policy(&format!("mta-sts.{domain}"), policy);
 }
@@ -330,7 +330,7 @@ fn a_policy_once_known_outlives_its_record_its_host_and_the_process() {
             "no record" => dns.forget("_mta-sts.a.test"),
             "no answer" => dns.servfail("_mta-sts.a.test"),
             _ => {
-                dns.txt("_mta-sts.a.test", "v=STSv1; id=2;");
+                dns.only_txt("_mta-sts.a.test", "v=STSv1; id=2;");
                 dns.a("mta-sts.a.test", [127, 0, 0, 1]);
                 web.show(authority.certify(&["mta-sts.a.test"], over).server());
                 web.policy("mta-sts.a.test", "version: STSv1\nmode: none\nmax_age: 0\n");

@@ -30,7 +30,8 @@ use std::collections::BTreeMap;
 pub use action::{Action, ActionError, Suspended, Trigger, TriggerError};
 pub use date::{Date, DateError};
 pub use glob::{NamePattern, NamePatternError};
-pub use reply::{ReplyRule, Stage};
+pub use replies::Stage;
+pub use reply::ReplyRule;
 pub use scope::{
     AdaptiveLimits, BackoffLimits, DomainScope, ProviderScope, Scope, SelectedScope, WarmupLimits,
 };

@@ -1,33 +1,9 @@
 //! Rules on replies.
 
+use replies::{Stage, check};
 use settings::{Node, Placed, Problems, Text};
 
 use super::action::{Action, Trigger, contradiction};
-use crate::rules::pattern;
-
-settings::words! {
-    /// Where in a session a reply came.
-    pub enum Stage {
-        /// The connection was not made; the text is the system's.
-        Connect,
-        /// The greeting.
-        Greeting,
-        /// EHLO or HELO.
-        Ehlo,
-        /// STARTTLS and the handshake.
-        Starttls,
-        /// AUTH.
-        Auth,
-        /// MAIL FROM.
-        Mail,
-        /// RCPT TO.
-        Rcpt,
-        /// DATA or BDAT, before the end of the content.
-        Data,
-        /// The reply to the whole content.
-        End,
-    }
-}
 
 settings::table! {
     /// What is done at which reply.
@@ -52,7 +28,7 @@ settings::table! {
 
 impl ReplyRule {
     fn check(&self, node: &Node, problems: &mut Problems) {
-        if let Err(reason) = pattern::check(&self.r#match) {
+        if let Err(reason) = check(&self.r#match) {
             problems.error(self.r#match.place, format!("`match` is no regular expression: {reason}"));
         }
         if let Some(reason) = contradiction(&self.actions()) {

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use replies::{Pattern, Required};
 use settings::{Place, show_key};
 
 use super::exchanger::Exchanger;
-use super::matcher::{Matcher, Rule, RuleKey, bit};
-use super::pattern::Pattern;
+use super::matcher::{Matcher, Rule, RuleKey};
 use super::profile::Merged;
 use super::traced::{Origin, SettingAt};
 use super::{Rules, shared, site};
@@ -164,12 +164,9 @@ impl Compiler<'_> {
         prefix: &str,
         n: usize,
         reply: &ReplyRule,
-    ) -> Result<(Arc<Rule>, Vec<super::pattern::Required>), String> {
+    ) -> Result<(Arc<Rule>, Vec<Required>), String> {
         let (pattern, options) = Pattern::new(&reply.r#match)?;
-        let stages = match &reply.stage[..] {
-            [] => Stage::ALL.iter().fold(0, |all, stage| all | bit(*stage)),
-            some => some.iter().fold(0, |all, stage| all | bit(*stage)),
-        };
+        let stages = Stage::set(&reply.stage);
         let actions: Box<[_]> = reply.actions().into();
         let mut hasher = DefaultHasher::new();
         let texts: Vec<String> = actions.iter().map(ToString::to_string).collect();

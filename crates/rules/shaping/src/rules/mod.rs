@@ -4,7 +4,6 @@
 mod compile;
 mod exchanger;
 mod matcher;
-pub(crate) mod pattern;
 mod profile;
 mod shared;
 mod site;
@@ -162,7 +161,7 @@ impl Rules {
             return None;
         }
         let (mut text, mut candidates) = (String::new(), Vec::new());
-        pattern::subject(reply, &mut text);
+        replies::subject(reply, &mut text);
         let rule = profile.rules.iter().find_map(|matcher| matcher.first(stage, &text, &mut candidates))?;
         let treat = rule.actions.iter().find_map(|action| match action {
             Action::Temporary => Some(Treat::Temporary),

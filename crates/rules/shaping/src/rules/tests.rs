@@ -250,7 +250,7 @@ fn the_fast_way_finds_what_trying_each_pattern_finds() {
         let text: String = (0..next(6)).map(|_| pieces[next(pieces.len())]).collect();
         let reply = Reply::bare(if next(2) == 0 { 421 } else { 550 }, text);
         let mut subject = String::new();
-        pattern::subject(&reply, &mut subject);
+        replies::subject(&reply, &mut subject);
         let expected = plain.iter().position(|regex| regex.is_match(&subject)).map(|n| n.to_string());
         let found =
             rules.verdict(&profile, Stage::End, &reply).map(|fired| fired.rule.rule().name.to_string());

@@ -27,6 +27,7 @@ fn transaction(
         origin: Origin::default(),
         tags: Tags::default(),
         headers: Vec::new(),
+        extras: None,
     };
     let (head, tail) = content.split_at(content.len() / 2);
     Transaction {
@@ -34,6 +35,7 @@ fn transaction(
         message: Arc::new(message),
         recipients: (0..recipients).collect(),
         content: [Bytes::from_static(head), Bytes::from_static(tail)],
+        size: content.len() as u64,
     }
 }
 

@@ -371,3 +371,12 @@ fn report_json(
         "policies": policies,
     })
 }
+
+/// Whatever the octets: few addresses, and counts that read again as they were.
+pub(crate) fn fuzz_reports(input: &[u8]) {
+    assert!(report_to(input.split(|octet| *octet == b'\n')).len() <= 5);
+    if let Some(book) = std::str::from_utf8(input).ok().and_then(|text| Book::read(text, 100)) {
+        let text = book.text();
+        assert_eq!(Book::read(&text, 100).map(|again| again.text().len()), Some(text.len()));
+    }
+}
