@@ -84,6 +84,8 @@ settings::table! {
         pub route: BTreeMap<String, RouteConfig> = BTreeMap::new(),
         /// Transport security by recipient domain; the key is a domain, `*.domain`, or `*`.
         pub tls_policy: BTreeMap<String, TlsPolicyConfig> = BTreeMap::new(),
+        /// Reports to receiving domains of how TLS went.
+        pub tls_reports: delivery::TlsReportsConfig = delivery::TlsReportsConfig::default(),
         /// Policies of receiving domains about TLS.
         pub mta_sts: resolve::StsConfig = resolve::StsConfig::default(),
         /// Names to addresses.
@@ -105,6 +107,12 @@ settings::table! {
         pub memory_max: Size = Size(0),
         /// Make a certificate for the moment when there is none in `tls`. For trying out: no client can check it.
         pub self_signed: bool = false,
+        /// How often the files of certificates are looked at; what has changed is taken without a reload.
+        #[in(1s..=1d)]
+        pub certificates_check_every: Duration = Duration::from_secs(60),
+        /// People are told of a certificate that ends within this time, once a day.
+        #[in(0s..=365d)]
+        pub certificates_warn_before: Duration = Duration::from_secs(14 * 86_400),
         /// Threads that serve sessions; 0 is one for each core.
         #[in(0..=1024)]
         pub threads: usize = 0,
@@ -382,7 +390,10 @@ impl Root {
 
     /// PEM files of the certificates, by name.
     pub fn certificate_files(&self) -> Vec<(PathBuf, PathBuf)> {
-        self.tls.values().map(|files| (files.certificate.clone(), files.key.clone())).collect()
+        let mut all: Vec<(&String, &CertificateConfig)> = self.tls.iter().collect();
+        // The first is shown to those who ask for no name.
+        all.sort_by_key(|(name, _)| name.as_str() != "default");
+        all.into_iter().map(|(_, files)| (files.certificate.clone(), files.key.clone())).collect()
     }
 }
 

@@ -230,6 +230,7 @@ fn delivery_settings(loaded: &Loaded<Root>) -> Result<delivery::Settings> {
         routes,
         tls_policies: delivery::TlsPolicies::new(&root.tls_policy)
             .map_err(|(key, text)| anyhow::anyhow!("tls_policy `{key}`: {text}"))?,
+        tls_reports: root.tls_reports.clone(),
         signing: Arc::new(delivery::Signing::new(&root.dkim, &root.sign, &root.signing, vault(root)?)?),
         sources: Sources::new(&root.source, egress(root)?, &ehlo_name, &connector_config(root))
             .context("source")?,
@@ -337,6 +338,12 @@ impl Server {
                 spool: spool.clone(),
                 recorder: recorder.clone(),
                 routes: names.routes,
+                resolver: dns.clone(),
+                https: names.https,
+                reports: Arc::new(delivery::TlsReports::open(
+                    Some(root.state_directory().join("tls-reports.json")),
+                    &root.tls_reports,
+                )),
                 sts: names.sts,
                 dnssec: names.dnssec,
                 dialer: Arc::new(TcpDialer),
@@ -389,6 +396,7 @@ impl Server {
                     certificates.clone(),
                     &AcceptorConfig {
                         handshake_timeout: root.reception.tls_handshake_timeout,
+                        client_ca_file: config.client_ca_file.clone(),
                         ..AcceptorConfig::default()
                     },
                 )?),
@@ -420,7 +428,7 @@ impl Server {
         if let Some(socket) = sockets.http {
             http::start(server.clone(), socket)?;
         }
-        server.warn_of_expiry();
+        crate::certificates::watch(&server);
         Ok(server)
     }
 
@@ -455,7 +463,7 @@ impl Server {
         self.delivery.reload(settings, destinations).await;
         let restart = self.needs_restart(&root);
         *self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = root;
-        self.warn_of_expiry();
+        crate::certificates::remind(self);
         let mut text = "configuration reloaded".to_owned();
         if !restart.is_empty() {
             text += &format!("; needs a restart to take effect: {}", restart.join(", "));
@@ -525,14 +533,32 @@ impl Server {
         self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner).server.stop_timeout
     }
 
-    fn warn_of_expiry(&self) {
-        let now = SystemTime::now().into();
-        for expiry in self.certificates.iter().flat_map(|certificates| certificates.expiry()) {
-            let days = expiry.days_left(now);
-            if days < 14 {
-                warn!(certificate = %expiry.chain.display(), days, "certificate expires soon");
-            }
+    /// When each certificate ends.
+    pub fn certificate_expiry(&self) -> Vec<net::tls::Expiry> {
+        self.certificates.iter().flat_map(|certificates| certificates.expiry()).collect()
+    }
+
+    /// The files of certificates as configured.
+    pub(crate) fn certificate_files(&self) -> Vec<CertificateFiles> {
+        certificate_files(&self.root.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the certificates again; on an error the old ones stay.
+    pub(crate) fn reload_certificates(&self, files: &[CertificateFiles]) -> Result<(), String> {
+        match &self.certificates {
+            Some(certificates) if !files.is_empty() => certificates.reload(files).map_err(|e| e.to_string()),
+            _ => Ok(()),
         }
+    }
+
+    /// How often their files are looked at.
+    pub(crate) fn certificates_check_every(&self) -> Duration {
+        self.root.lock().unwrap_or_else(PoisonError::into_inner).server.certificates_check_every
+    }
+
+    /// How long before a certificate ends people are told.
+    pub(crate) fn certificates_warn_before(&self) -> Duration {
+        self.root.lock().unwrap_or_else(PoisonError::into_inner).server.certificates_warn_before
     }
 
     /// Ends: no new connections, sessions and deliveries may finish what they are at within `limit`, the rest
@@ -594,6 +620,7 @@ struct Names {
     routes: resolve::Routes,
     sts: Arc<resolve::StsPolicies>,
     dnssec: Option<Arc<dyn resolve::Authentic>>,
+    https: resolve::Https,
 }
 
 fn names(root: &Root, resolver: Arc<dyn resolve::Resolver>, judge: Judge) -> Result<Names> {
@@ -602,13 +629,13 @@ fn names(root: &Root, resolver: Arc<dyn resolve::Resolver>, judge: Judge) -> Res
     let tls = net::tls::client_config(root.mta_sts.ca_file.as_deref()).context("mta_sts.ca_file")?;
     let https = resolve::Https::new(resolver.clone(), rule.clone(), tls, root.mta_sts.fetches_max as usize);
     let file = root.state_directory().join("mta-sts.json");
-    let sts = resolve::StsPolicies::open(resolver.clone(), https, root.mta_sts.clone(), Some(file));
+    let sts = resolve::StsPolicies::open(resolver.clone(), https.clone(), root.mta_sts.clone(), Some(file));
     let dnssec: Option<Arc<dyn resolve::Authentic>> = match root.dns.dnssec {
         resolve::DnssecUse::Off => None,
         resolve::DnssecUse::Validate => Some(Arc::new(resolve::Dnssec::new(&root.dns)?)),
     };
     let routes = resolve::Routes::new(resolver, &root.dns, own, rule);
-    Ok(Names { routes, sts: Arc::new(sts), dnssec })
+    Ok(Names { routes, sts: Arc::new(sts), dnssec, https })
 }
 
 /// Reads what the spool holds from before, on a thread of its own, while mail already flows.

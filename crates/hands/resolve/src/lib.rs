@@ -15,6 +15,7 @@ mod cached;
 mod config;
 mod dns;
 mod dnssec;
+pub mod fuzzing;
 mod https;
 mod memo;
 mod route;
@@ -31,7 +32,7 @@ pub use route::{
 };
 pub use sts::{
     POLICY_OCTETS_MAX, Sts, StsConfig, StsFault, StsFigures, StsMode, StsPolicies, StsPolicy, StsPolicyError,
-    sts_id,
+    replace_file, sts_id,
 };
 
 use mail::Domain;

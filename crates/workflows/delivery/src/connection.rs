@@ -9,7 +9,9 @@ use crate::session::{Session, Turn};
 use crate::settle::{Hop, Settler, all_of};
 use crate::shared::{Settings, Shared};
 use crate::signing::{Choice, Facts, Unsigned};
-use crate::transport::{Demand, Finding, NoPlan, Plan, PolicyKind, SessionFault, needs_no_tls, not_assured};
+use crate::transport::{
+    Demand, Finding, NoPlan, Plan, PolicyKind, SessionFault, SessionSeen, needs_no_tls, not_assured,
+};
 use accounting::{Connection as RecordConnection, Via};
 use bytes::Bytes;
 use dispatch::{ConnectionId, SourceAt, Target};
@@ -129,7 +131,7 @@ impl Connection {
                 let insecure = none.insecure;
                 if insecure {
                     self.shared.metrics.tls_refusals.fetch_add(1, Relaxed);
-                    warn!(target = %self.target, reply = %none.reply, "mail waits for a secure connection");
+                    debug!(target = %self.target, reply = %none.reply, "mail waits for a secure connection");
                     let failed = Event::TargetFailed(self.target.clone(), none.reply.clone());
                     let _ = self.events.send(failed).await;
                 }
@@ -288,9 +290,29 @@ impl Connection {
     ) {
         if let Some(fault) = finding.fault {
             debug!(
-                target = %self.target, host = %candidate.host, address = %candidate.address, ?local, ?kind,
-                by = %demand.by, fault = fault.word(), reason = %finding.reason, "TLS of a session"
+                target = %self.target, host = %candidate.host, address = %candidate.address, by = %demand.by,
+                fault = fault.word(), reason = %finding.reason, "TLS of a session"
             );
+        }
+        // Where TLS is off, or the message does without, nothing is said of the domain's TLS.
+        let Some(domain) = demand.domain.as_ref().filter(|_| demand.is_reported()) else { return };
+        let config = &self.settings.tls_reports;
+        let seen = SessionSeen {
+            domain,
+            kind,
+            fault: finding.fault,
+            reason: &finding.reason,
+            sending: local.map(|local| local.ip()),
+            host: &candidate.host,
+            receiving: Some(candidate.address.ip()),
+        };
+        self.shared.reports.record(config, &seen);
+        // A policy that could not be had is told of beside the session that went without it (RFC 8460 §4.3.2.2).
+        if let Some(fault) = &demand.published.sts.fault {
+            let reason = fault.to_string();
+            let kind = demand.published.sts.policy.clone().map_or(PolicyKind::None, PolicyKind::Sts);
+            let seen = SessionSeen { kind: &kind, fault: Some(fault.into()), reason: &reason, ..seen };
+            self.shared.reports.record(config, &seen);
         }
     }
 
@@ -451,7 +473,7 @@ impl Connection {
                     let is_known = looked_at
                         .as_ref()
                         .is_some_and(|(known, at)| Arc::ptr_eq(known, name) && at.elapsed() < LOOK_AGAIN);
-                    if !is_known {
+                    if !is_known && !relaxed {
                         if !self.may_carry(&errand, &demand) {
                             barred = true;
                             let _ = self.events.send(Event::Returned(self.id, errand)).await;

@@ -48,7 +48,7 @@ pub use signing::{
 pub use sources::{SourceError, Sources, egress};
 pub use state::{Keeper, StateError, action_of, order_to_json, scope_of};
 pub use status::{EntryStatus, NewOrder, Order, PathStatus, QueueCounts, QueueStatus, SiteStatus, Status};
-pub use transport::{Demand, TlsPolicies};
+pub use transport::{Demand, ReportFigures, TlsPolicies, TlsReports, TlsReportsConfig};
 
 use dispatcher::{Dispatcher, Inputs};
 use net::Destinations;
@@ -67,6 +67,7 @@ pub struct Delivery {
     shared: Arc<Shared>,
     orders: mpsc::Sender<Order>,
     notice_figures: Arc<NoticeFigures>,
+    notices: notices::NoticesAside,
     dispatcher: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -82,6 +83,7 @@ impl Delivery {
         let (orders, orders_in) = mpsc::channel(64);
         let (events_in, events) = mpsc::channel(EVENTS_MAX);
         let (notices_in, notices, notice_figures) = notices::open(&shared);
+        let aside = notices_in.aside();
         let dispatcher = Dispatcher::new(shared.clone(), events_in, keeper, notices_in);
         let inputs = Inputs { accepted, loaded, events, orders: orders_in };
         let telling = tokio::spawn(notices.run());
@@ -93,7 +95,13 @@ impl Delivery {
             let _ = telling.await;
             let _ = keeping.await;
         });
-        Self { notice_figures, shared, orders, dispatcher: tokio::sync::Mutex::new(Some(task)) }
+        Self {
+            notice_figures,
+            notices: aside,
+            shared,
+            orders,
+            dispatcher: tokio::sync::Mutex::new(Some(task)),
+        }
     }
 
     /// Recipients queued.
@@ -109,6 +117,25 @@ impl Delivery {
     /// Figures of telling people.
     pub fn notice_figures(&self) -> Arc<NoticeFigures> {
         self.notice_figures.clone()
+    }
+
+    /// What became of TLS reports.
+    pub fn report_figures(&self) -> Vec<(String, u64)> {
+        self.shared.reports.figures.list()
+    }
+
+    /// MTA-STS policies kept, fetched, and not to be had.
+    pub fn sts_figures(&self) -> (usize, u64, u64) {
+        let sts = &self.shared.sts;
+        let count = |figure: &std::sync::atomic::AtomicU64| figure.load(std::sync::atomic::Ordering::Relaxed);
+        (sts.kept(), count(&sts.figures.fetched), count(&sts.figures.failed))
+    }
+
+    /// Tells people of something by the ways of `notify`; more about the same subject is folded.
+    pub fn tell(&self, about: &str, text: String) {
+        let (source, site, rule) = (None, None, None);
+        let note = dispatch::Note { about: about.to_owned(), text, notify: true, source, site, rule };
+        self.notices.tell(note, mail::UnixMillis::from(std::time::SystemTime::now()));
     }
 
     /// Asks or orders; the answer comes by the order's own channel, or not at all once delivery has ended.

@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod dns;
+pub mod signed;
 pub mod web;
 
 use bench::loader;
@@ -275,8 +276,13 @@ impl Setup {
 
     /// A server that finds its next hops by DNS, at `port`, with more settings, see [`Setup::with`].
     pub fn direct(data: &Path, dns: &dns::NameServer, port: u16, more: &str) -> Self {
+        Self::direct_by(data, &dns.settings(), port, more)
+    }
+
+    /// The same by other name servers.
+    pub fn direct_by(data: &Path, dns: &str, port: u16, more: &str) -> Self {
         let file = data.join("direct.toml");
-        let text = format!("{DIRECT}{}[delivery]\nport = {port}\n", dns.settings());
+        let text = format!("{DIRECT}{dns}[delivery]\nport = {port}\n");
         std::fs::write(&file, merged(&text, more)).expect("write the configuration");
         Self::new(&file, data)
     }

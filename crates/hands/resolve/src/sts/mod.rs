@@ -8,6 +8,7 @@ mod policy;
 mod store;
 
 pub use policy::{POLICY_OCTETS_MAX, StsMode, StsPolicy, StsPolicyError, sts_id};
+pub use store::write as replace_file;
 
 use crate::memo::Memo;
 use crate::{Answer, Https, HttpsError, HttpsRequest, Resolver};

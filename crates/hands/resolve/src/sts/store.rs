@@ -77,7 +77,8 @@ pub(super) fn text(kept: &HashMap<Domain, Kept>) -> String {
     format!("{:#}\n", json!({ "version": VERSION, "policies": policies }))
 }
 
-pub(super) fn write(file: &Path, text: &str) -> io::Result<()> {
+/// Replaces a file whole, and syncs it.
+pub fn write(file: &Path, text: &str) -> io::Result<()> {
     let new = file.with_extension("json.new");
     let mut open = fs::File::create(&new)?;
     open.write_all(text.as_bytes())?;

@@ -173,6 +173,11 @@ impl Demand {
             || self.enforced().is_some()
     }
 
+    /// True if sessions for it count in reports.
+    pub(crate) fn is_reported(&self) -> bool {
+        self.tls != TlsUse::Off && !self.relaxed
+    }
+
     /// True if what the domain publishes is looked at.
     fn looks(tls: TlsUse, names: &[Box<str>]) -> bool {
         tls != TlsUse::Off && names.is_empty()
