@@ -51,6 +51,10 @@ settings::table! {
         pub retry: RetryConfig = RetryConfig::default(),
         /// What failures mean.
         pub bounce: bounce::BounceConfig = bounce::BounceConfig::default(),
+        /// Who is not written to.
+        pub suppression: suppression::SuppressionConfig = suppression::SuppressionConfig::default(),
+        /// Rules that put recipients on the suppression list. Without any, nobody gets on it by himself.
+        pub suppress: Vec<outcomes::SuppressRule> = Vec::new(),
         /// Mail about mail.
         pub dsn: DsnConfig = DsnConfig::default(),
         /// Egress sources: addresses that mail leaves from; the key is a name of your choice.

@@ -10,6 +10,7 @@ use delivery::{Delivery, Keeper, Parts, Sources};
 use mail::Domain;
 use net::tls::{Acceptor, AcceptorConfig, CertificateFiles, Certificates, Connector, ConnectorConfig};
 use net::{Bound, Descriptors, Destinations, DestinationsConfig, Judgement, Limits, OwnAddresses, TcpDialer};
+use outcomes::Suppressor;
 use reception::auth::{Users, Verifier};
 use reception::{
     Budget, Context, ListenerConfig, ListenerContext, ListenerTls, RelayRules, Rules, TagRules, UserTags,
@@ -21,6 +22,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
+use suppression::Suppression;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 use tracing_subscriber::filter::Targets;
@@ -100,6 +102,10 @@ pub struct Server {
     pub spool: Spool,
     /// Accounting.
     pub recorder: Arc<Recorder>,
+    /// Who is not written to.
+    pub suppression: Suppression,
+    /// Who puts them there by rule.
+    pub suppressor: Arc<Suppressor>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// The log's level.
@@ -154,6 +160,8 @@ fn rules(root: &Root) -> Rules {
         users: Arc::new(Users::new(known)),
         tags: tag_rules(root),
         reception: root.reception.clone(),
+        suppressed: (root.suppression.at_rcpt == suppression::AtRcpt::Reject)
+            .then(|| root.suppression.refusal()),
         recipients_queued_max: root.delivery.recipients_queued_max,
     }
 }
@@ -199,6 +207,7 @@ fn delivery_settings(loaded: &Loaded<Root>) -> Result<delivery::Settings> {
         sources: Sources::new(&root.source, egress(root)?, &ehlo_name).context("source")?,
         rules,
         classes: Arc::new(crate::classes::rules(root)?),
+        suppressed: root.suppression.refusal(),
         make_rules,
         run_max: 100,
         hot_bytes_max: memory::budget(root.server.memory_max.bytes()) / 16,
@@ -251,6 +260,12 @@ impl Server {
         let keeper = Keeper::open(&root.state_directory())?;
         let metrics = Arc::new(Metrics::new());
         let recorder = Arc::new(Recorder::open(&root.accounting, metrics.clone())?);
+        let suppression = tokio::task::block_in_place(|| {
+            Suppression::open(&root.state_directory(), root.suppression.entries_max)
+        });
+        let suppression = suppression.context("the suppression list")?;
+        let suppressor = Suppressor::start(root.suppress.clone(), suppression.clone());
+        recorder.tell(suppressor.clone());
         let listening: Vec<SocketAddr> =
             sockets.listeners.iter().map(|(_, _, bound)| bound.local_addr()).collect();
         let destinations = destinations(&root, &listening)?;
@@ -264,6 +279,7 @@ impl Server {
                 settings: delivery_settings(loaded)?,
                 spool: spool.clone(),
                 recorder: recorder.clone(),
+                suppression: suppression.clone(),
                 routes: routes(&root, judge.clone())?,
                 dialer: Arc::new(TcpDialer),
                 connector: Connector::new(&ConnectorConfig::default())
@@ -282,6 +298,7 @@ impl Server {
             rules(&root),
             spool.clone(),
             recorder.clone(),
+            suppression.clone(),
             intake,
             Arc::new(move || queued_now.get()),
             Budget::new(reception_budget(&root)),
@@ -323,6 +340,8 @@ impl Server {
             delivery,
             spool,
             recorder,
+            suppression,
+            suppressor,
             metrics,
             log_level,
             certificates,
@@ -361,6 +380,8 @@ impl Server {
             certificates.reload(&files).map_err(|e| e.to_string())?;
         }
         let _ = self.log_level.reload(level);
+        self.suppression.set_entries_max(root.suppression.entries_max);
+        self.suppressor.set_rules(root.suppress.clone());
         self.reception.budget.set_max(reception_budget(&root));
         self.reception.set_rules(rules);
         self.judge.set(destinations.clone(), root.delivery.port);

@@ -17,7 +17,7 @@ use mail::{Host, Outcome, Reply};
 use net::tls::Policy;
 use queue::orders::{Action, Fact, Facts as OrderFacts, Match, Order};
 use shaping::Treat;
-use smtp::client::{self, Client, Event as SmtpEvent, Stage, Transaction};
+use smtp::client::{self, Client, Event as SmtpEvent, RecipientResult, Stage, Transaction};
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -314,7 +314,8 @@ impl Connection {
                         let _ = self.events.send(Event::Returned(self.id, errand)).await;
                         continue;
                     }
-                    let Some(AtHand { mut job, hot, leaves }) = self.at_hand(errand, &mut settler).await
+                    let Some(AtHand { mut job, hot, leaves, suppressed }) =
+                        self.at_hand(errand, &mut settler).await
                     else {
                         lease.settle_message(Instant::now().into_std(), false);
                         continue;
@@ -326,7 +327,7 @@ impl Connection {
                         let _ = self.events.send(Event::Narrowed(self.id, job.clone(), recipients_max)).await;
                         job.truncate(recipients_max);
                     }
-                    let run = Running { job, hot, leaves, began: Instant::now() };
+                    let run = Running { job, hot, leaves, suppressed, began: Instant::now() };
                     match self.signatures(&run) {
                         Some(made) => signing = Some(Signing { run, made }),
                         None => {
@@ -348,9 +349,10 @@ impl Connection {
                         Err(outcome) => {
                             idle_since = Instant::now();
                             lease.settle_message(Instant::now().into_std(), false);
-                            let Running { job, hot, leaves, began } = run;
+                            let Running { job, hot, leaves, suppressed, began } = run;
                             leaves.into_iter().for_each(Leave::give_back);
-                            let done = settler.settle(&job, &hot, all_of(&job, &outcome), began).await;
+                            let results = self.with_suppressed(&job, all_of(&job, &outcome), &suppressed);
+                            let done = settler.settle(&job, &hot, results, began).await;
                             let _ = self.events.send(Event::Done(self.id, done)).await;
                         }
                     }
@@ -363,9 +365,12 @@ impl Connection {
                 Turn::Event(SmtpEvent::Finished(finished)) => {
                     idle_since = Instant::now();
                     lease.settle_message(Instant::now().into_std(), true);
-                    if let Some(Running { job, hot, leaves, began }) = running.remove(&finished.token) {
+                    if let Some(Running { job, hot, leaves, suppressed, began }) =
+                        running.remove(&finished.token)
+                    {
                         drop(leaves);
-                        let done = settler.settle(&job, &hot, finished.recipients, began).await;
+                        let results = self.with_suppressed(&job, finished.recipients, &suppressed);
+                        let done = settler.settle(&job, &hot, results, began).await;
                         let _ = self.events.send(Event::Done(self.id, done)).await;
                     }
                 }
@@ -487,9 +492,9 @@ impl Connection {
         let mut first = true;
         while let Some(errand) = next {
             let began = Instant::now();
-            if let Some(AtHand { job, hot, leaves }) = self.at_hand(errand, &mut settler).await {
+            if let Some(AtHand { job, hot, leaves, suppressed }) = self.at_hand(errand, &mut settler).await {
                 leaves.into_iter().for_each(Leave::give_back);
-                let results = all_of(&job, &outcome);
+                let results = self.with_suppressed(&job, all_of(&job, &outcome), &suppressed);
                 let mut done = settler.settle_at(&job, &hot, results, began, Some(none.stage)).await;
                 // One failure to connect is one reply, however many messages it is told to.
                 if !std::mem::take(&mut first) {
@@ -515,8 +520,15 @@ impl Connection {
             },
         };
         let job = errand.job;
+        let suppressed = self.shared.suppressed(&hot.message, &job);
+        if suppressed.len() == job.recipients() {
+            let results = self.with_suppressed(&job, Vec::new(), &suppressed);
+            let done = settler.settle(&job, &hot, results, Instant::now()).await;
+            let _ = self.events.send(Event::Done(self.id, done)).await;
+            return None;
+        }
         let (order, until) = match self.leaves_for(&job, &hot) {
-            Ok(leaves) => return Some(AtHand { job, hot, leaves }),
+            Ok(leaves) => return Some(AtHand { job, hot, leaves, suppressed }),
             Err(ordered) => *ordered,
         };
         if order.action == Action::Bounce {
@@ -529,6 +541,22 @@ impl Connection {
             let _ = self.events.send(Event::Ordered(self.id, job, order.id, until)).await;
         }
         None
+    }
+
+    /// The results of a job, with those of its recipients who are on a suppression list.
+    fn with_suppressed(
+        &self,
+        job: &dispatch::Job,
+        mut results: Vec<RecipientResult>,
+        suppressed: &[u32],
+    ) -> Vec<RecipientResult> {
+        if suppressed.is_empty() {
+            return results;
+        }
+        results.retain(|result| !suppressed.contains(&result.index));
+        let outcome = Outcome::Suppressed(self.settings.suppressed.clone());
+        results.extend(all_of(job, &outcome).into_iter().filter(|result| suppressed.contains(&result.index)));
+        results
     }
 
     /// Leave by every limit that was ordered for this message by what only the message tells; or the order that keeps it
@@ -623,6 +651,8 @@ struct AtHand {
     job: dispatch::Job,
     hot: Hot,
     leaves: Vec<Leave>,
+    /// Recipients of the job that are on a suppression list.
+    suppressed: Vec<u32>,
 }
 
 /// A job under way, as one transaction.
@@ -630,6 +660,7 @@ struct Running {
     job: dispatch::Job,
     hot: Hot,
     leaves: Vec<Leave>,
+    suppressed: Vec<u32>,
     began: Instant,
 }
 
@@ -638,7 +669,7 @@ impl Running {
         Transaction {
             token,
             message: self.hot.message.clone(),
-            recipients: self.job.indices().collect(),
+            recipients: self.job.indices().filter(|index| !self.suppressed.contains(index)).collect(),
             content: [prefix, self.hot.content.body.clone()],
         }
     }

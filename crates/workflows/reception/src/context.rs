@@ -7,7 +7,7 @@ use crate::policy::RelayRules;
 use crate::tagging::TagRules;
 use accounting::Recorder;
 use arc_swap::ArcSwap;
-use mail::{Domain, Reply};
+use mail::{Domain, Envelope, Recipient, Reply, ReversePath, UnixMillis};
 use net::tls::Acceptor;
 use spool::{Accepted, Spool};
 use std::future::Future;
@@ -15,6 +15,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context as TaskContext, Poll};
+use std::time::SystemTime;
+use suppression::Suppression;
 use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::sync::watch;
 
@@ -36,6 +38,8 @@ pub struct Rules {
     pub tags: TagRules,
     /// The rest.
     pub reception: ReceptionConfig,
+    /// The reply to a recipient who is on a suppression list; `None` if RCPT does not say so.
+    pub suppressed: Option<Reply>,
     /// Recipients queued at which intake stops.
     pub recipients_queued_max: u64,
 }
@@ -48,6 +52,7 @@ pub struct Context {
     pub(crate) rules: ArcSwap<Rules>,
     pub(crate) spool: Spool,
     pub(crate) recorder: Arc<Recorder>,
+    pub(crate) suppression: Suppression,
     pub(crate) intake: mpsc::Sender<Accepted>,
     pub(crate) queued: QueuedNow,
     /// Octets of messages being received.
@@ -65,6 +70,7 @@ impl Context {
         rules: Rules,
         spool: Spool,
         recorder: Arc<Recorder>,
+        suppression: Suppression,
         intake: mpsc::Sender<Accepted>,
         queued: QueuedNow,
         budget: Arc<Budget>,
@@ -73,6 +79,7 @@ impl Context {
             rules: ArcSwap::from_pointee(rules),
             spool,
             recorder,
+            suppression,
             intake,
             queued,
             budget,
@@ -119,6 +126,22 @@ impl Context {
             return Err(Reply::new(452, (4, 3, 1), "the queue is full, try again later"));
         }
         Ok(())
+    }
+
+    /// The reply to a recipient who is on a suppression list, if RCPT says so. Mail about mail reaches them.
+    pub(crate) fn suppression_refusal(
+        &self,
+        rules: &Rules,
+        tenant: Option<&str>,
+        envelope: &Envelope,
+        recipient: &Recipient,
+    ) -> Option<Reply> {
+        let reply = rules.suppressed.as_ref()?;
+        if envelope.reverse_path == ReversePath::Null {
+            return None;
+        }
+        let now = UnixMillis::from(SystemTime::now());
+        self.suppression.find(tenant, &recipient.path.0, now).map(|_| reply.clone())
     }
 
     /// A place in the channel to the queue, before the client is told to send.

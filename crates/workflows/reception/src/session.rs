@@ -202,11 +202,13 @@ impl Session {
                 Ok(()) => Task::Answer(Answer::Accept),
                 Err(reply) => Task::Answer(Answer::Reply(reply)),
             },
-            Event::Rcpt { recipient, .. } => {
-                match context.rules.load().relay.refusal(Some(peer), user.as_deref(), recipient) {
-                    None => Task::Answer(Answer::Accept),
-                    Some(reply) => Task::Answer(Answer::Reply(reply)),
-                }
+            Event::Rcpt { envelope, recipient } => {
+                let rules = context.rules.load();
+                let refusal = rules.relay.refusal(Some(peer), user.as_deref(), recipient).or_else(|| {
+                    let tenant = rules.tags.tenant_of(user.as_deref(), &self.listener.config);
+                    context.suppression_refusal(&rules, tenant, envelope, recipient)
+                });
+                Task::Answer(refusal.map_or(Answer::Accept, Answer::Reply))
             }
             Event::Data { .. } => Task::Reserve,
             Event::Message { envelope, content } => Task::Message(envelope, content),

@@ -18,6 +18,7 @@ mod serve;
 mod simulate;
 mod source;
 mod spool;
+mod suppression;
 
 use clap::{Parser, Subcommand};
 use std::net::SocketAddr;
@@ -73,6 +74,9 @@ enum Command {
     /// What failures are called, and by which rule.
     #[command(subcommand)]
     Bounce(bounce::Bounce),
+    /// Who is not written to.
+    #[command(subcommand)]
+    Suppression(suppression::Suppression),
     /// Make the running server read its configuration again.
     Reload(Api),
     /// Change the running server's log level until it is restarted or reloaded.
@@ -113,6 +117,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Source(source) => source.run(),
         Command::Limit(limit) => limit.run(),
         Command::Bounce(bounce) => bounce.run(),
+        Command::Suppression(suppression) => suppression.run(),
         Command::Reload(api) => client::reload(&api),
         Command::LogLevel(level) => level.run(),
         Command::Spool(spool) => spool.run(),

@@ -8,6 +8,7 @@ mod orders;
 mod queue;
 mod refusal;
 mod sources;
+mod suppressions;
 
 use crate::server::Server;
 use accounting::{Metrics, Record};
@@ -56,6 +57,7 @@ pub fn start(server: Arc<Server>, socket: std::net::TcpListener) -> Result<()> {
         .route("/v1/reload", post(reload))
         .route("/v1/log-level", post(log_level))
         .layer(DefaultBodyLimit::max(BODY_MAX))
+        .merge(suppressions::routes())
         .layer(middleware::from_fn(only_local))
         .with_state(server);
     tokio::spawn(async move {

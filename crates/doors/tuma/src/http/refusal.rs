@@ -39,6 +39,11 @@ impl Refusal {
         Self(StatusCode::UNPROCESSABLE_ENTITY, text.into())
     }
 
+    /// The same, with the place it is about in front.
+    pub(super) fn at(self, place: &str) -> Self {
+        Self(self.0, format!("{place}: {}", self.1))
+    }
+
     pub(super) fn stopping() -> Self {
         Self(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping".into())
     }

@@ -25,4 +25,5 @@ mod smuggling;
 mod sources;
 mod spool;
 mod submission;
+mod suppression;
 mod tags;
