@@ -10,14 +10,14 @@ use delivery::{Delivery, Keeper, Parts, Sources};
 use mail::Domain;
 use net::tls::{Acceptor, AcceptorConfig, CertificateFiles, Certificates, Connector, ConnectorConfig};
 use net::{Bound, Descriptors, Destinations, DestinationsConfig, Judgement, Limits, OwnAddresses, TcpDialer};
-use outcomes::Suppressor;
+use outcomes::{Suppressor, WebhookConfig, Webhooks};
 use reception::auth::{Users, Verifier};
 use reception::{
     Budget, Context, ListenerConfig, ListenerContext, ListenerTls, RelayRules, Rules, TagRules, UserTags,
 };
 use routing::Assign;
 use spool::{LoadEvent, Loaded as LoadedMessage, Spool};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -104,6 +104,8 @@ pub struct Server {
     pub recorder: Arc<Recorder>,
     /// Who is not written to.
     pub suppression: Suppression,
+    /// Who records are posted to.
+    pub webhooks: Arc<Webhooks>,
     /// Who puts them there by rule.
     pub suppressor: Arc<Suppressor>,
     /// Metrics.
@@ -215,6 +217,30 @@ fn delivery_settings(loaded: &Loaded<Root>) -> Result<delivery::Settings> {
     })
 }
 
+/// The webhooks with what they are reached by.
+fn webhook_targets(root: &Root) -> Result<BTreeMap<String, (WebhookConfig, notify::Target)>> {
+    let target = |(name, config): (&String, &WebhookConfig)| {
+        let url = config.url.clone().into_inner();
+        let tls = if url.is_secure() {
+            Some(
+                net::tls::client_config(config.ca_file.as_deref())
+                    .with_context(|| format!("webhook.{name}"))?,
+            )
+        } else {
+            None
+        };
+        let target = notify::Target {
+            url,
+            tls,
+            timeout: config.timeout,
+            waits: Vec::new(),
+            server: root.hostname().to_string(),
+        };
+        Ok((name.clone(), (config.clone(), target)))
+    };
+    root.webhook.iter().map(target).collect()
+}
+
 /// Where notices are posted.
 fn webhook(root: &Root) -> Result<Option<Arc<notify::Target>>> {
     let notify = &root.notify;
@@ -266,6 +292,9 @@ impl Server {
         let suppression = suppression.context("the suppression list")?;
         let suppressor = Suppressor::start(root.suppress.clone(), suppression.clone());
         recorder.tell(suppressor.clone());
+        let webhooks = Webhooks::new(&root.state_directory().join("webhooks"));
+        tokio::task::block_in_place(|| webhooks.reconfigure(&webhook_targets(&root)?).context("webhook"))?;
+        recorder.tell(webhooks.clone());
         let listening: Vec<SocketAddr> =
             sockets.listeners.iter().map(|(_, _, bound)| bound.local_addr()).collect();
         let destinations = destinations(&root, &listening)?;
@@ -342,6 +371,7 @@ impl Server {
             recorder,
             suppression,
             suppressor,
+            webhooks,
             metrics,
             log_level,
             certificates,
@@ -380,6 +410,10 @@ impl Server {
             certificates.reload(&files).map_err(|e| e.to_string())?;
         }
         let _ = self.log_level.reload(level);
+        tokio::task::block_in_place(|| {
+            let targets = webhook_targets(&root).map_err(|e| format!("{e:#}"))?;
+            self.webhooks.reconfigure(&targets).map_err(|e| format!("webhook: {e}"))
+        })?;
         self.suppression.set_entries_max(root.suppression.entries_max);
         self.suppressor.set_rules(root.suppress.clone());
         self.reception.budget.set_max(reception_budget(&root));
@@ -480,8 +514,10 @@ impl Server {
             warn!("deliveries under way were cut off; they are tried again at the next start");
         }
         let (spool, recorder) = (self.spool.clone(), self.recorder.clone());
+        let webhooks = self.webhooks.clone();
         let _ = tokio::task::spawn_blocking(move || {
             spool.close();
+            webhooks.close();
             if !recorder.close(Duration::from_secs(10)) {
                 error!("some accounting records could not be written");
             }

@@ -27,6 +27,7 @@ mod tests;
 
 pub use config::{AccountingConfig, ConfigError, FileConfig, Format, WhenFull};
 pub use files::{DiskFiles, Files, Listed, LogFile};
+pub use json::JsonLines;
 pub use metrics::Metrics;
 pub use prometheus_client;
 pub use record::{Attempt, Connection, Kind, Record, Refused, Subject, Via};

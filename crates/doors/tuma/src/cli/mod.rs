@@ -19,6 +19,7 @@ mod simulate;
 mod source;
 mod spool;
 mod suppression;
+mod webhook;
 
 use clap::{Parser, Subcommand};
 use std::net::SocketAddr;
@@ -77,6 +78,9 @@ enum Command {
     /// Who is not written to.
     #[command(subcommand)]
     Suppression(suppression::Suppression),
+    /// Webhooks: how they are doing, what was put aside, and posting again.
+    #[command(subcommand)]
+    Webhook(webhook::Webhook),
     /// Make the running server read its configuration again.
     Reload(Api),
     /// Change the running server's log level until it is restarted or reloaded.
@@ -118,6 +122,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Limit(limit) => limit.run(),
         Command::Bounce(bounce) => bounce.run(),
         Command::Suppression(suppression) => suppression.run(),
+        Command::Webhook(webhook) => webhook.run(),
         Command::Reload(api) => client::reload(&api),
         Command::LogLevel(level) => level.run(),
         Command::Spool(spool) => spool.run(),

@@ -9,6 +9,7 @@ mod queue;
 mod refusal;
 mod sources;
 mod suppressions;
+mod webhooks;
 
 use crate::server::Server;
 use accounting::{Metrics, Record};
@@ -58,6 +59,7 @@ pub fn start(server: Arc<Server>, socket: std::net::TcpListener) -> Result<()> {
         .route("/v1/log-level", post(log_level))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .merge(suppressions::routes())
+        .merge(webhooks::routes())
         .layer(middleware::from_fn(only_local))
         .with_state(server);
     tokio::spawn(async move {

@@ -27,3 +27,4 @@ mod spool;
 mod submission;
 mod suppression;
 mod tags;
+mod webhooks;
