@@ -95,6 +95,7 @@ pub const HOUSE: &[Room] = &[
     room("vault", Hands, Rooms(&[])),
     room("lua", Hands, Rooms(&["mail", "message", "policy"])),
     room("milter", Hands, Rooms(&["mail", "policy"])),
+    room("suppression", Hands, Rooms(&["mail"])),
     room(
         "reception",
         Workflows,
@@ -109,6 +110,7 @@ pub const HOUSE: &[Room] = &[
             "spool",
             "net",
             "accounting",
+            "suppression",
         ]),
     ),
     room(
@@ -132,8 +134,10 @@ pub const HOUSE: &[Room] = &[
             "accounting",
             "notify",
             "vault",
+            "suppression",
         ]),
     ),
+    room("outcomes", Workflows, Rooms(&["mail", "accounting", "notify", "suppression"])),
     room("simulator", Workflows, Rooms(&["mail", "queue", "shaping", "dispatch"])),
     // It shares nothing with what it measures, so that each checks the other.
     room("bench", Workflows, Nothing),

@@ -61,6 +61,10 @@ settings::table! {
         pub retry: RetryConfig = RetryConfig::default(),
         /// What failures mean.
         pub bounce: bounce::BounceConfig = bounce::BounceConfig::default(),
+        /// Who is not written to.
+        pub suppression: suppression::SuppressionConfig = suppression::SuppressionConfig::default(),
+        /// Rules that put recipients on the suppression list. Without any, nobody gets on it by himself.
+        pub suppress: Vec<outcomes::SuppressRule> = Vec::new(),
         /// Mail about mail.
         pub dsn: DsnConfig = DsnConfig::default(),
         /// Egress sources: addresses that mail leaves from; the key is a name of your choice.
@@ -78,6 +82,8 @@ settings::table! {
         pub signing: SigningConfig = SigningConfig::default(),
         /// What receivers tolerate.
         pub shaping: shaping::ShapingConfig = shaping::ShapingConfig::default(),
+        /// Webhooks that records are posted to; the key is a name of your choice, of letters, digits, `-` and `_`.
+        pub webhook: BTreeMap<String, outcomes::WebhookConfig> = BTreeMap::new(),
         /// Who is told when something is worth a person's look.
         pub notify: notify::Config = notify::Config::default(),
         /// Static routes; the key is a domain, `*.domain`, or `*`.
@@ -184,6 +190,18 @@ impl Root {
             Ok(egress) => self.check_pools(&egress, node, problems),
             Err(error) => {
                 problems.error(node.at(&error.at), error.text);
+            }
+        }
+        for name in self.webhook.keys() {
+            // It names a folder.
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+                problems
+                    .error(
+                        node.at("webhook"),
+                        format!("a webhook cannot be called {}", settings::quote(name)),
+                    )
+                    .hint("write letters, digits, `-` and `_`, at most 64");
             }
         }
         if let Err((place, text)) = bounce::ClassRules::compile([&self.bounce.class[..]]) {

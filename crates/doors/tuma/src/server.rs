@@ -11,6 +11,7 @@ use delivery::{Delivery, Keeper, Parts, Sources};
 use mail::Domain;
 use net::tls::{Acceptor, AcceptorConfig, CertificateFiles, Certificates, Connector, ConnectorConfig};
 use net::{Bound, Descriptors, Destinations, DestinationsConfig, Judgement, Limits, OwnAddresses, TcpDialer};
+use outcomes::{Suppressor, WebhookConfig, Webhooks};
 use reception::auth::{Users, Verifier};
 use reception::{
     Budget, Context, ListenerConfig, ListenerContext, ListenerTls, RelayRules, Rules, TagRules, UserTags,
@@ -18,11 +19,12 @@ use reception::{
 };
 use routing::Assign;
 use spool::{LoadEvent, Loaded as LoadedMessage, Spool};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
+use suppression::Suppression;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 use tracing_subscriber::filter::Targets;
@@ -102,6 +104,12 @@ pub struct Server {
     pub spool: Spool,
     /// Accounting.
     pub recorder: Arc<Recorder>,
+    /// Who is not written to.
+    pub suppression: Suppression,
+    /// Who records are posted to.
+    pub webhooks: Arc<Webhooks>,
+    /// Who puts them there by rule.
+    pub suppressor: Arc<Suppressor>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
     /// The log's level.
@@ -162,6 +170,8 @@ fn rules(root: &Root, policy: Option<Arc<dyn policy::Policy>>) -> Rules {
         verify: VerifyRules::new(&root.verify, &root.hostname(), sealer(root)),
         policy,
         reception: root.reception.clone(),
+        suppressed: (root.suppression.at_rcpt == suppression::AtRcpt::Reject)
+            .then(|| root.suppression.refusal()),
         recipients_queued_max: root.delivery.recipients_queued_max,
     }
 }
@@ -236,6 +246,7 @@ fn delivery_settings(loaded: &Loaded<Root>) -> Result<delivery::Settings> {
             .context("source")?,
         rules,
         classes: Arc::new(crate::classes::rules(root)?),
+        suppressed: root.suppression.refusal(),
         make_rules,
         run_max: 100,
         hot_bytes_max: memory::budget(root.server.memory_max.bytes()) / 16,
@@ -260,6 +271,30 @@ pub(crate) fn vault(root: &Root) -> Result<Option<vault::Vault>> {
         None
     };
     Ok(vault::Vault::new(&root.vault, tls))
+}
+
+/// The webhooks with what they are reached by.
+fn webhook_targets(root: &Root) -> Result<BTreeMap<String, (WebhookConfig, notify::Target)>> {
+    let target = |(name, config): (&String, &WebhookConfig)| {
+        let url = config.url.clone().into_inner();
+        let tls = if url.is_secure() {
+            Some(
+                net::tls::client_config(config.ca_file.as_deref())
+                    .with_context(|| format!("webhook.{name}"))?,
+            )
+        } else {
+            None
+        };
+        let target = notify::Target {
+            url,
+            tls,
+            timeout: config.timeout,
+            waits: Vec::new(),
+            server: root.hostname().to_string(),
+        };
+        Ok((name.clone(), (config.clone(), target)))
+    };
+    root.webhook.iter().map(target).collect()
 }
 
 /// Where notices are posted.
@@ -320,6 +355,15 @@ impl Server {
         let metrics = Arc::new(Metrics::new());
         tallies.register(&metrics);
         let recorder = Arc::new(Recorder::open(&root.accounting, metrics.clone())?);
+        let suppression = tokio::task::block_in_place(|| {
+            Suppression::open(&root.state_directory(), root.suppression.entries_max)
+        });
+        let suppression = suppression.context("the suppression list")?;
+        let suppressor = Suppressor::start(root.suppress.clone(), suppression.clone());
+        recorder.tell(suppressor.clone());
+        let webhooks = Webhooks::new(&root.state_directory().join("webhooks"));
+        tokio::task::block_in_place(|| webhooks.reconfigure(&webhook_targets(&root)?).context("webhook"))?;
+        recorder.tell(webhooks.clone());
         let listening: Vec<SocketAddr> =
             sockets.listeners.iter().map(|(_, _, bound)| bound.local_addr()).collect();
         let destinations = destinations(&root, &listening)?;
@@ -337,6 +381,7 @@ impl Server {
                 settings,
                 spool: spool.clone(),
                 recorder: recorder.clone(),
+                suppression: suppression.clone(),
                 routes: names.routes,
                 resolver: dns.clone(),
                 https: names.https,
@@ -362,6 +407,7 @@ impl Server {
             rules(&root, policy),
             spool.clone(),
             recorder.clone(),
+            suppression.clone(),
             intake,
             Arc::new(move || queued_now.get()),
             dns.clone(),
@@ -413,6 +459,9 @@ impl Server {
             delivery,
             spool,
             recorder,
+            suppression,
+            suppressor,
+            webhooks,
             metrics,
             log_level,
             http,
@@ -456,6 +505,12 @@ impl Server {
             certificates.reload(&files).map_err(|e| e.to_string())?;
         }
         let _ = self.log_level.reload(level);
+        tokio::task::block_in_place(|| {
+            let targets = webhook_targets(&root).map_err(|e| format!("{e:#}"))?;
+            self.webhooks.reconfigure(&targets).map_err(|e| format!("webhook: {e}"))
+        })?;
+        self.suppression.set_entries_max(root.suppression.entries_max);
+        self.suppressor.set_rules(root.suppress.clone());
         self.reception.budget.set_max(reception_budget(&root));
         self.reception.set_rules(rules);
         self.judge.set(destinations.clone(), root.delivery.port);
@@ -577,8 +632,10 @@ impl Server {
             warn!("deliveries under way were cut off; they are tried again at the next start");
         }
         let (spool, recorder) = (self.spool.clone(), self.recorder.clone());
+        let webhooks = self.webhooks.clone();
         let _ = tokio::task::spawn_blocking(move || {
             spool.close();
+            webhooks.close();
             if !recorder.close(Duration::from_secs(10)) {
                 error!("some accounting records could not be written");
             }

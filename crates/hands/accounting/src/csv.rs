@@ -18,7 +18,7 @@ pub(crate) fn type_letter(kind: Kind) -> Option<u8> {
         Kind::Received => Some(b'r'),
         Kind::Delivered => Some(b'd'),
         Kind::Deferred => Some(b't'),
-        Kind::Bounced | Kind::Expired | Kind::Discarded => Some(b'b'),
+        Kind::Bounced | Kind::Expired | Kind::Discarded | Kind::Suppressed => Some(b'b'),
         Kind::Rejected => None,
     }
 }
@@ -262,7 +262,10 @@ impl Format<'_> {
                 }
             }
             Column::BounceCat => {
-                if matches!(record.kind, Kind::Bounced | Kind::Expired | Kind::Deferred | Kind::Discarded) {
+                if matches!(
+                    record.kind,
+                    Kind::Bounced | Kind::Expired | Kind::Deferred | Kind::Discarded | Kind::Suppressed
+                ) {
                     text(out, Some(record.category()));
                 }
             }
@@ -311,7 +314,7 @@ fn dsn_action(record: &Record) -> &'static str {
             _ => "relayed",
         },
         Kind::Deferred => "delayed",
-        Kind::Bounced | Kind::Expired | Kind::Discarded => "failed",
+        Kind::Bounced | Kind::Expired | Kind::Discarded | Kind::Suppressed => "failed",
         Kind::Received | Kind::Rejected => "",
     }
 }

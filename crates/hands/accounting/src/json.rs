@@ -86,6 +86,30 @@ impl JsonLayout {
     }
 }
 
+impl Default for JsonLayout {
+    /// Every field, and no header field of the message.
+    fn default() -> Self {
+        Self { masks: [u64::MAX; Kind::ALL.len()], headers: Vec::new() }
+    }
+}
+
+/// Writes records as JSON lines with every field, for whoever keeps them elsewhere than in a file of accounting.
+#[derive(Debug)]
+pub struct JsonLines(JsonWriter);
+
+impl Default for JsonLines {
+    fn default() -> Self {
+        Self(JsonWriter::new(JsonLayout::default()))
+    }
+}
+
+impl JsonLines {
+    /// Appends a record as one line.
+    pub fn write(&mut self, out: &mut Vec<u8>, record: &Record) {
+        self.0.write(out, record);
+    }
+}
+
 /// Writes records as lines.
 #[derive(Debug)]
 pub(crate) struct JsonWriter {

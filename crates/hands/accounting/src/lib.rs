@@ -27,10 +27,11 @@ mod tests;
 
 pub use config::{AccountingConfig, ConfigError, FileConfig, Format, WhenFull};
 pub use files::{DiskFiles, Files, Listed, LogFile};
+pub use json::JsonLines;
 pub use metrics::Metrics;
 pub use prometheus_client;
 pub use record::{Attempt, Connection, Kind, Record, Refused, Subject, Via};
-pub use recorder::Recorder;
+pub use recorder::{Observer, Recorder};
 pub use status::status_text;
 pub use time::iso_time;
 pub use writer::FileStats;

@@ -34,7 +34,8 @@ pub struct Metrics {
     pub delivery_seconds: Histogram,
 }
 
-/// The parts of the running sum: accepted + recovered = delivered + bounced + expired + discarded + queued.
+/// The parts of the running sum: accepted + recovered = delivered + bounced + expired + discarded +
+/// suppressed + queued.
 #[derive(Default)]
 struct Sum {
     accepted: Counter,
@@ -43,6 +44,7 @@ struct Sum {
     bounced: Counter,
     expired: Counter,
     discarded: Counter,
+    suppressed: Counter,
     queued: OnceLock<Source<u64>>,
 }
 
@@ -62,7 +64,7 @@ impl Sum {
         // Read the other way it would show as lost.
         let came = self.accepted.get() + self.recovered.get();
         let queued = self.queued();
-        let settled: u64 = [&self.delivered, &self.bounced, &self.expired, &self.discarded]
+        let settled: u64 = [&self.delivered, &self.bounced, &self.expired, &self.discarded, &self.suppressed]
             .iter()
             .map(|part| part.get())
             .sum();
@@ -116,6 +118,7 @@ impl Metrics {
             r.register("recipients_bounced", "Recipients bounced", sum.bounced.clone());
             r.register("recipients_expired", "Recipients expired", sum.expired.clone());
             r.register("recipients_discarded", "Recipients discarded by order", sum.discarded.clone());
+            r.register("recipients_suppressed", "Recipients on a suppression list", sum.suppressed.clone());
             r.register("deferrals", "Attempts deferred, by recipient", metrics.deferrals.clone());
             r.register("rejections", "Recipients or transactions refused", metrics.rejections.clone());
             r.register("messages_accepted", "Messages accepted", metrics.messages_accepted.clone());
@@ -130,8 +133,7 @@ impl Metrics {
         let sum = Arc::clone(&metrics.sum);
         metrics.gauge_source("recipients_queued", "Recipients queued", move || sum.queued() as f64);
         let sum = Arc::clone(&metrics.sum);
-        let help =
-            "Accepted and recovered less delivered, bounced, expired, discarded and queued; nothing at rest";
+        let help = "Accepted and recovered less delivered, bounced, expired, discarded, suppressed and queued; nothing at rest";
         metrics.gauge_source("recipients_unaccounted", help, move || sum.unaccounted() as f64);
         metrics
     }
@@ -157,6 +159,7 @@ impl Metrics {
             Kind::Expired => drop(sum.expired.inc()),
             Kind::Discarded => drop(sum.discarded.inc()),
             Kind::Rejected => drop(self.rejections.inc()),
+            Kind::Suppressed => drop(sum.suppressed.inc()),
         }
     }
 
@@ -192,6 +195,7 @@ impl Metrics {
             Kind::Expired => self.sum.expired.get(),
             Kind::Discarded => self.sum.discarded.get(),
             Kind::Rejected => self.rejections.get(),
+            Kind::Suppressed => self.sum.suppressed.get(),
         }
     }
 

@@ -25,6 +25,8 @@ settings::words! {
         Discarded,
         /// Refused before it was accepted; never part of the sum of accepted mail.
         Rejected,
+        /// On a suppression list, and so never tried.
+        Suppressed,
     }
 }
 
@@ -48,6 +50,7 @@ impl From<&Outcome> for Kind {
             Outcome::Bounced(_) => Self::Bounced,
             Outcome::Expired(_) => Self::Expired,
             Outcome::Discarded(_) => Self::Discarded,
+            Outcome::Suppressed(_) => Self::Suppressed,
         }
     }
 }

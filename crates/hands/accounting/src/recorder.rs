@@ -11,6 +11,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+/// Is told of every record. It must not wait: whoever records does not either.
+pub trait Observer: Send + Sync {
+    /// Some records were made.
+    fn observe(&self, records: &[Record]);
+}
+
 /// Takes records; cheap to clone, one for the whole server.
 ///
 /// [`Recorder::record`] returns without waiting for anything, with one exception that the operator chooses:
@@ -23,6 +29,7 @@ struct Inner {
     disk: Arc<dyn Files>,
     files: RwLock<Arc<[Arc<Shared>]>>,
     recent: Mutex<Recent>,
+    observers: RwLock<Arc<[Arc<dyn Observer>]>>,
     /// Held while the configuration changes, so that two changes do not mix.
     changing: Mutex<()>,
     retired: Mutex<Retired>,
@@ -129,6 +136,7 @@ impl Recorder {
                 max_octets: 0,
                 first: 0,
             }),
+            observers: RwLock::new(Arc::from([])),
             changing: Mutex::new(()),
             retired: Mutex::new(Retired::default()),
         };
@@ -192,6 +200,12 @@ impl Recorder {
         Ok(())
     }
 
+    /// Tells another observer of every record from now on.
+    pub fn tell(&self, observer: Arc<dyn Observer>) {
+        let mut observers = self.0.observers.write().unwrap_or_else(PoisonError::into_inner);
+        *observers = observers.iter().cloned().chain([observer]).collect();
+    }
+
     /// Records one outcome.
     pub fn record(&self, record: Record) {
         self.record_all(std::slice::from_ref(&record));
@@ -212,6 +226,8 @@ impl Recorder {
                 recent.push(record);
             }
         }
+        let observers = Arc::clone(&self.0.observers.read().unwrap_or_else(PoisonError::into_inner));
+        observers.iter().for_each(|observer| observer.observe(records));
         for file in self.files().iter() {
             if records.iter().any(|record| file.takes(record.kind)) {
                 file.push(records.iter());

@@ -18,4 +18,4 @@ mod webhook;
 pub use book::{Book, Notice};
 pub use config::Config;
 pub use url::{WebhookUrl, WebhookUrlError};
-pub use webhook::{Tally, Target, Webhook};
+pub use webhook::{Failure, Tally, Target, Webhook, post};

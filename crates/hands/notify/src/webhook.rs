@@ -96,7 +96,7 @@ impl Webhook {
 
 /// Why a post came to nothing.
 #[derive(Debug)]
-enum Failure {
+pub enum Failure {
     /// Another try may help.
     ForNow(String),
     /// It would fail again.
@@ -107,8 +107,7 @@ async fn deliver(target: &Target, notice: &Notice, tally: &Tally) {
     let body = body(&target.server, notice);
     let mut waits = target.waits.iter();
     let why = loop {
-        let posted = timeout(target.timeout, post(target, body.clone())).await;
-        match posted.unwrap_or_else(|_| Err(Failure::ForNow("no answer in time".into()))) {
+        match post(target, &[], body.clone()).await {
             Ok(()) => {
                 tally.posted.fetch_add(1, Relaxed);
                 return;
@@ -138,25 +137,37 @@ fn body(server: &str, notice: &Notice) -> Bytes {
     serde_json::to_vec(&Body { server, notice }).unwrap_or_default().into()
 }
 
-async fn post(target: &Target, body: Bytes) -> Result<(), Failure> {
+/// Posts JSON once, with further header fields. Taken is what is answered with a 2yz; of the answer only the head is
+/// read, and redirects are not followed.
+pub async fn post(target: &Target, fields: &[(&'static str, String)], body: Bytes) -> Result<(), Failure> {
+    let posted = timeout(target.timeout, post_unhurried(target, fields, body)).await;
+    posted.unwrap_or_else(|_| Err(Failure::ForNow("no answer in time".into())))
+}
+
+async fn post_unhurried(
+    target: &Target,
+    fields: &[(&'static str, String)],
+    body: Bytes,
+) -> Result<(), Failure> {
     let url = &target.url;
     let io = |error: std::io::Error| Failure::ForNow(error.to_string());
     // The operator's own URL: any address that its name has is meant.
     let stream = TcpStream::connect((url.host(), url.port())).await.map_err(io)?;
     if !url.is_secure() {
-        return exchange(stream, url, body).await;
+        return exchange(stream, url, fields, body).await;
     }
     let tls = target.tls.clone().ok_or_else(|| Failure::ForGood("TLS is not set up".into()))?;
     let name = ServerName::try_from(url.host().to_owned())
         .map_err(|_| Failure::ForGood(format!("{} cannot be a server's name in TLS", url.host())))?;
     let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(io)?;
-    exchange(stream, url, body).await
+    exchange(stream, url, fields, body).await
 }
 
 /// One request over a connection, which is closed after the answer's head.
 async fn exchange(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     url: &WebhookUrl,
+    fields: &[(&'static str, String)],
     body: Bytes,
 ) -> Result<(), Failure> {
     let http = |error: hyper::Error| Failure::ForNow(error.to_string());
@@ -165,7 +176,9 @@ async fn exchange(
         .handshake::<_, Full<Bytes>>(TokioIo::new(stream))
         .await
         .map_err(http)?;
-    let request = Request::post(url.path())
+    let request =
+        fields.iter().fold(Request::post(url.path()), |request, (name, value)| request.header(*name, value));
+    let request = request
         .header(HOST, url.authority())
         .header(USER_AGENT, "tuma")
         .header(CONTENT_TYPE, "application/json")

@@ -114,7 +114,8 @@ impl Fate {
             Outcome::Deferred(_) => None,
             Outcome::Bounced(_) => Some(Self::Bounced),
             Outcome::Expired(_) => Some(Self::Expired),
-            Outcome::Discarded(_) => Some(Self::Discarded),
+            // To the spool it is the same: nobody sends it any more.
+            Outcome::Discarded(_) | Outcome::Suppressed(_) => Some(Self::Discarded),
         }
     }
 }

@@ -15,6 +15,8 @@ pub enum Outcome {
     Expired(Reply),
     /// Dropped by an order or rule that says so, with its reason.
     Discarded(Reply),
+    /// On a suppression list: never tried. The reply is ours.
+    Suppressed(Reply),
 }
 
 impl Outcome {
@@ -25,7 +27,8 @@ impl Outcome {
             | Self::Deferred(r)
             | Self::Bounced(r)
             | Self::Expired(r)
-            | Self::Discarded(r) => r,
+            | Self::Discarded(r)
+            | Self::Suppressed(r) => r,
         }
     }
 
@@ -34,7 +37,7 @@ impl Outcome {
         !matches!(self, Self::Deferred(_))
     }
 
-    /// `delivered`, `deferred`, `bounced`, `expired` or `discarded`.
+    /// `delivered`, `deferred`, `bounced`, `expired`, `discarded` or `suppressed`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Delivered(_) => "delivered",
@@ -42,6 +45,7 @@ impl Outcome {
             Self::Bounced(_) => "bounced",
             Self::Expired(_) => "expired",
             Self::Discarded(_) => "discarded",
+            Self::Suppressed(_) => "suppressed",
         }
     }
 }

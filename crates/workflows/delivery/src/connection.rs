@@ -19,7 +19,7 @@ use mail::{Host, Outcome, Reply, UnixMillis};
 use net::Verification;
 use queue::orders::{Action, Fact, Facts as OrderFacts, Match, Order};
 use shaping::Treat;
-use smtp::client::{self, Client, Event as SmtpEvent, Stage, Transaction};
+use smtp::client::{self, Client, Event as SmtpEvent, RecipientResult, Stage, Transaction};
 use spool::Content;
 use std::collections::HashMap;
 use std::future::Future;
@@ -487,7 +487,8 @@ impl Connection {
                         let _ = self.events.send(Event::Returned(self.id, errand)).await;
                         continue;
                     }
-                    let Some(AtHand { mut job, hot, leaves }) = self.at_hand(errand, &mut settler).await
+                    let Some(AtHand { mut job, hot, leaves, suppressed }) =
+                        self.at_hand(errand, &mut settler).await
                     else {
                         lease.settle_message(Instant::now().into_std(), false);
                         continue;
@@ -516,7 +517,7 @@ impl Connection {
                         job.truncate(recipients_max);
                     }
                     let content = self.leaving(&hot);
-                    let run = Running { job, hot, content, leaves, began: Instant::now() };
+                    let run = Running { job, hot, content, leaves, suppressed, began: Instant::now() };
                     match self.signatures(&run) {
                         Some(made) => signing = Some(Signing { run, made }),
                         None => {
@@ -538,9 +539,10 @@ impl Connection {
                         Err(outcome) => {
                             idle_since = Instant::now();
                             lease.settle_message(Instant::now().into_std(), false);
-                            let Running { job, hot, leaves, began, .. } = run;
+                            let Running { job, hot, leaves, suppressed, began, .. } = run;
                             leaves.into_iter().for_each(Leave::give_back);
-                            let done = settler.settle(&job, &hot, all_of(&job, &outcome), began).await;
+                            let results = self.with_suppressed(&job, all_of(&job, &outcome), &suppressed);
+                            let done = settler.settle(&job, &hot, results, began).await;
                             let _ = self.events.send(Event::Done(self.id, done)).await;
                         }
                     }
@@ -553,9 +555,12 @@ impl Connection {
                 Turn::Event(SmtpEvent::Finished(finished)) => {
                     idle_since = Instant::now();
                     lease.settle_message(Instant::now().into_std(), true);
-                    if let Some(Running { job, hot, leaves, began, .. }) = running.remove(&finished.token) {
+                    if let Some(Running { job, hot, leaves, suppressed, began, .. }) =
+                        running.remove(&finished.token)
+                    {
                         drop(leaves);
-                        let done = settler.settle(&job, &hot, finished.recipients, began).await;
+                        let results = self.with_suppressed(&job, finished.recipients, &suppressed);
+                        let done = settler.settle(&job, &hot, results, began).await;
                         let _ = self.events.send(Event::Done(self.id, done)).await;
                     }
                 }
@@ -691,9 +696,9 @@ impl Connection {
         let mut first = true;
         while let Some(errand) = next {
             let began = Instant::now();
-            if let Some(AtHand { job, hot, leaves }) = self.at_hand(errand, &mut settler).await {
+            if let Some(AtHand { job, hot, leaves, suppressed }) = self.at_hand(errand, &mut settler).await {
                 leaves.into_iter().for_each(Leave::give_back);
-                let results = all_of(&job, &outcome);
+                let results = self.with_suppressed(&job, all_of(&job, &outcome), &suppressed);
                 let mut done = settler.settle_at(&job, &hot, results, began, stage).await;
                 // One failure to connect is one reply, however many messages it is told to.
                 if !std::mem::take(&mut first) {
@@ -729,6 +734,13 @@ impl Connection {
         };
         let handle = errand.handle();
         let job = errand.job;
+        let suppressed = self.shared.suppressed(&hot.message, &job);
+        if suppressed.len() == job.recipients() {
+            let results = self.with_suppressed(&job, Vec::new(), &suppressed);
+            let done = settler.settle(&job, &hot, results, Instant::now()).await;
+            let _ = self.events.send(Event::Done(self.id, done)).await;
+            return None;
+        }
         let wall = UnixMillis::from(SystemTime::now());
         if hot.message.expires_at().is_some_and(|end| end <= wall) {
             let reply = Reply::new(451, (4, 4, 7), "its sender wanted it delivered by now or not at all");
@@ -744,7 +756,7 @@ impl Connection {
             }
         };
         let (order, until) = match self.leaves_for(&job, &hot) {
-            Ok(leaves) => return Some(AtHand { job, hot, leaves }),
+            Ok(leaves) => return Some(AtHand { job, hot, leaves, suppressed }),
             Err(ordered) => *ordered,
         };
         if order.action == Action::Bounce {
@@ -768,6 +780,22 @@ impl Connection {
         let done = settler.settle(job, hot, all_of(job, &outcome), Instant::now()).await;
         let _ = self.events.send(Event::Done(self.id, done)).await;
         None
+    }
+
+    /// The results of a job, with those of its recipients who are on a suppression list.
+    fn with_suppressed(
+        &self,
+        job: &dispatch::Job,
+        mut results: Vec<RecipientResult>,
+        suppressed: &[u32],
+    ) -> Vec<RecipientResult> {
+        if suppressed.is_empty() {
+            return results;
+        }
+        results.retain(|result| !suppressed.contains(&result.index));
+        let outcome = Outcome::Suppressed(self.settings.suppressed.clone());
+        results.extend(all_of(job, &outcome).into_iter().filter(|result| suppressed.contains(&result.index)));
+        results
     }
 
     /// Leave by every limit that was ordered for this message by what only the message tells; or the order that keeps it
@@ -867,6 +895,8 @@ struct AtHand {
     job: dispatch::Job,
     hot: Hot,
     leaves: Vec<Leave>,
+    /// Recipients of the job that are on a suppression list.
+    suppressed: Vec<u32>,
 }
 
 /// A job under way, as one transaction.
@@ -876,6 +906,7 @@ struct Running {
     /// As it is sent, but for signatures.
     content: Content,
     leaves: Vec<Leave>,
+    suppressed: Vec<u32>,
     began: Instant,
 }
 
@@ -885,7 +916,7 @@ impl Running {
         Transaction {
             token,
             message: self.hot.message.clone(),
-            recipients: self.job.indices().collect(),
+            recipients: self.job.indices().filter(|index| !self.suppressed.contains(index)).collect(),
             size: (prefix.len() + body.len()) as u64,
             content: [prefix, body],
         }

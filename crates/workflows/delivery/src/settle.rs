@@ -250,7 +250,7 @@ impl Settler<'_> {
             Outcome::Deferred(reply) | Outcome::Bounced(reply) => reply,
             // Whatever the last reply was, what ended it was time.
             Outcome::Expired(_) => return Some(Classed::plain(BounceClass::MessageExpired)),
-            Outcome::Delivered(_) | Outcome::Discarded(_) => return None,
+            Outcome::Delivered(_) | Outcome::Discarded(_) | Outcome::Suppressed(_) => return None,
         };
         let stage = stage.or(result.answered.map(stage_of));
         if let Some((_, _, known)) = last.as_ref().filter(|(at, text, _)| *at == stage && text == reply) {
@@ -300,7 +300,7 @@ impl Settler<'_> {
         for (n, Decided { entry, result }) in decided.iter().enumerate() {
             let Some(recipient) = envelope.recipients.get(result.index as usize) else { continue };
             let kind = match &result.outcome {
-                Outcome::Bounced(_) | Outcome::Expired(_) => ReportKind::Failure,
+                Outcome::Bounced(_) | Outcome::Expired(_) | Outcome::Suppressed(_) => ReportKind::Failure,
                 Outcome::Delivered(_) if self.hop.as_ref().is_some_and(|hop| hop.dsn) => continue,
                 Outcome::Delivered(_) => ReportKind::Relayed,
                 Outcome::Deferred(_) if late && !entry.delay_reported => ReportKind::Delay,

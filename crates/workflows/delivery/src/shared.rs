@@ -10,8 +10,8 @@ use crate::sources::Sources;
 use crate::transport::{InTheClear, PublishedMemory, TlsPolicies, TlsReports, TlsReportsConfig};
 use accounting::Recorder;
 use arc_swap::ArcSwap;
-use dispatch::Sizes;
-use mail::{Domain, Host};
+use dispatch::{Job, Sizes};
+use mail::{Domain, Host, Message, Reply, ReversePath, UnixMillis};
 use net::tls::Connector;
 use net::{Destinations, Dialer};
 use queue::Schedule;
@@ -21,6 +21,8 @@ use spool::{Accepted, Handle, ReadError, Spool};
 use std::future::Future;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+use suppression::Suppression;
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::TaskTracker;
 use tracing::error;
@@ -97,6 +99,8 @@ pub struct Settings {
     pub rules: Arc<Rules>,
     /// What failures are called.
     pub classes: Arc<bounce::ClassRules>,
+    /// The reply that records of suppressed recipients have.
+    pub suppressed: Reply,
     /// Makes those rules again together with limits that an operator has ordered.
     pub make_rules: MakeRules,
     /// Recipients of one message that make one entry of the queue, at most.
@@ -174,6 +178,7 @@ pub struct Shared {
     pub(crate) connector: Connector,
     destinations: ArcSwap<Destinations>,
     rules: ArcSwap<Rules>,
+    pub(crate) suppression: Suppression,
     pub(crate) exchangers: Arc<Exchangers>,
     pub(crate) in_the_clear: InTheClear,
     pub(crate) sts: Arc<resolve::StsPolicies>,
@@ -201,6 +206,8 @@ pub struct Parts {
     pub settings: Settings,
     /// Where messages are.
     pub spool: Spool,
+    /// Who is not written to.
+    pub suppression: Suppression,
     /// Where outcomes are written.
     pub recorder: Arc<Recorder>,
     /// From domains to addresses.
@@ -244,6 +251,7 @@ impl Shared {
             settings: ArcSwap::from_pointee(parts.settings),
             spool: parts.spool,
             recorder: parts.recorder,
+            suppression: parts.suppression,
             routes: parts.routes,
             dialer: parts.dialer,
             connector: parts.connector,
@@ -322,6 +330,21 @@ impl Shared {
                 Err(ReadError::Io(std::io::Error::other("the reading thread panicked")))
             }
         }
+    }
+
+    /// The recipients of a job that are on a suppression list. Mail about mail (the null reverse-path) reaches them all
+    /// the same: it tells of what they sent, and may be all they ever hear of it (RFC 5321 §6.1).
+    pub(crate) fn suppressed(&self, message: &Message, job: &Job) -> Vec<u32> {
+        if message.envelope.reverse_path == ReversePath::Null {
+            return Vec::new();
+        }
+        let now = UnixMillis::from(SystemTime::now());
+        let tenant = message.tags.tenant.as_deref();
+        let listed = |index: &u32| {
+            let recipient = message.envelope.recipients.get(*index as usize);
+            recipient.is_some_and(|to| self.suppression.find(tenant, &to.path.0, now).is_some())
+        };
+        job.indices().filter(listed).collect()
     }
 
     /// Our own name as a host.

@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
+use suppression::Suppression;
 use tokio::sync::mpsc;
 
 /// How long anything may take.
@@ -79,6 +80,7 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
         signing: Arc::default(),
         rules: rules.clone(),
         classes: Arc::new(bounce::ClassRules::compile([]).unwrap()),
+        suppressed: mail::Reply::new(550, (5, 7, 1), "suppressed"),
         make_rules: MakeRules(Arc::new(move |_| rules.clone())),
         run_max: 100,
         hot_bytes_max: 1 << 20,
@@ -95,6 +97,7 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
         settings,
         spool: spool.clone(),
         recorder: recorder.clone(),
+        suppression: Suppression::open(folder.path(), 1_000).unwrap(),
         routes,
         resolver: zone.clone(),
         https: no_https(zone.clone()),

@@ -9,7 +9,7 @@ use crate::tagging::TagRules;
 use crate::verify::{VerifyFigures, VerifyRules};
 use accounting::Recorder;
 use arc_swap::ArcSwap;
-use mail::{Domain, Reply};
+use mail::{Domain, Envelope, Recipient, Reply, ReversePath, UnixMillis};
 use net::tls::Acceptor;
 use policy::Policy;
 use resolve::Resolver;
@@ -19,6 +19,8 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll};
+use std::time::SystemTime;
+use suppression::Suppression;
 use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::sync::watch;
 
@@ -44,6 +46,8 @@ pub struct Rules {
     pub policy: Option<Arc<dyn Policy>>,
     /// The rest.
     pub reception: ReceptionConfig,
+    /// The reply to a recipient who is on a suppression list; `None` if RCPT does not say so.
+    pub suppressed: Option<Reply>,
     /// Recipients queued at which intake stops.
     pub recipients_queued_max: u64,
 }
@@ -56,6 +60,7 @@ pub struct Context {
     pub(crate) rules: ArcSwap<Rules>,
     pub(crate) spool: Spool,
     pub(crate) recorder: Arc<Recorder>,
+    pub(crate) suppression: Suppression,
     pub(crate) intake: mpsc::Sender<Accepted>,
     pub(crate) queued: QueuedNow,
     pub(crate) dns: Arc<dyn Resolver>,
@@ -77,6 +82,7 @@ impl Context {
         rules: Rules,
         spool: Spool,
         recorder: Arc<Recorder>,
+        suppression: Suppression,
         intake: mpsc::Sender<Accepted>,
         queued: QueuedNow,
         dns: Arc<dyn Resolver>,
@@ -86,6 +92,7 @@ impl Context {
             rules: ArcSwap::from_pointee(rules),
             spool,
             recorder,
+            suppression,
             intake,
             queued,
             dns,
@@ -145,6 +152,22 @@ impl Context {
             return Err(Reply::new(452, (4, 3, 1), "the queue is full, try again later"));
         }
         Ok(())
+    }
+
+    /// The reply to a recipient who is on a suppression list, if RCPT says so. Mail about mail reaches them.
+    pub(crate) fn suppression_refusal(
+        &self,
+        rules: &Rules,
+        tenant: Option<&str>,
+        envelope: &Envelope,
+        recipient: &Recipient,
+    ) -> Option<Reply> {
+        let reply = rules.suppressed.as_ref()?;
+        if envelope.reverse_path == ReversePath::Null {
+            return None;
+        }
+        let now = UnixMillis::from(SystemTime::now());
+        self.suppression.find(tenant, &recipient.path.0, now).map(|_| reply.clone())
     }
 
     /// A place in the channel to the queue, before the client is told to send.

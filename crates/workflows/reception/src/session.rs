@@ -224,8 +224,13 @@ impl Session {
                 Ok(()) => Task::Answer(Answer::Accept),
                 Err(reply) => Task::Answer(Answer::Reply(reply)),
             },
-            Event::Rcpt { recipient, .. } => {
-                match context.rules.load().relay.refusal(Some(peer), user.as_deref(), recipient) {
+            Event::Rcpt { envelope, recipient } => {
+                let rules = context.rules.load();
+                let refusal = rules.relay.refusal(Some(peer), user.as_deref(), recipient).or_else(|| {
+                    let tenant = rules.tags.tenant_of(user.as_deref(), &self.listener.config);
+                    context.suppression_refusal(&rules, tenant, envelope, recipient)
+                });
+                match refusal {
                     None if wants(&hooks, Phase::Rcpt) => Task::Ask(Ask::Rcpt(recipient.clone())),
                     None => Task::Answer(Answer::Accept),
                     Some(reply) => Task::Answer(Answer::Reply(reply)),

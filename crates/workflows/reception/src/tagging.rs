@@ -35,6 +35,19 @@ pub struct TagRules {
     pub pools: HashSet<Box<str>>,
 }
 
+impl TagRules {
+    /// The tenant of a session's mail as far as its user and its listener say; a header field or a rule may name one
+    /// later.
+    pub(crate) fn tenant_of<'a>(
+        &'a self,
+        user: Option<&str>,
+        listener: &'a ListenerConfig,
+    ) -> Option<&'a str> {
+        let user = user.and_then(|user| self.users.get(user)).and_then(|user| user.tenant.as_ref());
+        user.or(listener.tenant.as_deref()).map(|tenant| tenant.as_str())
+    }
+}
+
 /// What was found out about one message.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tagged {
@@ -234,6 +247,7 @@ mod tests {
         };
         let relay = RelayConfig { networks: vec!["192.0.2.0/24".parse().unwrap()], ..RelayConfig::default() };
         Rules {
+            suppressed: None,
             hostname,
             session: Arc::new(session.clone()),
             session_auth_in_clear: Arc::new(session),

@@ -70,12 +70,13 @@ impl Status {
         say!("sessions {}, connections out {}", n("/sessions"), n("/connections_out"));
         let r = |name: &str| n(&format!("/recipients/{name}"));
         say!(
-            "recipients: received {}, delivered {}, bounced {}, expired {}, discarded {}, queued {}; deferrals {}, rejections {}",
+            "recipients: received {}, delivered {}, bounced {}, expired {}, discarded {}, suppressed {}, queued {}; deferrals {}, rejections {}",
             r("received"),
             r("delivered"),
             r("bounced"),
             r("expired"),
             r("discarded"),
+            r("suppressed"),
             r("queued"),
             r("deferred"),
             r("rejected")

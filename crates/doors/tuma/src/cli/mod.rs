@@ -21,6 +21,8 @@ mod serve;
 mod simulate;
 mod source;
 mod spool;
+mod suppression;
+mod webhook;
 
 use clap::{Parser, Subcommand};
 use std::net::SocketAddr;
@@ -85,6 +87,12 @@ enum Command {
     /// Scripts: their own tests, and their interface for editors.
     #[command(subcommand)]
     Policy(policy::Policy),
+    /// Who is not written to.
+    #[command(subcommand)]
+    Suppression(suppression::Suppression),
+    /// Webhooks: how they are doing, what was put aside, and posting again.
+    #[command(subcommand)]
+    Webhook(webhook::Webhook),
     /// Make the running server read its configuration again.
     Reload(Api),
     /// Change the running server's log level until it is restarted or reloaded.
@@ -131,6 +139,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tenant(tenant) => tenant.run(),
         Command::Bounce(bounce) => bounce.run(),
         Command::Policy(policy) => policy.run(),
+        Command::Suppression(suppression) => suppression.run(),
+        Command::Webhook(webhook) => webhook.run(),
         Command::Reload(api) => client::reload(&api),
         Command::LogLevel(level) => level.run(),
         Command::Spool(spool) => spool.run(),

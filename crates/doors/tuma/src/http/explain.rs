@@ -11,7 +11,7 @@ use axum::Json;
 use axum::extract::{Query, State};
 use delivery::orders::Scope;
 use delivery::{Explained, Found, GateReport, Named, Order, Question, SearchLimits, Target};
-use mail::{Host, Mailbox, Message, SpoolId, Tags};
+use mail::{Host, Mailbox, Message, ReversePath, SpoolId, Tags};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use spool::Handle;
@@ -251,6 +251,10 @@ async fn answer(server: &Server, found: &Found) -> Result<Value, Refusal> {
     };
     let told = ask(server, |reply| Order::Explain(question, reply)).await?;
     let mut value = explained(&told);
+    if message.envelope.reverse_path != ReversePath::Null {
+        let listed = run().map(|recipient| &recipient.path.0);
+        prepend(&mut value["gates"], super::suppressions::gate(server, tags.tenant.as_deref(), listed));
+    }
     value["id"] = json!(message.id.to_string());
     value["sender"] = json!(message.envelope.reverse_path.as_str());
     value["recipients"] =
@@ -303,10 +307,21 @@ async fn dry_run(
         exchangers,
         octets: 0,
     };
+    let listed =
+        recipient.map(|to| super::suppressions::gate(server, question.tenant.as_deref(), [to].into_iter()));
     let told = ask(server, |reply| Order::Explain(question, reply)).await?;
     let mut value = explained(&told);
+    if let Some(listed) = listed {
+        prepend(&mut value["gates"], listed);
+    }
     value["route"] = shown;
     Ok(json!({ "about": about, "kind": "dry run", "cut": false, "answers": [value] }))
+}
+
+fn prepend(gates: &mut Value, gate: Value) {
+    if let Some(gates) = gates.as_array_mut() {
+        gates.insert(0, gate);
+    }
 }
 
 /// Which way: the next hops of a route, or the exchangers, and how TLS is used.

@@ -19,7 +19,9 @@ mod quota;
 mod refusal;
 mod serve;
 mod sources;
+mod suppressions;
 mod time;
+mod webhooks;
 
 pub use config::{HttpConfig, TenantConfig};
 
@@ -182,6 +184,8 @@ pub fn start(server: Arc<Server>, socket: std::net::TcpListener) -> Result<()> {
         .route("/v1/audit", get(admin::audit))
         .route("/v1/reload", post(reload))
         .route("/v1/log-level", post(log_level));
+    let outcomes = suppressions::routes()
+        .merge(webhooks::routes().layer(DefaultBodyLimit::max(BODY_MAX)));
     let routes = Router::new()
         .route("/health", get(health))
         // A body of messages has bounds of its own.
@@ -189,6 +193,8 @@ pub fn start(server: Arc<Server>, socket: std::net::TcpListener) -> Result<()> {
         .merge(guarded(&server, Need::Own, own.layer(DefaultBodyLimit::max(admin::TEMPLATE_MAX))))
         .merge(guarded(&server, Need::View, view.layer(DefaultBodyLimit::max(BODY_MAX))))
         .merge(guarded(&server, Need::Operate, operate.layer(DefaultBodyLimit::max(BODY_MAX))))
+        // Lists of addresses have bounds of their own too.
+        .merge(guarded(&server, Need::Operate, outcomes))
         .merge(guarded(&server, Need::Admin, admin.layer(DefaultBodyLimit::max(BODY_MAX))))
         .fallback(nothing_here)
         .with_state(server.clone());

@@ -41,6 +41,7 @@ pub(super) async fn status(State(server): Shared) -> Response {
             "expired": total(Kind::Expired),
             "discarded": total(Kind::Discarded),
             "rejected": total(Kind::Rejected),
+            "suppressed": total(Kind::Suppressed),
             "unaccounted": server.metrics.unaccounted(),
         },
         "memory": { "hot_bytes": hot_bytes, "receiving_bytes": server.reception.budget.used() },

@@ -84,6 +84,11 @@ impl Refusal {
         }
     }
 
+    /// The same, with the place it is about in front.
+    pub(super) fn at(self, place: &str) -> Self {
+        Self(self.0, format!("{place}: {}", self.1))
+    }
+
     pub(super) fn stopping() -> Self {
         Self::later("the server is stopping")
     }

@@ -30,6 +30,8 @@ mod smuggling;
 mod sources;
 mod spool;
 mod submission;
+mod suppression;
 mod tags;
 mod transport;
 mod verification;
+mod webhooks;

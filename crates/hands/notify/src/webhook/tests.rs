@@ -155,7 +155,7 @@ async fn https_asks_for_a_certificate_that_is_good() {
                 Err(_) => None,
             }
         };
-        let (posted, request) = tokio::join!(post(&target, body("mx.test", &notice("x"))), serving);
+        let (posted, request) = tokio::join!(post(&target, &[], body("mx.test", &notice("x"))), serving);
         assert_eq!((posted.is_ok(), request.is_some()), (trusts, trusts), "{posted:?}");
         if let Err(failure) = posted {
             assert!(matches!(&failure, Failure::ForNow(why) if why.contains("certificate")), "{failure:?}");

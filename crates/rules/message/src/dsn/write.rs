@@ -77,7 +77,7 @@ impl<'a> RecipientReport<'a> {
         let (action, status) = match outcome {
             Outcome::Delivered(_) => (Action::Relayed, status_of(reply, 2)),
             Outcome::Deferred(_) => (Action::Delayed, status_of(reply, 4)),
-            Outcome::Bounced(_) => (Action::Failed, status_of(reply, 5)),
+            Outcome::Bounced(_) | Outcome::Suppressed(_) => (Action::Failed, status_of(reply, 5)),
             // The last deferral's own reason stays in the diagnostic; what ended it was time (RFC 3463 X.4.7).
             Outcome::Expired(_) => (Action::Failed, EnhancedStatusCode::new(4, 4, 7)),
             Outcome::Discarded(_) => return None,

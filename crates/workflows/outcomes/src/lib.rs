@@ -1,0 +1,17 @@
+//! What follows from outcomes.
+//!
+//! [`Suppressor`] puts recipients on the suppression list by the operator's rules: it is told of every record, counts, and
+//! hands what it decides to the list through a bounded queue, so that whoever records never waits for a disk.
+//!
+//! [`Webhooks`] posts records to those who want them, from a durable, bounded log of each webhook's own: an endpoint that is
+//! slow or dead costs its log, and nothing else.
+//!
+//! Nothing here decides what a reply means (`bounce`) or keeps the list (`suppression`).
+//!
+//! Read first: [`Suppressor`], then `webhook/mod.rs`.
+
+mod suppress;
+mod webhook;
+
+pub use suppress::{SuppressOn, SuppressRule, SuppressScope, Suppressor};
+pub use webhook::{Secret, WebhookConfig, WebhookStatus, Webhooks};
