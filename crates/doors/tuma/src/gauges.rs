@@ -127,6 +127,38 @@ pub fn register(
         metrics.counter_source(name, help, move || read(&figures));
     }
 
+    let weak = Arc::downgrade(server);
+    metrics.labelled_counter_source(
+        "tls_reports",
+        "Reports about TLS, by what became of them",
+        "fate",
+        move || weak.upgrade().map(|server| server.delivery.report_figures()).unwrap_or_default(),
+    );
+    let sts = |read: fn((usize, u64, u64)) -> u64| {
+        let weak = Arc::downgrade(server);
+        move || weak.upgrade().map_or(0, |server| read(server.delivery.sts_figures()))
+    };
+    let kept = sts(|figures| figures.0 as u64);
+    metrics.gauge_source("mta_sts_policies", "MTA-STS policies kept", move || kept() as f64);
+    metrics.counter_source("mta_sts_fetches", "MTA-STS policies fetched", sts(|figures| figures.1));
+    metrics.counter_source(
+        "mta_sts_failures",
+        "MTA-STS policies that could not be had",
+        sts(|figures| figures.2),
+    );
+
+    let weak = Arc::downgrade(server);
+    metrics.labelled_gauge_source(
+        "certificate_expiry_seconds",
+        "Seconds until a certificate that listeners show ends, by its file",
+        "file",
+        move || {
+            let now = std::time::SystemTime::now().into();
+            let all = weak.upgrade().map(|server| server.certificate_expiry()).unwrap_or_default();
+            all.into_iter().map(|e| (e.chain.display().to_string(), e.seconds_left(now) as f64)).collect()
+        },
+    );
+
     let figures = server.delivery.notice_figures();
     metrics.labelled_counter_source(
         "notices",

@@ -3,6 +3,7 @@
 //! `root` puts every room's settings under one roof, `server` builds the rooms and hands them to each other,
 //! `signals` ends it all; `http` answers on loopback, `cli` is what is typed. Read `server.rs` first.
 
+mod certificates;
 mod classes;
 pub mod cli;
 pub mod config;
@@ -10,6 +11,7 @@ mod gauges;
 mod http;
 mod logging;
 mod memory;
+pub mod policies;
 pub mod root;
 pub mod server;
 pub mod shipped;

@@ -1,8 +1,9 @@
 //! Builds the rooms from the configuration, hands them to each other, and runs them until told to stop.
 
 use crate::config::{self, Loaded};
-use crate::http;
+use crate::http::{self, Http};
 use crate::memory;
+use crate::policies::{self, Tallies};
 use crate::root::{Root, ServerConfig};
 use accounting::{Metrics, Recorder};
 use anyhow::{Context as _, Result, bail};
@@ -105,8 +106,12 @@ pub struct Server {
     pub metrics: Arc<Metrics>,
     /// The log's level.
     pub log_level: LogLevel,
+    /// HTTP's own.
+    pub http: Arc<Http>,
     certificates: Option<Arc<Certificates>>,
     judge: Judge,
+    tallies: Arc<Tallies>,
+    dns: Arc<resolve::Cached>,
     listening: Vec<SocketAddr>,
     listener_configs: Vec<(String, ListenerConfig)>,
     /// When the server began.
@@ -130,7 +135,7 @@ fn certificate_files(root: &Root) -> Vec<CertificateFiles> {
     root.certificate_files().into_iter().map(|(chain, key)| CertificateFiles { chain, key }).collect()
 }
 
-fn rules(root: &Root) -> Rules {
+fn rules(root: &Root, policy: Option<Arc<dyn policy::Policy>>) -> Rules {
     let session = smtp::server::Config { hostname: root.hostname(), session: root.smtp.clone() };
     let mut in_clear = session.clone();
     in_clear.session.auth_without_tls = true;
@@ -155,6 +160,7 @@ fn rules(root: &Root) -> Rules {
         users: Arc::new(Users::new(known)),
         tags: tag_rules(root),
         verify: VerifyRules::new(&root.verify, &root.hostname(), sealer(root)),
+        policy,
         reception: root.reception.clone(),
         recipients_queued_max: root.delivery.recipients_queued_max,
     }
@@ -224,7 +230,8 @@ fn delivery_settings(loaded: &Loaded<Root>) -> Result<delivery::Settings> {
         routes,
         tls_policies: delivery::TlsPolicies::new(&root.tls_policy)
             .map_err(|(key, text)| anyhow::anyhow!("tls_policy `{key}`: {text}"))?,
-        signing: Arc::new(delivery::Signing::new(&root.dkim, &root.sign, &root.signing)?),
+        tls_reports: root.tls_reports.clone(),
+        signing: Arc::new(delivery::Signing::new(&root.dkim, &root.sign, &root.signing, vault(root)?)?),
         sources: Sources::new(&root.source, egress(root)?, &ehlo_name, &connector_config(root))
             .context("source")?,
         rules,
@@ -243,6 +250,16 @@ fn connector_config(root: &Root) -> ConnectorConfig {
         session_servers_max: root.delivery.tls_sessions_max as usize,
         client: None,
     }
+}
+
+/// The Vault that keys are kept in.
+pub(crate) fn vault(root: &Root) -> Result<Option<vault::Vault>> {
+    let tls = if root.vault.is_secure() {
+        Some(net::tls::client_config(root.vault.ca_file.as_deref()).context("vault.ca_file")?)
+    } else {
+        None
+    };
+    Ok(vault::Vault::new(&root.vault, tls))
 }
 
 /// Where notices are posted.
@@ -269,6 +286,14 @@ fn destinations(root: &Root, listening: &[SocketAddr]) -> Result<Destinations> {
     Ok(Destinations::new(DestinationsConfig { allow, ..DestinationsConfig::default() }, own))
 }
 
+/// Threads that serve sessions.
+fn threads(root: &Root) -> usize {
+    match root.server.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        set => set,
+    }
+}
+
 fn reception_budget(root: &Root) -> u64 {
     match root.reception.messages_in_memory_max.bytes() {
         0 => memory::budget(root.server.memory_max.bytes()) / 4,
@@ -286,26 +311,41 @@ impl Server {
     ) -> Result<Arc<Self>> {
         let root = loaded.value.clone();
         let certificates = certificates(&root)?;
+        let tallies = Arc::new(Tallies::default());
+        // One memory for what all rooms ask.
+        let dns = Arc::new(resolve::Cached::new(Arc::new(resolve::Dns::new(&root.dns)?), &root.dns));
+        let policy = policies::load(&root.policy, threads(&root), &tallies, dns.clone()).await?;
         let (spool, loader) = spool::open_directory(&root.spool.directory, &root.spool)?;
         let keeper = Keeper::open(&root.state_directory())?;
         let metrics = Arc::new(Metrics::new());
+        tallies.register(&metrics);
         let recorder = Arc::new(Recorder::open(&root.accounting, metrics.clone())?);
         let listening: Vec<SocketAddr> =
             sockets.listeners.iter().map(|(_, _, bound)| bound.local_addr()).collect();
         let destinations = destinations(&root, &listening)?;
-        // One memory for what both ways ask.
-        let dns = Arc::new(resolve::Cached::new(Arc::new(resolve::Dns::new(&root.dns)?), &root.dns));
         let judge = Judge::new(destinations.clone(), root.delivery.port);
+        let names = names(&root, dns.clone(), judge.clone())?;
         let (intake, accepted) = mpsc::channel(root.reception.intake_max as usize);
         let (loaded_in, loaded_messages) = mpsc::channel(8);
         let seed =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(7, |d| d.as_nanos() as u64);
+        let settings = delivery_settings(loaded)?;
+        // Before any mail needs them.
+        settings.signing.fetch().await;
         let delivery = Delivery::start(
             Parts {
-                settings: delivery_settings(loaded)?,
+                settings,
                 spool: spool.clone(),
                 recorder: recorder.clone(),
-                routes: routes(&root, dns.clone(), judge.clone()),
+                routes: names.routes,
+                resolver: dns.clone(),
+                https: names.https,
+                reports: Arc::new(delivery::TlsReports::open(
+                    Some(root.state_directory().join("tls-reports.json")),
+                    &root.tls_reports,
+                )),
+                sts: names.sts,
+                dnssec: names.dnssec,
                 dialer: Arc::new(TcpDialer),
                 connector: Connector::new(&connector_config(&root)).context("certificates of authorities")?,
                 destinations,
@@ -319,7 +359,7 @@ impl Server {
         let queued = delivery.queued();
         let queued_now = queued.clone();
         let reception = Context::new(
-            rules(&root),
+            rules(&root, policy),
             spool.clone(),
             recorder.clone(),
             intake,
@@ -334,7 +374,8 @@ impl Server {
             reception.collect_reports(collector.clone());
             tokio::spawn(reception::report(reception.clone(), collector, root.dmarc_reports.clone()));
         }
-        load_in_background(loader, loaded_in, metrics.clone())?;
+        let http = Arc::new(Http::open(&root, &root.state_directory())?);
+        load_in_background(loader, loaded_in, metrics.clone(), http.clone())?;
         let limits = Limits::new(
             net::LimitsConfig {
                 connections_max: root.reception.connections_max,
@@ -355,6 +396,7 @@ impl Server {
                     certificates.clone(),
                     &AcceptorConfig {
                         handshake_timeout: root.reception.tls_handshake_timeout,
+                        client_ca_file: config.client_ca_file.clone(),
                         ..AcceptorConfig::default()
                     },
                 )?),
@@ -373,8 +415,11 @@ impl Server {
             recorder,
             metrics,
             log_level,
+            http,
             certificates,
             judge,
+            tallies,
+            dns: dns.clone(),
             listening,
             listener_configs,
             since: Instant::now(),
@@ -383,7 +428,7 @@ impl Server {
         if let Some(socket) = sockets.http {
             http::start(server.clone(), socket)?;
         }
-        server.warn_of_expiry();
+        crate::certificates::watch(&server);
         Ok(server)
     }
 
@@ -397,7 +442,9 @@ impl Server {
         let destinations = destinations(&root, &self.listening).map_err(|e| format!("{e:#}"))?;
         // Everything that can fail comes first, so that a bad configuration changes nothing.
         let level: Targets = root.log.level.parse().map_err(|_| "log.level is not a level".to_owned())?;
-        let rules = tokio::task::block_in_place(|| rules(&root));
+        let policy = policies::load(&root.policy, threads(&root), &self.tallies, self.dns.clone()).await;
+        let policy = policy.map_err(|e| format!("{e:#}"))?;
+        let rules = tokio::task::block_in_place(|| rules(&root, policy));
         let files = certificate_files(&root);
         if !files.is_empty() {
             Certificates::load(&files).map_err(|e| e.to_string())?;
@@ -412,10 +459,11 @@ impl Server {
         self.reception.budget.set_max(reception_budget(&root));
         self.reception.set_rules(rules);
         self.judge.set(destinations.clone(), root.delivery.port);
+        self.http.reload(&root);
         self.delivery.reload(settings, destinations).await;
         let restart = self.needs_restart(&root);
         *self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = root;
-        self.warn_of_expiry();
+        crate::certificates::remind(self);
         let mut text = "configuration reloaded".to_owned();
         if !restart.is_empty() {
             text += &format!("; needs a restart to take effect: {}", restart.join(", "));
@@ -444,8 +492,9 @@ impl Server {
             ("listener", listeners != self.listener_configs),
             ("spool", new.spool != old.spool),
             ("dns", new.dns != old.dns),
+            ("mta_sts", new.mta_sts != old.mta_sts),
             ("dmarc_reports", new.dmarc_reports != old.dmarc_reports),
-            ("http", new.http != old.http),
+            ("http", http_at_start(&new.http) != http_at_start(&old.http)),
             ("server", process(&new.server) != process(&old.server)),
             ("tls", self.certificates.is_none() && !new.tls.is_empty()),
             ("log.format", new.log.format != old.log.format),
@@ -484,14 +533,32 @@ impl Server {
         self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner).server.stop_timeout
     }
 
-    fn warn_of_expiry(&self) {
-        let now = SystemTime::now().into();
-        for expiry in self.certificates.iter().flat_map(|certificates| certificates.expiry()) {
-            let days = expiry.days_left(now);
-            if days < 14 {
-                warn!(certificate = %expiry.chain.display(), days, "certificate expires soon");
-            }
+    /// When each certificate ends.
+    pub fn certificate_expiry(&self) -> Vec<net::tls::Expiry> {
+        self.certificates.iter().flat_map(|certificates| certificates.expiry()).collect()
+    }
+
+    /// The files of certificates as configured.
+    pub(crate) fn certificate_files(&self) -> Vec<CertificateFiles> {
+        certificate_files(&self.root.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the certificates again; on an error the old ones stay.
+    pub(crate) fn reload_certificates(&self, files: &[CertificateFiles]) -> Result<(), String> {
+        match &self.certificates {
+            Some(certificates) if !files.is_empty() => certificates.reload(files).map_err(|e| e.to_string()),
+            _ => Ok(()),
         }
+    }
+
+    /// How often their files are looked at.
+    pub(crate) fn certificates_check_every(&self) -> Duration {
+        self.root.lock().unwrap_or_else(PoisonError::into_inner).server.certificates_check_every
+    }
+
+    /// How long before a certificate ends people are told.
+    pub(crate) fn certificates_warn_before(&self) -> Duration {
+        self.root.lock().unwrap_or_else(PoisonError::into_inner).server.certificates_warn_before
     }
 
     /// Ends: no new connections, sessions and deliveries may finish what they are at within `limit`, the rest
@@ -520,6 +587,11 @@ impl Server {
     }
 }
 
+/// What of HTTP is only read at start.
+fn http_at_start(config: &http::HttpConfig) -> (Option<SocketAddr>, usize, bool) {
+    (config.listen, config.connections_max, config.certificate.is_some())
+}
+
 /// Judges the addresses that DNS gives by the configuration of the moment.
 #[derive(Clone)]
 struct Judge(Arc<RwLock<(Destinations, u16)>>);
@@ -543,10 +615,27 @@ impl Judge {
     }
 }
 
-fn routes(root: &Root, dns: Arc<resolve::Cached>, judge: Judge) -> resolve::Routes {
-    let rule = move |ip| judge.judge(ip);
+/// What is asked of name servers and policy hosts.
+struct Names {
+    routes: resolve::Routes,
+    sts: Arc<resolve::StsPolicies>,
+    dnssec: Option<Arc<dyn resolve::Authentic>>,
+    https: resolve::Https,
+}
+
+fn names(root: &Root, resolver: Arc<dyn resolve::Resolver>, judge: Judge) -> Result<Names> {
+    let rule: resolve::AddressRule = Arc::new(move |ip| judge.judge(ip));
     let own: Vec<Domain> = vec![root.hostname()];
-    resolve::Routes::new(dns, &root.dns, own, Arc::new(rule))
+    let tls = net::tls::client_config(root.mta_sts.ca_file.as_deref()).context("mta_sts.ca_file")?;
+    let https = resolve::Https::new(resolver.clone(), rule.clone(), tls, root.mta_sts.fetches_max as usize);
+    let file = root.state_directory().join("mta-sts.json");
+    let sts = resolve::StsPolicies::open(resolver.clone(), https.clone(), root.mta_sts.clone(), Some(file));
+    let dnssec: Option<Arc<dyn resolve::Authentic>> = match root.dns.dnssec {
+        resolve::DnssecUse::Off => None,
+        resolve::DnssecUse::Validate => Some(Arc::new(resolve::Dnssec::new(&root.dns)?)),
+    };
+    let routes = resolve::Routes::new(resolver, &root.dns, own, rule);
+    Ok(Names { routes, sts: Arc::new(sts), dnssec, https })
 }
 
 /// Reads what the spool holds from before, on a thread of its own, while mail already flows.
@@ -554,6 +643,7 @@ fn load_in_background(
     loader: spool::Loader,
     out: mpsc::Sender<Vec<LoadedMessage>>,
     metrics: Arc<Metrics>,
+    http: Arc<Http>,
 ) -> Result<()> {
     let work = move || {
         let began = Instant::now();
@@ -565,6 +655,9 @@ fn load_in_background(
                     messages += 1;
                     recipients += loaded.pending.len() as u64;
                     metrics.recovered(loaded.pending.len() as u64);
+                    if let Some(request) = loaded.message.extras.as_ref().and_then(|extras| extras.request) {
+                        http.idempotency.recall(request, loaded.message.id, loaded.message.received_at);
+                    }
                     batch.push(*loaded);
                     if batch.len() >= 64 && out.blocking_send(std::mem::take(&mut batch)).is_err() {
                         return;
@@ -590,6 +683,7 @@ fn load_in_background(
         if !batch.is_empty() {
             let _ = out.blocking_send(batch);
         }
+        http.set_loaded();
         let seconds = began.elapsed().as_secs_f64();
         info!(messages, recipients, damaged, seconds, "spool loaded");
     };

@@ -56,15 +56,18 @@ impl Retired {
 
 /// The last records, within a number and a weight.
 struct Recent {
-    records: VecDeque<Record>,
+    /// Each with its weight.
+    records: VecDeque<(Record, usize)>,
     weight: usize,
     max: usize,
     max_octets: usize,
+    /// The place of the first of them among all there ever were.
+    first: u64,
 }
 
 /// What a record may hold on to: itself, its reply, and its message with all recipients and kept fields as if it were
-/// shared with nobody.
-fn weight(record: &Record) -> usize {
+/// shared with nobody but the record before it.
+fn weight(record: &Record, shared: bool) -> usize {
     const RECORD: usize = size_of::<Record>() + size_of::<mail::Message>() + 512;
     const RECIPIENT: usize = size_of::<mail::Recipient>() + 64;
     let reply = record.reply.as_ref().map_or(0, |reply| reply.text.len());
@@ -76,23 +79,29 @@ fn weight(record: &Record) -> usize {
             message.headers.iter().map(|field| size_of::<KeptField>() + field.name.len() + field.value.len());
         message.envelope.recipients.len() * RECIPIENT + tags + kept.sum::<usize>()
     };
-    RECORD + reply + record.message().map_or(0, |message| of_message(message))
+    RECORD + reply + record.message().filter(|_| !shared).map_or(0, |message| of_message(message))
 }
 
 impl Recent {
     fn push(&mut self, record: &Record) {
-        let weight_of = weight(record);
+        // Records of one message in a row hold on to it once.
+        let last = self.records.back().and_then(|(last, _)| last.message());
+        let shared = last.zip(record.message()).is_some_and(|(last, message)| Arc::ptr_eq(last, message));
+        let weight_of = weight(record, shared);
         if self.max == 0 || weight_of > self.max_octets {
             return;
         }
         while self.records.len() >= self.max || self.weight + weight_of > self.max_octets {
             match self.records.pop_front() {
-                Some(old) => self.weight -= weight(&old),
+                Some((_, old)) => {
+                    self.weight -= old;
+                    self.first += 1;
+                }
                 None => break,
             }
         }
         self.weight += weight_of;
-        self.records.push_back(record.clone());
+        self.records.push_back((record.clone(), weight_of));
     }
 }
 
@@ -113,7 +122,13 @@ impl Recorder {
             metrics: Arc::clone(&metrics),
             disk,
             files: RwLock::new(Arc::from([])),
-            recent: Mutex::new(Recent { records: VecDeque::new(), weight: 0, max: 0, max_octets: 0 }),
+            recent: Mutex::new(Recent {
+                records: VecDeque::new(),
+                weight: 0,
+                max: 0,
+                max_octets: 0,
+                first: 0,
+            }),
             changing: Mutex::new(()),
             retired: Mutex::new(Retired::default()),
         };
@@ -206,14 +221,36 @@ impl Recorder {
 
     /// What is still remembered of a message, oldest first. Empty once newer records have taken its place.
     pub fn events_of(&self, id: SpoolId) -> Vec<Record> {
-        self.recent_lock().records.iter().filter(|record| record.id() == Some(id)).cloned().collect()
+        self.recent_lock()
+            .records
+            .iter()
+            .map(|(record, _)| record)
+            .filter(|record| record.id() == Some(id))
+            .cloned()
+            .collect()
+    }
+
+    /// The place behind the last record: where one begins who wants to know of what is to come.
+    pub fn place(&self) -> u64 {
+        let recent = self.recent_lock();
+        recent.first + recent.records.len() as u64
+    }
+
+    /// Records from a place on, at most `max`, and the place of the first of them: a later one than was asked for if
+    /// what was there is no longer remembered.
+    pub fn after(&self, place: u64, max: usize) -> (u64, Vec<Record>) {
+        let recent = self.recent_lock();
+        let end = recent.first + recent.records.len() as u64;
+        let first = place.clamp(recent.first, end);
+        let skip = (first - recent.first) as usize;
+        (first, recent.records.iter().skip(skip).take(max).map(|(record, _)| record.clone()).collect())
     }
 
     /// The last records, at most `max`, oldest first.
     pub fn recent(&self, max: usize) -> Vec<Record> {
         let recent = self.recent_lock();
         let skip = recent.records.len().saturating_sub(max);
-        recent.records.iter().skip(skip).cloned().collect()
+        recent.records.iter().skip(skip).map(|(record, _)| record.clone()).collect()
     }
 
     /// How each file is doing.

@@ -20,6 +20,7 @@ mod header;
 mod letter;
 mod pick;
 mod received;
+mod report;
 
 pub use content::{has_bare_newline, is_seven_bit, lines_within, longest_line};
 pub use date::{parse_date, write_date};
@@ -32,6 +33,7 @@ pub use header::{Field, Fields, HeaderLimits, Scan, scan};
 pub use letter::{Letter, write_letter};
 pub use pick::{first_values, take_out_fields};
 pub use received::{ReceivedField, add_missing, with_protocol};
+pub use report::{ReportMail, write_report_mail};
 
 /// Entry points for the fuzz targets: total functions that must neither panic nor loop.
 #[doc(hidden)]

@@ -12,6 +12,7 @@
 mod ceiling;
 mod copies;
 pub mod histogram;
+pub mod http;
 pub mod json;
 pub mod loader;
 mod net;

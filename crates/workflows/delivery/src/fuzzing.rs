@@ -90,3 +90,8 @@ fn shaping(value: &Value) {
         snapshot::write(&dispatch.shaper().snapshot(later, wall), 0);
     }
 }
+
+/// Octets as the TXT records that say where reports about TLS go, one a line, and as the counts kept for them.
+pub fn tls_reports(input: &[u8]) {
+    crate::transport::fuzz_reports(input);
+}

@@ -42,13 +42,13 @@ pub use queue::{EntryKey, orders};
 pub use route::{NextHop, Route, Routes};
 pub use shared::{Count, Figures, MakeRules, Parts, Queued, Settings, dispatch_config};
 pub use signing::{
-    DkimConfig, KeyFile, KeyFileError, Selector, SignRule, Signing, SigningConfig, SigningError,
-    SigningFigures, Unsigned, read_key,
+    DkimConfig, KeyFile, KeyFileError, NextKey, Selector, SignRule, Signing, SigningConfig, SigningError,
+    SigningFigures, Unsigned, identity as dkim_identity, read_key,
 };
 pub use sources::{SourceError, Sources, egress};
 pub use state::{Keeper, StateError, action_of, order_to_json, scope_of};
 pub use status::{EntryStatus, NewOrder, Order, PathStatus, QueueCounts, QueueStatus, SiteStatus, Status};
-pub use transport::{Demand, TlsPolicies};
+pub use transport::{Demand, ReportFigures, TlsPolicies, TlsReports, TlsReportsConfig};
 
 use dispatcher::{Dispatcher, Inputs};
 use net::Destinations;
@@ -67,6 +67,7 @@ pub struct Delivery {
     shared: Arc<Shared>,
     orders: mpsc::Sender<Order>,
     notice_figures: Arc<NoticeFigures>,
+    notices: notices::NoticesAside,
     dispatcher: tokio::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -82,16 +83,25 @@ impl Delivery {
         let (orders, orders_in) = mpsc::channel(64);
         let (events_in, events) = mpsc::channel(EVENTS_MAX);
         let (notices_in, notices, notice_figures) = notices::open(&shared);
+        let aside = notices_in.aside();
         let dispatcher = Dispatcher::new(shared.clone(), events_in, keeper, notices_in);
         let inputs = Inputs { accepted, loaded, events, orders: orders_in };
         let telling = tokio::spawn(notices.run());
+        let keeping = tokio::spawn(transport::keep(shared.clone()));
         tokio::spawn(signing::watch(shared.clone()));
         let task = tokio::spawn(async move {
             dispatcher.run(inputs).await;
             // What it had to tell last is spooled before anybody closes the spool.
             let _ = telling.await;
+            let _ = keeping.await;
         });
-        Self { notice_figures, shared, orders, dispatcher: tokio::sync::Mutex::new(Some(task)) }
+        Self {
+            notice_figures,
+            notices: aside,
+            shared,
+            orders,
+            dispatcher: tokio::sync::Mutex::new(Some(task)),
+        }
     }
 
     /// Recipients queued.
@@ -109,6 +119,25 @@ impl Delivery {
         self.notice_figures.clone()
     }
 
+    /// What became of TLS reports.
+    pub fn report_figures(&self) -> Vec<(String, u64)> {
+        self.shared.reports.figures.list()
+    }
+
+    /// MTA-STS policies kept, fetched, and not to be had.
+    pub fn sts_figures(&self) -> (usize, u64, u64) {
+        let sts = &self.shared.sts;
+        let count = |figure: &std::sync::atomic::AtomicU64| figure.load(std::sync::atomic::Ordering::Relaxed);
+        (sts.kept(), count(&sts.figures.fetched), count(&sts.figures.failed))
+    }
+
+    /// Tells people of something by the ways of `notify`; more about the same subject is folded.
+    pub fn tell(&self, about: &str, text: String) {
+        let (source, site, rule) = (None, None, None);
+        let note = dispatch::Note { about: about.to_owned(), text, notify: true, source, site, rule };
+        self.notices.tell(note, mail::UnixMillis::from(std::time::SystemTime::now()));
+    }
+
     /// Asks or orders; the answer comes by the order's own channel, or not at all once delivery has ended.
     pub async fn order(&self, order: Order) {
         let _ = self.orders.send(order).await;
@@ -123,6 +152,8 @@ impl Delivery {
 
     /// Puts new settings in force, for new connections at once.
     pub async fn reload(&self, settings: Settings, destinations: Destinations) {
+        settings.signing.take_over(&self.shared.settings().signing);
+        settings.signing.fetch().await;
         self.shared.set_settings(settings);
         self.shared.set_destinations(destinations);
         // They were made of addresses that the former destinations allowed.

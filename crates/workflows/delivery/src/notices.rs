@@ -66,6 +66,19 @@ impl NoticeFigures {
     }
 }
 
+/// Where others than the dispatcher leave what is to be told. It does not keep the task that tells from ending.
+#[derive(Clone)]
+pub(crate) struct NoticesAside(mpsc::WeakSender<(Note, UnixMillis)>);
+
+impl NoticesAside {
+    /// Leaves a note; never waits. One that finds no room, or nobody any more, is lost.
+    pub(crate) fn tell(&self, note: Note, wall: UnixMillis) {
+        if let Some(notes) = self.0.upgrade() {
+            let _ = notes.try_send((note, wall));
+        }
+    }
+}
+
 /// Where the dispatcher leaves what is to be told.
 pub(crate) struct NoticesIn {
     notes: mpsc::Sender<(Note, UnixMillis)>,
@@ -73,6 +86,11 @@ pub(crate) struct NoticesIn {
 }
 
 impl NoticesIn {
+    /// The way for others.
+    pub(crate) fn aside(&self) -> NoticesAside {
+        NoticesAside(self.notes.downgrade())
+    }
+
     /// Leaves a note; never waits.
     pub(crate) fn tell(&self, note: Note, wall: UnixMillis) {
         if self.notes.try_send((note, wall)).is_err() {

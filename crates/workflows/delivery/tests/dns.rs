@@ -74,6 +74,7 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
         webhook: None,
         routes: Routes::default(),
         tls_policies: TlsPolicies::default(),
+        tls_reports: delivery::TlsReportsConfig::default(),
         sources: Sources::new(&BTreeMap::new(), egress, "tuma.test", &ConnectorConfig::default()).unwrap(),
         signing: Arc::default(),
         rules: rules.clone(),
@@ -95,6 +96,11 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
         spool: spool.clone(),
         recorder: recorder.clone(),
         routes,
+        resolver: zone.clone(),
+        https: no_https(zone.clone()),
+        reports: Arc::new(delivery::TlsReports::open(None, &delivery::TlsReportsConfig::default())),
+        sts: Arc::new(no_policies(zone.clone())),
+        dnssec: None,
         dialer: Arc::new(TcpDialer),
         connector: Connector::new(&ConnectorConfig::default()).unwrap(),
         destinations,
@@ -109,6 +115,19 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
         zone,
         _folder: folder,
     }
+}
+
+/// HTTPS to nobody.
+fn no_https(zone: Arc<Zone>) -> resolve::Https {
+    let tls = net::tls::client_config(None).unwrap();
+    resolve::Https::new(zone, Arc::new(|_| AddressVerdict::Refused), tls, 1)
+}
+
+/// MTA-STS that is off.
+fn no_policies(zone: Arc<Zone>) -> resolve::StsPolicies {
+    let https = no_https(zone.clone());
+    let config = resolve::StsConfig { enabled: false, ..resolve::StsConfig::default() };
+    resolve::StsPolicies::open(zone, https, config, None)
 }
 
 impl World {

@@ -63,6 +63,9 @@ settings::table! {
         pub speaks: Speaks = Speaks::Smtp,
         /// How it is encrypted. All but `off` need a certificate in `tls`.
         pub tls: ListenerTls = ListenerTls::Off,
+        /// PEM file of the certificates that must vouch for every client: one that shows no good certificate does not
+        /// get through the handshake. Left out, clients are asked for none.
+        pub client_ca_file: Option<PathBuf> = None,
         /// Mechanisms of AUTH to offer, to the `users` of this file; empty offers none.
         pub auth: Vec<Mechanism> = Vec::new(),
         /// AUTH must come before MAIL, as at a submission port (RFC 6409).
@@ -99,6 +102,12 @@ impl ListenerConfig {
             problems.error(
                 node.at("auth"),
                 "`auth` is never offered here: `tls` is off and `auth_without_tls` is not set",
+            );
+        }
+        if self.client_ca_file.is_some() && matches!(self.tls, ListenerTls::Off | ListenerTls::Starttls) {
+            problems.error(
+                node.at("client_ca_file"),
+                "without TLS a client shows no certificate: `tls` must be `required` or `implicit`",
             );
         }
         if self.speaks == Speaks::Lmtp && self.listen.port() == 25 {
@@ -220,7 +229,8 @@ settings::table! {
 }
 
 settings::table! {
-    /// Certificates that listeners show. With several, the client's SNI chooses; the first is the default.
+    /// Certificates that listeners show. With several, the client's SNI chooses; one called `default`, or else the
+    /// first by name, is shown to those who ask for none of their names.
     pub struct CertificateConfig {
         /// PEM file with the certificate and those that vouch for it.
         pub certificate: PathBuf,

@@ -3,7 +3,7 @@
 use crate::auth::{Brake, Users};
 use crate::budget::{Budget, Taken};
 use crate::config::{ListenerConfig, ListenerTls, ReceptionConfig, Speaks};
-use crate::policy::RelayRules;
+use crate::relay::RelayRules;
 use crate::reports::Collector;
 use crate::tagging::TagRules;
 use crate::verify::{VerifyFigures, VerifyRules};
@@ -11,6 +11,7 @@ use accounting::Recorder;
 use arc_swap::ArcSwap;
 use mail::{Domain, Reply};
 use net::tls::Acceptor;
+use policy::Policy;
 use resolve::Resolver;
 use spool::{Accepted, Spool};
 use std::future::Future;
@@ -39,6 +40,8 @@ pub struct Rules {
     pub tags: TagRules,
     /// How mail of strangers is verified.
     pub verify: VerifyRules,
+    /// Whom the operator has asked at each phase. None costs nothing.
+    pub policy: Option<Arc<dyn Policy>>,
     /// The rest.
     pub reception: ReceptionConfig,
     /// Recipients queued at which intake stops.

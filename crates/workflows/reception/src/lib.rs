@@ -13,8 +13,9 @@ pub mod auth;
 mod budget;
 mod config;
 mod context;
+mod hooks;
 mod intake;
-mod policy;
+mod relay;
 mod reports;
 mod session;
 mod tagging;
@@ -27,7 +28,7 @@ pub use config::{
 };
 pub use context::{Context, ListenerContext, QueuedNow, Rules};
 pub use intake::{Asked, Place, Submission};
-pub use policy::RelayRules;
+pub use relay::RelayRules;
 pub use reports::{Collector, ReportFigures, ReportsConfig, report};
 pub use tagging::{TagRules, UserTags};
 pub use verify::{

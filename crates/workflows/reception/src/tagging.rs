@@ -211,7 +211,7 @@ mod tests {
     use super::*;
     use crate::auth::Users;
     use crate::config::{ListenerTls, ReceptionConfig, RelayConfig, Speaks};
-    use crate::policy::RelayRules;
+    use crate::relay::RelayRules;
     use crate::verify::{VerifyConfig, VerifyRules};
     use mail::{Domain, Mailbox, Priority, Recipient, ReversePath};
     use routing::{AssignRule, PriorityClass};
@@ -241,6 +241,7 @@ mod tests {
             users: Arc::new(Users::new(HashMap::new())),
             tags,
             verify: VerifyRules::new(&VerifyConfig::default(), &Domain::parse("mx.test").unwrap(), None),
+            policy: None,
             reception: ReceptionConfig::default(),
             recipients_queued_max: 1,
         }

@@ -71,6 +71,13 @@ pub(super) struct Bench {
     /// Send to a sink in this process in place of a server: what loader and sink themselves can do.
     #[arg(long)]
     ceiling: bool,
+    /// Offer by HTTP, to the server's HTTP listener: `--messages` requests with `--recipients` each, of which from two on
+    /// each has a value of its own.
+    #[arg(long, conflicts_with_all = ["seconds", "starttls", "ceiling", "rate"])]
+    http: bool,
+    /// The API key to send with `--http`.
+    #[arg(long, env = "TUMA_KEY", hide_env_values = true)]
+    key: Option<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -114,7 +121,30 @@ impl Bench {
         })
     }
 
+    fn run_http(&self) -> Result<ExitCode> {
+        let options = ::bench::http::Options {
+            target: self.target,
+            requests: self.messages,
+            connections: self.connections,
+            recipients: self.recipients,
+            domains: self.domains,
+            size: self.size,
+            key: self.key.clone(),
+            timeout: Duration::try_from_secs_f64(self.timeout).context("--timeout")?,
+        };
+        let report = super::client_runtime()?.block_on(::bench::http::run(options));
+        if self.json {
+            say!("{}", report.to_json())
+        } else {
+            say!("{report}")
+        }
+        Ok(if report.accepted > 0 && report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
     pub(super) fn run(self) -> Result<ExitCode> {
+        if self.http {
+            return self.run_http();
+        }
         let options = self.options()?;
         let runtime = super::client_runtime()?;
         if self.ceiling {

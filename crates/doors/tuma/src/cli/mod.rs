@@ -9,9 +9,12 @@ mod bench;
 mod bounce;
 mod client;
 mod config;
+mod dkim;
 mod explain;
+mod key;
 mod limit;
 mod order;
+mod policy;
 mod queue;
 mod send;
 mod serve;
@@ -70,9 +73,18 @@ enum Command {
     /// What is not as usual between sources and sites, and letting it go on.
     #[command(subcommand)]
     Limit(limit::Limit),
+    /// API keys: who may ask the server by HTTP.
+    #[command(subcommand)]
+    Key(key::Key),
+    /// Tenants: those whose mail is kept apart.
+    #[command(subcommand)]
+    Tenant(key::Tenant),
     /// What failures are called, and by which rule.
     #[command(subcommand)]
     Bounce(bounce::Bounce),
+    /// Scripts: their own tests, and their interface for editors.
+    #[command(subcommand)]
+    Policy(policy::Policy),
     /// Make the running server read its configuration again.
     Reload(Api),
     /// Change the running server's log level until it is restarted or reloaded.
@@ -80,6 +92,9 @@ enum Command {
     /// Look at a stopped spool, and carry its messages elsewhere.
     #[command(subcommand)]
     Spool(spool::Spool),
+    /// Make DKIM keys, print their DNS records, and see whether the world finds them.
+    #[command(subcommand)]
+    Dkim(dkim::Dkim),
     /// Make the `password_hash` of a user from a password on standard input.
     Password,
     /// Tell when mail would be through, by sending it to simulated receivers.
@@ -112,10 +127,14 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Order(order) => order.run(),
         Command::Source(source) => source.run(),
         Command::Limit(limit) => limit.run(),
+        Command::Key(key) => key.run(),
+        Command::Tenant(tenant) => tenant.run(),
         Command::Bounce(bounce) => bounce.run(),
+        Command::Policy(policy) => policy.run(),
         Command::Reload(api) => client::reload(&api),
         Command::LogLevel(level) => level.run(),
         Command::Spool(spool) => spool.run(),
+        Command::Dkim(dkim) => dkim.run(),
         Command::Password => password(),
         Command::Simulate(simulate) => simulate.run(),
         Command::Bench(bench) => bench.run(),
@@ -196,6 +215,8 @@ mod tests {
 
     #[test]
     fn every_command_of_the_guide_to_operating_is_one() {
+        let dkim = include_str!("../../../../../docs/dkim.md");
+        dkim.lines().filter_map(|line| line.strip_prefix("$ ")).for_each(check);
         let text = include_str!("../../../../../docs/operating.md");
         let lines: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
         assert!(lines.len() > 20, "{}", lines.len());

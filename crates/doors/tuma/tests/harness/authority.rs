@@ -56,6 +56,22 @@ impl Authority {
 }
 
 impl Certified {
+    /// The SHA-256 of its public key.
+    pub fn key_digest(&self) -> Vec<u8> {
+        use aws_lc_rs::digest::{SHA256, digest};
+        let certificate = self.certificate.der();
+        let parsed = rustls::server::ParsedCertificate::try_from(certificate).expect("a certificate");
+        digest(&SHA256, &parsed.subject_public_key_info()).as_ref().to_vec()
+    }
+
+    /// Its files in a folder, by a name of the caller's choice.
+    pub fn files(&self, folder: &Path, name: &str) -> (PathBuf, PathBuf) {
+        let (chain, key) = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
+        std::fs::write(&key, self.key.serialize_pem()).expect("write its key");
+        std::fs::write(&chain, self.certificate.pem()).expect("write the certificate");
+        (chain, key)
+    }
+
     /// A server's TLS that shows it.
     pub fn server(&self) -> Arc<ServerConfig> {
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.serialize_der()));

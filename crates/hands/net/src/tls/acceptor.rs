@@ -3,7 +3,8 @@
 use super::{Certificates, OUTGOING_OCTETS_MAX, TlsError, provider};
 use crate::Stream;
 use rustls::ServerConfig;
-use rustls::server::NoServerSessionStorage;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -16,11 +17,13 @@ pub struct AcceptorConfig {
     pub handshake_timeout: Duration,
     /// Offer session tickets, so that a returning client spares both sides a full handshake.
     pub resumption: bool,
+    /// PEM file of the certificates that must vouch for a client; absent, clients are asked for none.
+    pub client_ca_file: Option<PathBuf>,
 }
 
 impl Default for AcceptorConfig {
     fn default() -> Self {
-        Self { handshake_timeout: Duration::from_secs(30), resumption: true }
+        Self { handshake_timeout: Duration::from_secs(30), resumption: true, client_ca_file: None }
     }
 }
 
@@ -39,14 +42,25 @@ impl std::fmt::Debug for Acceptor {
 }
 
 impl Acceptor {
-    /// Shows `certificates`. Fails only if the machine gives no randomness.
+    /// Shows `certificates`. Fails if the file of those that vouch for clients is of no use, or if the machine gives
+    /// no randomness.
     pub fn new(certificates: Arc<Certificates>, config: &AcceptorConfig) -> Result<Self, TlsError> {
         let failed = |error: rustls::Error| TlsError::Failed(error.to_string().into());
-        let mut server = ServerConfig::builder_with_provider(provider())
+        let server = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(failed)?
-            .with_no_client_auth()
-            .with_cert_resolver(certificates);
+            .map_err(failed)?;
+        let server = match &config.client_ca_file {
+            None => server.with_no_client_auth(),
+            Some(file) => {
+                let of_file = |why: String| TlsError::Failed(why.into());
+                let roots = super::connector::roots(Some(file)).map_err(|e| of_file(e.to_string()))?;
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+                    .build()
+                    .map_err(|e| of_file(format!("{}: {e}", file.display())))?;
+                server.with_client_cert_verifier(verifier)
+            }
+        };
+        let mut server = server.with_cert_resolver(certificates);
         // Tickets carry the session, encrypted, and rustls binds each to the name it was asked by; so
         // nothing is stored here for a client that is gone.
         server.session_storage = Arc::new(NoServerSessionStorage {});

@@ -57,6 +57,11 @@ pub struct Expiry {
 }
 
 impl Expiry {
+    /// Seconds left at `now`; negative once it has passed.
+    pub fn seconds_left(&self, now: UnixMillis) -> i64 {
+        (self.not_after.0 as i64 - now.0 as i64).div_euclid(1_000)
+    }
+
     /// Whole days left at `now`; negative once it has passed.
     pub fn days_left(&self, now: UnixMillis) -> i64 {
         (self.not_after.0 as i64 - now.0 as i64).div_euclid(86_400_000)

@@ -244,7 +244,7 @@ pub fn client_config(ca_file: Option<&Path>) -> Result<Arc<ClientConfig>, Certif
     Ok(Arc::new(config))
 }
 
-fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, CertificateError> {
+pub(super) fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, CertificateError> {
     let mut roots = RootCertStore::empty();
     let Some(file) = ca_file else {
         let native = rustls_native_certs::load_native_certs();

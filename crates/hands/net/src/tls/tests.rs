@@ -472,3 +472,30 @@ async fn a_certificate_may_be_asked_for_another_name_than_the_exchangers() {
         shake(&server, &stranger.connector(), "mx.test", named(&["mail.bank.test"])).await.unwrap_err();
     assert!(matches!(error, TlsError::NotVerified(CertificateFault::Untrusted, _)), "{error}");
 }
+
+#[tokio::test]
+async fn a_client_that_must_be_vouched_for() {
+    let (folder, stranger) = (Folder::new(), Folder::of("stranger.test"));
+    let config = AcceptorConfig { client_ca_file: Some(folder.path("ca.pem")), ..AcceptorConfig::default() };
+    let certificates = Certificates::load(&[folder.certificate("mx.test", |_| {})]).unwrap();
+    let acceptor = Acceptor::new(certificates.clone(), &config).unwrap();
+    let with = |files: Option<CertificateFiles>| {
+        let client = files.map(|files| (files.chain, files.key));
+        let ca_file = Some(folder.path("ca.pem"));
+        Connector::new(&ConnectorConfig { ca_file, client, ..ConnectorConfig::default() }).unwrap()
+    };
+    let good = with(Some(folder.certificate("client.test", |_| {})));
+    for _ in 0..2 {
+        shake(&acceptor, &good, "mx.test", Policy::Verified).await.unwrap();
+    }
+    for connector in [with(None), with(Some(stranger.certificate("client.test", |_| {})))] {
+        let (near, far) = pair();
+        let name = host("mx.test");
+        let client = connector.starttls(near, &name, &Policy::Verified, b"", soon());
+        let (_client, server) = tokio::join!(client, acceptor.accept(far));
+        assert!(matches!(server, Err(TlsError::Failed(_) | TlsError::NotVerified(..))), "{server:?}");
+    }
+    let missing = AcceptorConfig { client_ca_file: Some(folder.path("no.pem")), ..AcceptorConfig::default() };
+    let error = Acceptor::new(certificates, &missing).unwrap_err().to_string();
+    assert!(error.contains("no.pem"), "{error}");
+}

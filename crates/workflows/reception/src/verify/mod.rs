@@ -12,7 +12,7 @@ mod judge;
 pub use config::{BadFrom, DmarcFail, OnTemporary, OrganizationBy, SpfFail, VerifyConfig};
 pub use figures::VerifyFigures;
 
-use crate::policy::RelayRules;
+use crate::relay::RelayRules;
 use crate::reports::Collector;
 use bytes::Bytes;
 use drive::drive;
