@@ -1,6 +1,15 @@
-//! SPF, DKIM, DMARC, ARC: verdicts and signatures.
+//! Is a message what it says it is? SPF, DKIM, DMARC, ARC and iprev: verdicts, signatures, seals, and the field and the
+//! reports that tell of them.
 //!
-//! Rules only: it asks for DNS answers and is given them, never fetches them; time is an argument.
+//! Rules only: machines ask for answers of DNS and are given them, never fetch them; time is an argument. What
+//! a stranger publishes or sends costs no more than the limits beside each machine say, and what is written of it is
+//! one field of visible ASCII. What is done about a verdict is not for this room.
+//!
+//! [`spf::Check`], [`dmarc::Check`] and [`iprev::Check`] are [`dns::Machine`]s; [`dkim::Verifier`] and
+//! [`arc::Validator`] take the body piece by piece and want keys. [`results`] writes and reads
+//! Authentication-Results, [`dmarc::report`] adds up aggregate reports, [`from_domain`] finds the author.
+//!
+//! Read first: `dns.rs`, then `spf/check.rs`.
 
 pub mod arc;
 mod base64;

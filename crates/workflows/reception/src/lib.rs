@@ -4,6 +4,9 @@
 //! Nothing here knows that a queue exists: an accepted message goes into a bounded channel in which a place was
 //! reserved before the client was told to send. What is said on the wire is `smtp`'s, what is kept is `spool`'s.
 //!
+//! At listeners with `verify`, the mail of strangers is judged before it is stored, by the machines of `mailauth`;
+//! what was seen of a domain's mail is told to its owner in reports.
+//!
 //! Read first: [`serve`], then `session.rs`.
 
 pub mod auth;
