@@ -9,6 +9,9 @@ use std::sync::atomic::Ordering::Relaxed;
 /// One of the figures of signing.
 type Signed = fn(&delivery::SigningFigures) -> u64;
 
+/// One of the figures of DMARC reports.
+type Reported = fn(&reception::ReportFigures) -> u64;
+
 /// One of the dispatcher's sizes.
 type Size = fn(&dispatch::Sizes) -> u64;
 
@@ -53,6 +56,12 @@ pub fn register(
         context.verify_figures.refused().1
     });
     let context = server.reception.clone();
+    metrics.counter_source("sealed", "Messages sealed by ARC", move || context.verify_figures.seals().0);
+    let context = server.reception.clone();
+    metrics.counter_source("sealing_failed", "Messages that could not be sealed", move || {
+        context.verify_figures.seals().1
+    });
+    let context = server.reception.clone();
     metrics.gauge_source(
         "verify_seconds",
         "Seconds that verification took since the start, DNS included",
@@ -64,6 +73,18 @@ pub fn register(
         weak.upgrade().map_or(0.0, |server| server.delivery.figures().connections_out.get() as f64)
     });
 
+    if let Some(collector) = server.reception.reports() {
+        let counts: [(&str, &str, Reported); 4] = [
+            ("dmarc_report_rows", "Messages that DMARC reports will tell of", |f| f.collected()),
+            ("dmarc_report_rows_left_out", "Messages left out of DMARC reports", |f| f.left_out()),
+            ("dmarc_reports_sent", "DMARC reports handed to delivery", |f| f.sent()),
+            ("dmarc_reports_not_sent", "DMARC reports that nobody takes", |f| f.not_sent()),
+        ];
+        for (name, help, read) in counts {
+            let collector = collector.clone();
+            metrics.counter_source(name, help, move || read(&collector.figures));
+        }
+    }
     let names = dns.clone();
     metrics.gauge_source("dns_names", "Answers of DNS remembered", move || names.names() as f64);
     let weak = Arc::downgrade(server);

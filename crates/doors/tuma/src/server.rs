@@ -1,7 +1,7 @@
 //! Builds the rooms from the configuration, hands them to each other, and runs them until told to stop.
 
 use crate::config::{self, Loaded};
-use crate::http;
+use crate::http::{self, Http};
 use crate::memory;
 use crate::policies::{self, Tallies};
 use crate::root::{Root, ServerConfig};
@@ -106,6 +106,8 @@ pub struct Server {
     pub metrics: Arc<Metrics>,
     /// The log's level.
     pub log_level: LogLevel,
+    /// HTTP's own.
+    pub http: Arc<Http>,
     certificates: Option<Arc<Certificates>>,
     judge: Judge,
     tallies: Arc<Tallies>,
@@ -157,10 +159,35 @@ fn rules(root: &Root, policy: Option<Arc<dyn policy::Policy>>) -> Rules {
         relay: RelayRules::new(&root.relay),
         users: Arc::new(Users::new(known)),
         tags: tag_rules(root),
+        verify: VerifyRules::new(&root.verify, &root.hostname(), sealer(root)),
         policy,
-        verify: VerifyRules::new(&root.verify, &root.hostname()),
         reception: root.reception.clone(),
         recipients_queued_max: root.delivery.recipients_queued_max,
+    }
+}
+
+/// Who seals mail that was verified.
+fn sealer(root: &Root) -> Option<mailauth::arc::Sealer> {
+    let name = root.verify.arc_seal.as_ref()?;
+    let config = root.dkim.get(name)?;
+    // A key that cannot be read was told of when the configuration was; one that has gone since seals nothing.
+    let key = match (&config.key, &config.key_text) {
+        (Some(path), _) => delivery::read_key(path).map(|file| file.key).map_err(|error| error.to_string()),
+        (None, Some(text)) => {
+            mailauth::dkim::SigningKey::parse(text.as_bytes()).map_err(|error| error.to_string())
+        }
+        (None, None) => Err("there is none".to_owned()),
+    };
+    match key {
+        Ok(key) => Some(mailauth::arc::Sealer {
+            domain: config.domain.0.clone(),
+            selector: config.selector.0.0.clone(),
+            key: Arc::new(key),
+        }),
+        Err(error) => {
+            error!(identity = %name, %error, "no key to seal mail with");
+            None
+        }
     }
 }
 
@@ -203,7 +230,7 @@ fn delivery_settings(loaded: &Loaded<Root>) -> Result<delivery::Settings> {
         routes,
         tls_policies: delivery::TlsPolicies::new(&root.tls_policy)
             .map_err(|(key, text)| anyhow::anyhow!("tls_policy `{key}`: {text}"))?,
-        signing: Arc::new(delivery::Signing::new(&root.dkim, &root.sign, &root.signing)?),
+        signing: Arc::new(delivery::Signing::new(&root.dkim, &root.sign, &root.signing, vault(root)?)?),
         sources: Sources::new(&root.source, egress(root)?, &ehlo_name, &connector_config(root))
             .context("source")?,
         rules,
@@ -222,6 +249,16 @@ fn connector_config(root: &Root) -> ConnectorConfig {
         session_servers_max: root.delivery.tls_sessions_max as usize,
         client: None,
     }
+}
+
+/// The Vault that keys are kept in.
+pub(crate) fn vault(root: &Root) -> Result<Option<vault::Vault>> {
+    let tls = if root.vault.is_secure() {
+        Some(net::tls::client_config(root.vault.ca_file.as_deref()).context("vault.ca_file")?)
+    } else {
+        None
+    };
+    Ok(vault::Vault::new(&root.vault, tls))
 }
 
 /// Where notices are posted.
@@ -286,16 +323,22 @@ impl Server {
             sockets.listeners.iter().map(|(_, _, bound)| bound.local_addr()).collect();
         let destinations = destinations(&root, &listening)?;
         let judge = Judge::new(destinations.clone(), root.delivery.port);
+        let names = names(&root, dns.clone(), judge.clone())?;
         let (intake, accepted) = mpsc::channel(root.reception.intake_max as usize);
         let (loaded_in, loaded_messages) = mpsc::channel(8);
         let seed =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(7, |d| d.as_nanos() as u64);
+        let settings = delivery_settings(loaded)?;
+        // Before any mail needs them.
+        settings.signing.fetch().await;
         let delivery = Delivery::start(
             Parts {
-                settings: delivery_settings(loaded)?,
+                settings,
                 spool: spool.clone(),
                 recorder: recorder.clone(),
-                routes: routes(&root, dns.clone(), judge.clone()),
+                routes: names.routes,
+                sts: names.sts,
+                dnssec: names.dnssec,
                 dialer: Arc::new(TcpDialer),
                 connector: Connector::new(&connector_config(&root)).context("certificates of authorities")?,
                 destinations,
@@ -317,7 +360,15 @@ impl Server {
             dns.clone(),
             Budget::new(reception_budget(&root)),
         );
-        load_in_background(loader, loaded_in, metrics.clone())?;
+        if root.dmarc_reports.enabled {
+            let folder = root.state_directory().join("dmarc");
+            let collector = reception::Collector::start(&folder, &root.dmarc_reports)
+                .with_context(|| format!("dmarc_reports: {}", folder.display()))?;
+            reception.collect_reports(collector.clone());
+            tokio::spawn(reception::report(reception.clone(), collector, root.dmarc_reports.clone()));
+        }
+        let http = Arc::new(Http::open(&root, &root.state_directory())?);
+        load_in_background(loader, loaded_in, metrics.clone(), http.clone())?;
         let limits = Limits::new(
             net::LimitsConfig {
                 connections_max: root.reception.connections_max,
@@ -356,6 +407,7 @@ impl Server {
             recorder,
             metrics,
             log_level,
+            http,
             certificates,
             judge,
             tallies,
@@ -399,6 +451,7 @@ impl Server {
         self.reception.budget.set_max(reception_budget(&root));
         self.reception.set_rules(rules);
         self.judge.set(destinations.clone(), root.delivery.port);
+        self.http.reload(&root);
         self.delivery.reload(settings, destinations).await;
         let restart = self.needs_restart(&root);
         *self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = root;
@@ -431,7 +484,9 @@ impl Server {
             ("listener", listeners != self.listener_configs),
             ("spool", new.spool != old.spool),
             ("dns", new.dns != old.dns),
-            ("http", new.http != old.http),
+            ("mta_sts", new.mta_sts != old.mta_sts),
+            ("dmarc_reports", new.dmarc_reports != old.dmarc_reports),
+            ("http", http_at_start(&new.http) != http_at_start(&old.http)),
             ("server", process(&new.server) != process(&old.server)),
             ("tls", self.certificates.is_none() && !new.tls.is_empty()),
             ("log.format", new.log.format != old.log.format),
@@ -506,6 +561,11 @@ impl Server {
     }
 }
 
+/// What of HTTP is only read at start.
+fn http_at_start(config: &http::HttpConfig) -> (Option<SocketAddr>, usize, bool) {
+    (config.listen, config.connections_max, config.certificate.is_some())
+}
+
 /// Judges the addresses that DNS gives by the configuration of the moment.
 #[derive(Clone)]
 struct Judge(Arc<RwLock<(Destinations, u16)>>);
@@ -529,10 +589,26 @@ impl Judge {
     }
 }
 
-fn routes(root: &Root, dns: Arc<resolve::Cached>, judge: Judge) -> resolve::Routes {
-    let rule = move |ip| judge.judge(ip);
+/// What is asked of name servers and policy hosts.
+struct Names {
+    routes: resolve::Routes,
+    sts: Arc<resolve::StsPolicies>,
+    dnssec: Option<Arc<dyn resolve::Authentic>>,
+}
+
+fn names(root: &Root, resolver: Arc<dyn resolve::Resolver>, judge: Judge) -> Result<Names> {
+    let rule: resolve::AddressRule = Arc::new(move |ip| judge.judge(ip));
     let own: Vec<Domain> = vec![root.hostname()];
-    resolve::Routes::new(dns, &root.dns, own, Arc::new(rule))
+    let tls = net::tls::client_config(root.mta_sts.ca_file.as_deref()).context("mta_sts.ca_file")?;
+    let https = resolve::Https::new(resolver.clone(), rule.clone(), tls, root.mta_sts.fetches_max as usize);
+    let file = root.state_directory().join("mta-sts.json");
+    let sts = resolve::StsPolicies::open(resolver.clone(), https, root.mta_sts.clone(), Some(file));
+    let dnssec: Option<Arc<dyn resolve::Authentic>> = match root.dns.dnssec {
+        resolve::DnssecUse::Off => None,
+        resolve::DnssecUse::Validate => Some(Arc::new(resolve::Dnssec::new(&root.dns)?)),
+    };
+    let routes = resolve::Routes::new(resolver, &root.dns, own, rule);
+    Ok(Names { routes, sts: Arc::new(sts), dnssec })
 }
 
 /// Reads what the spool holds from before, on a thread of its own, while mail already flows.
@@ -540,6 +616,7 @@ fn load_in_background(
     loader: spool::Loader,
     out: mpsc::Sender<Vec<LoadedMessage>>,
     metrics: Arc<Metrics>,
+    http: Arc<Http>,
 ) -> Result<()> {
     let work = move || {
         let began = Instant::now();
@@ -551,6 +628,9 @@ fn load_in_background(
                     messages += 1;
                     recipients += loaded.pending.len() as u64;
                     metrics.recovered(loaded.pending.len() as u64);
+                    if let Some(request) = loaded.message.extras.as_ref().and_then(|extras| extras.request) {
+                        http.idempotency.recall(request, loaded.message.id, loaded.message.received_at);
+                    }
                     batch.push(*loaded);
                     if batch.len() >= 64 && out.blocking_send(std::mem::take(&mut batch)).is_err() {
                         return;
@@ -576,6 +656,7 @@ fn load_in_background(
         if !batch.is_empty() {
             let _ = out.blocking_send(batch);
         }
+        http.set_loaded();
         let seconds = began.elapsed().as_secs_f64();
         info!(messages, recipients, damaged, seconds, "spool loaded");
     };

@@ -209,7 +209,9 @@ impl Writer<'_> {
             self.push("base64\r\n\r\n");
             message::write_base64(self.out, text.as_bytes());
         }
-        if !self.out.ends_with(b"\r\n") {
+        // The line end before a boundary is the boundary's (RFC 2046 §5.1.1), so a text keeps its own before it.
+        let in_multipart = self.boundaries.count > 0;
+        if in_multipart || !self.out.ends_with(b"\r\n") {
             self.push("\r\n");
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Rules only: it asks for DNS answers and is given them, never fetches them; time is an argument.
 
+pub mod arc;
 mod base64;
 pub mod dkim;
 pub mod dmarc;
@@ -18,8 +19,10 @@ pub use from::{AUTHORS_MAX, FromError, author_domains, from_domain};
 /// Entry points for the fuzz targets: total functions that must neither panic nor loop.
 #[doc(hidden)]
 pub mod fuzz {
+    pub use crate::arc::fuzz_arc as arc;
     pub use crate::dkim::fuzz::{canon, field, record};
     pub use crate::dmarc::fuzz_dmarc as dmarc;
+    pub use crate::dmarc::report::fuzz_lines as report_lines;
     pub use crate::from::fuzz_from as from;
     pub use crate::results::fuzz_results as results;
     pub use crate::spf::fuzz_spf as spf;

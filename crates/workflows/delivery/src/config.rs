@@ -23,6 +23,9 @@ settings::words! {
         Required,
         /// Always, with a certificate that is valid for the exchanger's name.
         Verified,
+        /// Always, with a certificate that TLSA records say (RFC 7672); without such records, mail waits. Needs
+        /// `dns.dnssec`.
+        Dane,
     }
 }
 
@@ -76,7 +79,8 @@ settings::table! {
         pub pipelining: bool = true,
         /// Use CHUNKING when offered.
         pub chunking: bool = true,
-        /// STARTTLS to destinations without a rule of their own.
+        /// STARTTLS to destinations without a rule of their own. With `opportunistic` and `required`, what a domain
+        /// publishes raises it for that domain's mail: TLSA records where `dns.dnssec` is on, and MTA-STS policies.
         pub tls: TlsUse = TlsUse::Opportunistic,
         /// PEM file of the certificates that may vouch for exchangers; left out, the machine's own.
         pub tls_ca_file: Option<PathBuf> = None,
@@ -219,8 +223,8 @@ settings::table! {
         /// Octets of a message a report returns; a larger one comes back as its header.
         #[in(1KiB..=64MiB)]
         pub returned_max: Size = Size::kib(64),
-        /// The pool that notifications leave by; left out, the default pool. They are filed under the tenant of the
-        /// message they tell of.
+        /// The pool that notifications leave by; left out, the default pool. They are nobody's mail: neither tenant nor
+        /// campaign of the message they tell of is theirs.
         pub pool: Option<String> = None,
     }
 }

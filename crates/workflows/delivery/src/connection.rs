@@ -9,7 +9,7 @@ use crate::session::{Session, Turn};
 use crate::settle::{Hop, Settler, all_of};
 use crate::shared::{Settings, Shared};
 use crate::signing::{Choice, Facts, Unsigned};
-use crate::transport::{Demand, Plan};
+use crate::transport::{Demand, Finding, NoPlan, Plan, PolicyKind, SessionFault, needs_no_tls, not_assured};
 use accounting::{Connection as RecordConnection, Via};
 use bytes::Bytes;
 use dispatch::{ConnectionId, SourceAt, Target};
@@ -21,6 +21,7 @@ use smtp::client::{self, Client, Event as SmtpEvent, Stage, Transaction};
 use spool::Content;
 use std::collections::HashMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -47,6 +48,8 @@ pub(crate) struct Connection {
     pub(crate) messages_max: u32,
     /// Tells that others wait for its place while it waits for a greeting.
     pub(crate) given_up: Option<oneshot::Receiver<()>>,
+    /// A job that was taken from `jobs` to look at.
+    pub(crate) first: Option<Errand>,
 }
 
 /// Why no candidate became a session.
@@ -58,6 +61,8 @@ struct NoSession {
     barred: bool,
     /// It was reached, and could not be spoken to as securely as the mail asks: no fault of the site's.
     insecure: bool,
+    /// What reports call it, where TLS is to blame.
+    fault: Option<SessionFault>,
     stage: shaping::Stage,
     hop: Option<Arc<Hop>>,
 }
@@ -69,6 +74,7 @@ impl NoSession {
             permanent: false,
             barred: false,
             insecure: false,
+            fault: None,
             stage: shaping::Stage::Connect,
             hop: None,
         }
@@ -81,6 +87,17 @@ struct Opened {
     hop: Arc<Hop>,
     /// What it was made for.
     demand: Arc<str>,
+    /// It is encrypted, with a server that is known to be the domain's exchanger: mail under REQUIRETLS may go.
+    assured: bool,
+    /// It was made without regard to what the domain publishes: only mail that says so may go.
+    relaxed: bool,
+}
+
+/// A session with what was found out about its TLS.
+struct Ready {
+    session: Session,
+    hop: Arc<Hop>,
+    verification: Verification,
 }
 
 impl Connection {
@@ -91,8 +108,10 @@ impl Connection {
             _ => None,
         };
         let given_up = self.given_up.take();
+        // The job it was opened for is there.
+        self.first = self.jobs.try_recv().ok();
         let ready = tokio::select! {
-            ready = self.connect(route.as_deref()) => ready,
+            ready = self.connect_as_asked(route.as_deref()) => ready,
             () = told(given_up) => {
                 let text = "not greeted in time, and other sites wait for a connection";
                 Err(NoSession::new(Reply::new(451, (4, 4, 1), text)))
@@ -121,19 +140,43 @@ impl Connection {
         };
         let _ = self.events.send(Event::Draining(self.id)).await;
         self.jobs.close();
+        if let Some(errand) = self.first.take() {
+            let _ = self.events.send(Event::Returned(self.id, errand)).await;
+        }
         while let Some(errand) = self.jobs.recv().await {
             let _ = self.events.send(Event::Returned(self.id, errand)).await;
         }
         let _ = self.events.send(Event::Closed { id: self.id, connected, reason }).await;
     }
 
+    /// Connects as the mail asks; if that is not to be had and the message at hand says that it does without
+    /// (RFC 8689 §5), as if its domain published nothing.
+    async fn connect_as_asked(&self, route: Option<&Route>) -> Result<(Opened, Lease), NoSession> {
+        let none = match self.connect(route, false).await {
+            Err(none) if none.insecure => none,
+            done => return done,
+        };
+        let hot = match &self.first {
+            Some(errand) => match &errand.hot {
+                Some(hot) => Some(hot.clone()),
+                None => self.shared.read(errand.handle()).await.ok(),
+            },
+            None => None,
+        };
+        if hot.is_some_and(|hot| needs_no_tls(&hot)) { self.connect(route, true).await } else { Err(none) }
+    }
+
     /// Tries the candidates in turn until one is ready.
-    async fn connect(&self, route: Option<&Route>) -> Result<(Opened, Lease), NoSession> {
+    async fn connect(&self, route: Option<&Route>, relaxed: bool) -> Result<(Opened, Lease), NoSession> {
         let permanent = |reply: Reply| NoSession { permanent: reply.is_permanent(), ..NoSession::new(reply) };
         let candidates =
             self.shared.candidates(&self.settings, &self.target, route).await.map_err(permanent)?;
         let unknown = |reply: Reply| NoSession { insecure: true, ..NoSession::new(reply) };
-        let demand = self.shared.demand(&self.settings, &self.target, route).await.map_err(unknown)?;
+        let demand = if relaxed {
+            Demand::relaxed(&self.settings, &self.target, route)
+        } else {
+            self.shared.demand(&self.settings, &self.target, route).await.map_err(unknown)?
+        };
         let mut last: Option<NoSession> = None;
         let delivery = &self.settings.delivery;
         let count = candidates.len().min(delivery.addresses_max as usize);
@@ -181,11 +224,15 @@ impl Connection {
         patience: Duration,
     ) -> Result<Opened, NoSession> {
         let host = &candidate.host;
-        let plan = demand.plan(candidate).map_err(|reply| NoSession {
-            insecure: true,
-            stage: shaping::Stage::Starttls,
-            ..NoSession::new(reply)
-        })?;
+        let plan = match self.shared.plan(demand, candidate).await {
+            Ok(plan) => plan,
+            Err(NoPlan { reply, fault, kind }) => {
+                let finding = Finding { fault: Some(fault), reason: (*reply.text).into() };
+                self.report(demand, &kind, candidate, None, &finding);
+                let stage = shaping::Stage::Starttls;
+                return Err(NoSession { insecure: true, stage, ..NoSession::new(reply) });
+            }
+        };
         let clear = &self.shared.in_the_clear;
         let known = plan.falls_back.then(|| clear.why(Instant::now().into_std(), host)).flatten();
         let first = if known.is_some() { plan.in_the_clear() } else { plan.clone() };
@@ -206,14 +253,44 @@ impl Connection {
             other => other,
         };
         match opened {
-            Ok((session, hop)) => Ok(Opened { session, hop, demand: demand.text() }),
-            Err((stage, none)) => Err(NoSession {
-                // A host that refuses our greeting for good may be one of several; a refused AUTH is our own
-                // misconfiguration and no fault of the message.
-                permanent: none.permanent && matches!(stage, Stage::Greeting),
-                insecure: stage == Stage::StartTls && demand.is_strict(),
-                ..none
-            }),
+            Ok(Ready { session, hop, verification }) => {
+                let finding = Finding::of(&plan.kind, host, &verification);
+                self.report(demand, &plan.kind, candidate, hop.record.local, &finding);
+                let verified = matches!(verification, Verification::Verified | Verification::Dane);
+                let assured = verified && plan.is_its_host;
+                Ok(Opened { session, hop, demand: demand.text(), assured, relaxed: demand.relaxed })
+            }
+            Err((stage, none)) => {
+                if let Some(fault) = none.fault {
+                    let finding = Finding { fault: Some(fault), reason: (*none.reply.text).into() };
+                    let local = none.hop.as_ref().and_then(|hop| hop.record.local);
+                    self.report(demand, &plan.kind, candidate, local, &finding);
+                }
+                Err(NoSession {
+                    // A host that refuses our greeting for good may be one of several; a refused AUTH is our own
+                    // misconfiguration and no fault of the message.
+                    permanent: none.permanent && matches!(stage, Stage::Greeting),
+                    insecure: stage == Stage::StartTls && demand.is_strict(),
+                    ..none
+                })
+            }
+        }
+    }
+
+    /// Counts a session for the reports that the domain may ask for.
+    fn report(
+        &self,
+        demand: &Demand,
+        kind: &PolicyKind,
+        candidate: &Candidate,
+        local: Option<SocketAddr>,
+        finding: &Finding,
+    ) {
+        if let Some(fault) = finding.fault {
+            debug!(
+                target = %self.target, host = %candidate.host, address = %candidate.address, ?local, ?kind,
+                by = %demand.by, fault = fault.word(), reason = %finding.reason, "TLS of a session"
+            );
         }
     }
 
@@ -223,10 +300,11 @@ impl Connection {
         route: Option<&Route>,
         plan: &Plan,
         patience: Duration,
-    ) -> Result<(Session, Arc<Hop>), (Stage, NoSession)> {
+    ) -> Result<Ready, (Stage, NoSession)> {
         let delivery = &self.settings.delivery;
         let none = |stage, reply: Reply, hop: Option<Arc<Hop>>| {
             let none = NoSession {
+                fault: (stage == Stage::StartTls).then_some(SessionFault::NoStarttls),
                 permanent: reply.is_permanent(),
                 // A connection that was never made has no greeting either.
                 stage: if hop.is_none() && stage == Stage::Greeting {
@@ -248,7 +326,7 @@ impl Connection {
             .await
             .map_err(|error| none(Stage::Greeting, error.reply(), None))?;
         let local = stream.local_addr().ok();
-        let hop = |session: &Session| {
+        let hop = |session: &Session, verification: &Verification| {
             let record = RecordConnection {
                 via: if route.is_some_and(|route| route.lmtp) { Via::Lmtp } else { Via::Smtp },
                 site: (&*self.site).into(),
@@ -258,11 +336,11 @@ impl Connection {
                 source: source.egress.name.clone(),
                 tls: session.stream.tls_info(),
                 tls_policy: plan.word.into(),
-                tls_verified: match session.stream.verification() {
+                tls_verified: match verification {
                     Verification::None => None,
                     Verification::Verified => Some("verified".into()),
                     Verification::Dane => Some("dane".into()),
-                    Verification::NotVerified(_, why) => Some(why),
+                    Verification::NotVerified(_, why) => Some(why.clone()),
                 },
                 ..RecordConnection::default()
             };
@@ -291,15 +369,20 @@ impl Connection {
                             client.tls_started(Instant::now().into_std());
                             session = Session::new(stream, client);
                         }
-                        Err(error) => return Err(none(Stage::StartTls, error.reply(), None)),
+                        Err(error) => {
+                            let (stage, failed) = none(Stage::StartTls, error.reply(), None);
+                            return Err((stage, NoSession { fault: Some((&error).into()), ..failed }));
+                        }
                     }
                 }
                 Turn::Event(SmtpEvent::Ready) => {
-                    let hop = hop(&session);
-                    return Ok((session, hop));
+                    let verification = session.stream.verification();
+                    let hop = hop(&session, &verification);
+                    return Ok(Ready { session, hop, verification });
                 }
                 Turn::Event(SmtpEvent::Failed(failure)) => {
-                    return Err(none(failure.stage, failure.reply, Some(hop(&session))));
+                    let hop = hop(&session, &session.stream.verification());
+                    return Err(none(failure.stage, failure.reply, Some(hop)));
                 }
                 _ => {}
             }
@@ -307,21 +390,22 @@ impl Connection {
     }
 
     /// True if the mail of a job asks for just what this connection was made for.
-    async fn may_carry(&self, errand: &Errand, demand: &str) -> bool {
-        // The settings and policies of the moment: what was true when it was opened may not be any more.
+    fn may_carry(&self, errand: &Errand, demand: &str) -> bool {
+        // The settings and policies of the moment: what was true when it was opened may not be any more. Nobody is
+        // asked: what is under way must not wait for that.
         let settings = self.shared.settings();
         let Some(target) = Target::parse(&errand.job.queue.target) else { return false };
         let route = match &target {
             Target::Route(name) => settings.routes.get(name).cloned(),
             _ => None,
         };
-        let asks = self.shared.demand(&settings, &target, route.as_deref()).await;
-        asks.is_ok_and(|asks| *asks.text() == *demand)
+        let asks = self.shared.demand_known(&settings, &target, route.as_deref());
+        asks.is_some_and(|asks| *asks.text() == *demand)
     }
 
     /// Carries messages until there are none for a while.
     async fn serve(&mut self, opened: Opened, lease: Lease) {
-        let Opened { mut session, hop, demand } = opened;
+        let Opened { mut session, hop, demand, assured, relaxed } = opened;
         let mut running: HashMap<u64, Running> = HashMap::new();
         let mut waiting: Option<Transaction> = None;
         let mut signing: Option<Signing> = None;
@@ -347,12 +431,15 @@ impl Connection {
             }
             let deadline = (at_rest && !quitting).then(|| idle_since + idle);
             let may_take = waiting.is_none() && !stop && !quitting;
-            let jobs = &mut self.jobs;
+            let (jobs, first) = (&mut self.jobs, &mut self.first);
             let turn = session
                 .turn(deadline, |client, cx| match &mut signing {
                     // What is under way goes on meanwhile: replies are read while this message is signed.
                     Some(signing) => signing.made.as_mut().poll(cx).map(Next::Signed),
-                    None if may_take && client.wants() => jobs.poll_recv(cx).map(Next::Errand),
+                    None if may_take && client.wants() => match first.take() {
+                        Some(errand) => Poll::Ready(Next::Errand(Some(errand))),
+                        None => jobs.poll_recv(cx).map(Next::Errand),
+                    },
                     None => Poll::Pending,
                 })
                 .await;
@@ -365,7 +452,7 @@ impl Connection {
                         .as_ref()
                         .is_some_and(|(known, at)| Arc::ptr_eq(known, name) && at.elapsed() < LOOK_AGAIN);
                     if !is_known {
-                        if !self.may_carry(&errand, &demand).await {
+                        if !self.may_carry(&errand, &demand) {
                             barred = true;
                             let _ = self.events.send(Event::Returned(self.id, errand)).await;
                             continue;
@@ -383,6 +470,22 @@ impl Connection {
                         lease.settle_message(Instant::now().into_std(), false);
                         continue;
                     };
+                    if relaxed && !needs_no_tls(&hot) {
+                        leaves.into_iter().for_each(Leave::give_back);
+                        lease.settle_message(Instant::now().into_std(), false);
+                        barred = true;
+                        let errand = Errand { job, hot: Some(hot) };
+                        let _ = self.events.send(Event::Returned(self.id, errand)).await;
+                        continue;
+                    }
+                    if hot.message.envelope.require_tls && !assured {
+                        leaves.into_iter().for_each(Leave::give_back);
+                        lease.settle_message(Instant::now().into_std(), false);
+                        let outcome = Outcome::Bounced(not_assured(settler.hop.as_deref()));
+                        let done = settler.settle(&job, &hot, all_of(&job, &outcome), Instant::now()).await;
+                        let _ = self.events.send(Event::Done(self.id, done)).await;
+                        continue;
+                    }
                     begun += 1;
                     let recipients_max = session.client.extensions().rcpt_max;
                     if recipients_max > 0 && job.recipients() > recipients_max as usize {
@@ -390,11 +493,12 @@ impl Connection {
                         let _ = self.events.send(Event::Narrowed(self.id, job.clone(), recipients_max)).await;
                         job.truncate(recipients_max);
                     }
-                    let run = Running { job, hot, leaves, began: Instant::now() };
+                    let content = self.leaving(&hot);
+                    let run = Running { job, hot, content, leaves, began: Instant::now() };
                     match self.signatures(&run) {
                         Some(made) => signing = Some(Signing { run, made }),
                         None => {
-                            waiting = Some(run.transaction(next_token, run.hot.content.prefix.clone()));
+                            waiting = Some(run.transaction(next_token, run.content.prefix.clone()));
                             running.insert(next_token, run);
                             next_token += 1;
                         }
@@ -404,7 +508,7 @@ impl Connection {
                     let Some(Signing { run, .. }) = signing.take() else { continue };
                     match made {
                         Ok(signatures) => {
-                            let prefix = [&signatures[..], &run.hot.content.prefix].concat().into();
+                            let prefix = [&signatures[..], &run.content.prefix].concat().into();
                             waiting = Some(run.transaction(next_token, prefix));
                             running.insert(next_token, run);
                             next_token += 1;
@@ -412,7 +516,7 @@ impl Connection {
                         Err(outcome) => {
                             idle_since = Instant::now();
                             lease.settle_message(Instant::now().into_std(), false);
-                            let Running { job, hot, leaves, began } = run;
+                            let Running { job, hot, leaves, began, .. } = run;
                             leaves.into_iter().for_each(Leave::give_back);
                             let done = settler.settle(&job, &hot, all_of(&job, &outcome), began).await;
                             let _ = self.events.send(Event::Done(self.id, done)).await;
@@ -427,7 +531,7 @@ impl Connection {
                 Turn::Event(SmtpEvent::Finished(finished)) => {
                     idle_since = Instant::now();
                     lease.settle_message(Instant::now().into_std(), true);
-                    if let Some(Running { job, hot, leaves, began }) = running.remove(&finished.token) {
+                    if let Some(Running { job, hot, leaves, began, .. }) = running.remove(&finished.token) {
                         drop(leaves);
                         let done = settler.settle(&job, &hot, finished.recipients, began).await;
                         let _ = self.events.send(Event::Done(self.id, done)).await;
@@ -480,6 +584,12 @@ impl Connection {
         }
     }
 
+    /// The content of a message as it leaves: without the fields that only spoke to us.
+    fn leaving(&self, hot: &Hot) -> Content {
+        let signing = self.shared.settings().signing.clone();
+        signing.without_options(&hot.message, &hot.content).unwrap_or_else(|| hot.content.clone())
+    }
+
     /// The signatures of a message that is about to leave, or the outcome if it must not leave without; `None` if it
     /// leaves as it is.
     fn signatures(&self, run: &Running) -> Option<SignaturesMade> {
@@ -499,13 +609,20 @@ impl Connection {
         let by = match signing.choose(&facts) {
             Choice::By(by) => by,
             Choice::Nobody => return None,
+            Choice::Failed(failure) => {
+                figures.failed.fetch_add(1, Relaxed);
+                let id = hot.message.id;
+                warn!(%id, %failure, policy = %signing.config().failed, "a message could not be signed");
+                let outcome = not_sent(signing.config().failed, &failure.to_string())?;
+                return Some(Box::pin(std::future::ready(Err(outcome))));
+            }
             Choice::Unmatched => {
                 figures.unmatched.fetch_add(1, Relaxed);
                 let outcome = not_sent(signing.config().unmatched, "nobody signs for its author")?;
                 return Some(Box::pin(std::future::ready(Err(outcome))));
             }
         };
-        let content = hot.content.clone();
+        let content = run.content.clone();
         // Only a message with several recipients can go to several sites.
         let kept = (hot.message.envelope.recipients.len() > 1).then(|| hot.signatures.clone());
         let id = hot.message.id;
@@ -532,7 +649,7 @@ impl Connection {
         let mut settler = Settler::new(&shared, &settings, none.hop);
         // The job it was opened for is there; it knows the rules of its path, which may take the reply for more or
         // less final than the peer put it.
-        let mut next = self.jobs.try_recv().ok();
+        let mut next = self.first.take().or_else(|| self.jobs.try_recv().ok());
         // What they make of it does not count where the reply is our own word on the connection.
         let stage = (!none.insecure).then_some(none.stage);
         let profile = next.as_ref().filter(|_| !none.insecure).and_then(|errand| errand.job.profile.clone());
@@ -595,7 +712,7 @@ impl Connection {
         let job = errand.job;
         let wall = UnixMillis::from(SystemTime::now());
         if hot.message.expires_at().is_some_and(|end| end <= wall) {
-            let reply = Reply::new(551, (4, 4, 7), "its sender wanted it delivered by now or not at all");
+            let reply = Reply::new(451, (4, 4, 7), "its sender wanted it delivered by now or not at all");
             return self.give_up(settler, &job, &hot, Outcome::Expired(reply)).await;
         }
         // A merge's recipients come one by one.
@@ -737,13 +854,15 @@ struct AtHand {
 struct Running {
     job: dispatch::Job,
     hot: Hot,
+    /// As it is sent, but for signatures.
+    content: Content,
     leaves: Vec<Leave>,
     began: Instant,
 }
 
 impl Running {
     fn transaction(&self, token: u64, prefix: Bytes) -> Transaction {
-        let body = self.hot.content.body.clone();
+        let body = self.content.body.clone();
         Transaction {
             token,
             message: self.hot.message.clone(),

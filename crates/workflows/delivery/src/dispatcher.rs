@@ -344,6 +344,7 @@ impl Dispatcher {
                     events: self.events_in.clone(),
                     messages_max,
                     given_up: Some(given_up),
+                    first: None,
                 };
                 let events = self.events_in.clone();
                 self.shared.spawn(async move {

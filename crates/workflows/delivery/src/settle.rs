@@ -361,11 +361,8 @@ impl Settler<'_> {
             ..message::DsnConfig::default()
         };
         let Some(draft) = write_dsn(&request, &config) else { return true };
-        let tags = Tags {
-            tenant: hot.message.tags.tenant.clone(),
-            pool: self.settings.dsn.pool.as_deref().map(Box::from),
-            ..Tags::default()
-        };
+        // Not those of the message: what an order or a limit holds of its tenant must not hold the news of that.
+        let tags = Tags { pool: self.settings.dsn.pool.as_deref().map(Box::from), ..Tags::default() };
         let handed_in = hand_in(self.shared, self.settings, "dsn", draft.envelope, draft.content, tags, wall);
         match handed_in.await {
             Ok(()) => true,

@@ -7,7 +7,7 @@ use crate::ordered_limits::OrderedLimits;
 use crate::route::Routes;
 use crate::signing::{KeptSignatures, Signing, SigningFigures};
 use crate::sources::Sources;
-use crate::transport::{InTheClear, TlsPolicies};
+use crate::transport::{InTheClear, PublishedMemory, TlsPolicies};
 use accounting::Recorder;
 use arc_swap::ArcSwap;
 use dispatch::Sizes;
@@ -174,6 +174,9 @@ pub struct Shared {
     rules: ArcSwap<Rules>,
     pub(crate) exchangers: Arc<Exchangers>,
     pub(crate) in_the_clear: InTheClear,
+    pub(crate) sts: Arc<resolve::StsPolicies>,
+    pub(crate) dnssec: Option<Arc<dyn resolve::Authentic>>,
+    pub(crate) published: PublishedMemory,
     pub(crate) ordered_limits: Arc<OrderedLimits>,
     /// Mail merges read lately.
     pub(crate) sheets: crate::merge::Sheets,
@@ -197,6 +200,10 @@ pub struct Parts {
     pub recorder: Arc<Recorder>,
     /// From domains to addresses.
     pub routes: resolve::Routes,
+    /// What domains ask of TLS by MTA-STS.
+    pub sts: Arc<resolve::StsPolicies>,
+    /// What DNSSEC vouches for, if that is looked at.
+    pub dnssec: Option<Arc<dyn resolve::Authentic>>,
     /// How connections are opened.
     pub dialer: Arc<dyn Dialer>,
     /// How they are encrypted.
@@ -215,6 +222,9 @@ impl Shared {
             rules: ArcSwap::new(parts.settings.rules.clone()),
             exchangers: Arc::default(),
             in_the_clear: InTheClear::default(),
+            sts: parts.sts,
+            dnssec: parts.dnssec,
+            published: PublishedMemory::default(),
             ordered_limits: Arc::default(),
             sheets: Default::default(),
             settings: ArcSwap::from_pointee(parts.settings),

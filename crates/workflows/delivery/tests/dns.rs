@@ -95,6 +95,8 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
         spool: spool.clone(),
         recorder: recorder.clone(),
         routes,
+        sts: Arc::new(no_policies(zone.clone())),
+        dnssec: None,
         dialer: Arc::new(TcpDialer),
         connector: Connector::new(&ConnectorConfig::default()).unwrap(),
         destinations,
@@ -109,6 +111,14 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
         zone,
         _folder: folder,
     }
+}
+
+/// MTA-STS that is off.
+fn no_policies(zone: Arc<Zone>) -> resolve::StsPolicies {
+    let tls = net::tls::client_config(None).unwrap();
+    let https = resolve::Https::new(zone.clone(), Arc::new(|_| AddressVerdict::Refused), tls, 1);
+    let config = resolve::StsConfig { enabled: false, ..resolve::StsConfig::default() };
+    resolve::StsPolicies::open(zone, https, config, None)
 }
 
 impl World {

@@ -4,6 +4,7 @@ use crate::auth::{Brake, Users};
 use crate::budget::{Budget, Taken};
 use crate::config::{ListenerConfig, ListenerTls, ReceptionConfig, Speaks};
 use crate::relay::RelayRules;
+use crate::reports::Collector;
 use crate::tagging::TagRules;
 use crate::verify::{VerifyFigures, VerifyRules};
 use accounting::Recorder;
@@ -15,8 +16,8 @@ use resolve::Resolver;
 use spool::{Accepted, Spool};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll};
 use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio::sync::watch;
@@ -37,10 +38,10 @@ pub struct Rules {
     pub users: Arc<Users>,
     /// What messages are filed under.
     pub tags: TagRules,
-    /// Whom the operator has asked at each phase. None costs nothing.
-    pub policy: Option<Arc<dyn Policy>>,
     /// How mail of strangers is verified.
     pub verify: VerifyRules,
+    /// Whom the operator has asked at each phase. None costs nothing.
+    pub policy: Option<Arc<dyn Policy>>,
     /// The rest.
     pub reception: ReceptionConfig,
     /// Recipients queued at which intake stops.
@@ -60,6 +61,7 @@ pub struct Context {
     pub(crate) dns: Arc<dyn Resolver>,
     /// What verification came to.
     pub verify_figures: VerifyFigures,
+    pub(crate) reports: OnceLock<Arc<Collector>>,
     /// Octets of messages being received.
     pub budget: Arc<Budget>,
     pub(crate) brake: Brake,
@@ -88,12 +90,23 @@ impl Context {
             queued,
             dns,
             verify_figures: VerifyFigures::default(),
+            reports: OnceLock::new(),
             budget,
             brake: Brake::default(),
             next_session: AtomicU64::new(1),
             draining: watch::Sender::new(false),
             sessions: AtomicU64::new(0),
         })
+    }
+
+    /// From now on aggregate reports of DMARC are collected; once for a server.
+    pub fn collect_reports(&self, collector: Arc<Collector>) {
+        let _ = self.reports.set(collector);
+    }
+
+    /// Where they are collected, if they are.
+    pub fn reports(&self) -> Option<&Arc<Collector>> {
+        self.reports.get()
     }
 
     /// Puts new rules in force.

@@ -13,6 +13,7 @@ mod context;
 mod hooks;
 mod intake;
 mod relay;
+mod reports;
 mod session;
 mod tagging;
 mod verify;
@@ -25,6 +26,7 @@ pub use config::{
 pub use context::{Context, ListenerContext, QueuedNow, Rules};
 pub use intake::{Asked, Place, Submission};
 pub use relay::RelayRules;
+pub use reports::{Collector, ReportFigures, ReportsConfig, report};
 pub use tagging::{TagRules, UserTags};
 pub use verify::{
     BadFrom, DmarcFail, OnTemporary, OrganizationBy, SpfFail, VerifyConfig, VerifyFigures, VerifyRules,

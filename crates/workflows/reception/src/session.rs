@@ -452,7 +452,7 @@ impl Session {
             let incoming = Incoming { content: &content, envelope: &envelope, origin: &origin, at };
             let (dns, figures) = (&*self.context.dns, &self.context.verify_figures);
             // In a box, so that a session that does not verify is no larger for it.
-            match Box::pin(rules.verify.verify(incoming, dns, figures)).await {
+            match Box::pin(rules.verify.verify(incoming, dns, figures, self.context.reports.get())).await {
                 Ok(found) => judged = Some(found),
                 Err(reply) => return self.refused(&envelope, reply),
             }
@@ -499,8 +499,9 @@ impl Session {
             whole.recipients.extend(recipients);
             let size = content.len() as u64;
             let (origin, tags, headers) = (origin.clone(), tags.clone(), headers.clone());
+            let envelope = whole;
             let message =
-                Message { id, received_at: at, size, envelope: whole, origin, tags, headers, extras: None };
+                Message { id, received_at: at, size, envelope, origin, tags, headers, extras: None };
             for_discarded = Some((Arc::new(message), kept, reasons));
             if kept == 0 {
                 self.record_discarded(for_discarded, at);
@@ -521,6 +522,13 @@ impl Session {
             .write(&mut prefix);
         if self.listener.config.add_missing_fields {
             add_missing(&mut prefix, &scan, id, &host, at);
+        }
+        if let Some(judged) = judged.as_ref().filter(|_| rules.verify.seals()) {
+            let header = [&prefix, &content[..scan.header_len]].concat();
+            let (body, figures) = (content.slice(scan.body_start..), &self.context.verify_figures);
+            let mut sealed = Box::pin(rules.verify.seal(judged, header, body, at, figures)).await;
+            sealed.extend_from_slice(&prefix);
+            prefix = sealed;
         }
         if scan.needs_separator() {
             prefix.extend_from_slice(b"\r\n");

@@ -240,8 +240,8 @@ mod tests {
             relay: RelayRules::new(&relay),
             users: Arc::new(Users::new(HashMap::new())),
             tags,
+            verify: VerifyRules::new(&VerifyConfig::default(), &Domain::parse("mx.test").unwrap(), None),
             policy: None,
-            verify: VerifyRules::new(&VerifyConfig::default(), &Domain::parse("mx.test").unwrap()),
             reception: ReceptionConfig::default(),
             recipients_queued_max: 1,
         }

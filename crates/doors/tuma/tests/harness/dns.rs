@@ -130,6 +130,11 @@ impl NameServer {
         self.add(at, RData::TXT(TXT::from_bytes(strings)), TTL);
     }
 
+    /// The only text of a name, for a second.
+    pub fn only_txt(&self, at: &str, text: &str) {
+        self.set(at, Known::Records(vec![RData::TXT(TXT::new(vec![text.to_owned()]))], 1));
+    }
+
     /// The name of an IPv4 address.
     pub fn ptr(&self, address: [u8; 4], host: &str) {
         let [a, b, c, d] = address;

@@ -6,9 +6,19 @@
 
 mod clear;
 mod demand;
+mod fault;
+mod keeping;
+mod memory;
+mod requiretls;
+mod session;
 mod table;
 
 pub(crate) use clear::InTheClear;
 pub use demand::Demand;
-pub(crate) use demand::Plan;
+pub(crate) use demand::{NoPlan, Plan, PolicyKind, PublishedMemory};
+pub(crate) use fault::SessionFault;
+pub(crate) use keeping::keep;
+use memory::Memory;
+pub(crate) use requiretls::{needs_no_tls, not_assured};
+pub(crate) use session::Finding;
 pub use table::TlsPolicies;

@@ -97,6 +97,9 @@ settings::table! {
         /// Forwarders whose word is taken: when ARC passes and the last to seal is one of these domains, mail that
         /// passed DMARC at its door is not held against it here.
         pub arc_trusted: Vec<Text<Domain>> = Vec::new(),
+        /// Seal mail that was verified (RFC 8617), for the servers that it is forwarded to: the name of an identity in
+        /// `dkim` whose domain and key do it.
+        pub arc_seal: Option<String> = None,
         /// Write a Received-SPF field too (RFC 7208 §9.1), for what reads no Authentication-Results.
         pub received_spf: bool = false,
         /// DKIM signatures of one message that are checked; the others are only counted.

@@ -16,6 +16,8 @@ pub struct VerifyFigures {
     refused: AtomicU64,
     deferred: AtomicU64,
     micros: AtomicU64,
+    sealed: AtomicU64,
+    not_sealed: AtomicU64,
 }
 
 impl VerifyFigures {
@@ -31,6 +33,7 @@ impl VerifyFigures {
             ("spf", found.spf_result().map(|result| result.word())),
             ("dkim", found.dkim_word()),
             ("dmarc", found.dmarc_result().map(|result| result.word())),
+            ("arc", found.arc.as_ref().map(|chain| chain.result.word())),
             ("iprev", found.iprev.as_ref().map(|outcome| outcome.result.word())),
         ];
         let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
@@ -39,6 +42,16 @@ impl VerifyFigures {
                 *results.entry((method, word)).or_default() += 1;
             }
         }
+    }
+
+    pub(super) fn sealed(&self, done: bool) {
+        let figure = if done { &self.sealed } else { &self.not_sealed };
+        figure.fetch_add(1, Relaxed);
+    }
+
+    /// Messages sealed, and those that could not be.
+    pub fn seals(&self) -> (u64, u64) {
+        (self.sealed.load(Relaxed), self.not_sealed.load(Relaxed))
     }
 
     /// How often each check ended how: `spf=pass` and the like.

@@ -1,9 +1,10 @@
 //! What is done about what was found out, and what is written of it. Pure: no waiting here.
 
 use super::{BadFrom, Dmarc, DmarcFail, Incoming, Judged, OnTemporary, SpfFail, VerifyConfig};
-use mail::{Envelope, Host, Origin, Reply, ReversePath};
+use mail::{Envelope, Host, Origin, Reply, ReplyClass, ReversePath};
+use mailauth::arc::{self, ArcResult};
 use mailauth::dkim::{Verdict, Verified};
-use mailauth::dmarc::{DmarcResult, Policy};
+use mailauth::dmarc::{DmarcResult, Policy, report};
 use mailauth::results::{MethodResult, write_results};
 use mailauth::spf::{self, SpfResult};
 use mailauth::{dmarc, iprev};
@@ -18,6 +19,7 @@ pub(super) struct Found<'a> {
     pub(super) iprev: Option<iprev::Outcome>,
     pub(super) dkim: Option<Vec<Verified>>,
     pub(super) dmarc: Option<Dmarc>,
+    pub(super) arc: Option<arc::Outcome>,
 }
 
 /// What becomes of a message by its author's policy.
@@ -25,6 +27,8 @@ pub(super) struct Found<'a> {
 pub(super) struct Disposition {
     /// What is done.
     pub(super) done: Policy,
+    /// The author's policy is not followed, since a forwarder who is trusted vouches for the message.
+    pub(super) vouched: bool,
 }
 
 /// The domain that SPF was asked about.
@@ -70,12 +74,26 @@ impl Found<'_> {
             Some(Ok(outcome)) => outcome.wanted(),
             _ => Policy::None,
         };
+        let vouched = wanted != Policy::None && self.is_vouched_for(config);
         let done = match config.dmarc_fail {
+            _ if vouched => Policy::None,
             DmarcFail::Accept => Policy::None,
             DmarcFail::Quarantine => wanted.min(Policy::Quarantine),
             DmarcFail::Follow => wanted,
         };
-        Disposition { done }
+        Disposition { done, vouched }
+    }
+
+    /// True if the last to seal is trusted, and found that the message passed DMARC (RFC 8617 §7.2).
+    fn is_vouched_for(&self, config: &VerifyConfig) -> bool {
+        let Some(chain) = self.arc.as_ref().filter(|chain| chain.result == ArcResult::Pass) else {
+            return false;
+        };
+        let trusted = chain
+            .sealer
+            .as_ref()
+            .is_some_and(|sealer| config.arc_trusted.iter().any(|domain| domain.0 == *sealer));
+        trusted && chain.said.iter().any(|said| &*said.method == "dmarc" && &*said.result == "pass")
     }
 }
 
@@ -86,7 +104,8 @@ pub(super) fn judge(config: &VerifyConfig, id: &str, found: &Found<'_>) -> Resul
         return Err(reply);
     }
     let mut fields = Vec::with_capacity(512);
-    write_results(&mut fields, None, id, &results(found, disposition));
+    let results = results(found, disposition);
+    write_results(&mut fields, None, id, &results);
     if config.received_spf {
         received_spf(&mut fields, id, found);
     }
@@ -100,11 +119,11 @@ pub(super) fn judge(config: &VerifyConfig, id: &str, found: &Found<'_>) -> Resul
         spf: word(found.spf_result().map(SpfResult::word)),
         dkim: word(found.dkim_word()),
         dmarc: word(found.dmarc_result().map(DmarcResult::word)),
-        arc: None,
+        arc: word(found.arc.as_ref().map(|chain| chain.result.word())),
         iprev: word(found.iprev.as_ref().map(|outcome| outcome.result.word())),
         quarantined,
     };
-    Ok(Judged { fields, summary: summary(&verdicts), verdicts })
+    Ok(Judged { fields, summary: summary(&verdicts), verdicts, results, chain: found.arc.clone() })
 }
 
 fn summary(verdicts: &Verdicts) -> Box<str> {
@@ -193,6 +212,15 @@ fn results(found: &Found<'_>, disposition: Disposition) -> Vec<MethodResult> {
         Some(Err(error)) => results.push(MethodResult::new("dmarc", "permerror").comment(error.to_string())),
         Some(Ok(outcome)) => results.push(dmarc_result(outcome, disposition)),
     }
+    if let Some(chain) = &found.arc {
+        let mut result = MethodResult::new("arc", chain.result.word());
+        if let Some(problem) = &chain.problem {
+            result = result.comment(problem.to_string());
+        } else if let Some(sealer) = &chain.sealer {
+            result = result.comment(format!("i={}, sealed by {sealer}", chain.sets));
+        }
+        results.push(result);
+    }
     if let Some(outcome) = &found.iprev {
         let mut result = MethodResult::new("iprev", outcome.result.word());
         if let Some(name) = &outcome.name {
@@ -231,7 +259,9 @@ fn dmarc_result(outcome: &dmarc::Outcome, disposition: Disposition) -> MethodRes
     let result = match &outcome.published {
         None => result,
         Some(published) => {
-            result.comment(format!("p={} dis={} at {}", published.policy, disposition.done, published.domain))
+            let why = if disposition.vouched { ", trusted forwarder" } else { "" };
+            let (policy, done) = (published.policy, disposition.done);
+            result.comment(format!("p={policy} dis={done} at {}{why}", published.domain))
         }
     };
     result.property("header.from", outcome.author.as_str())
@@ -258,4 +288,62 @@ fn received_spf(out: &mut Vec<u8>, id: &str, found: &Found<'_>) {
         quoted(&origin.helo),
     );
     out.extend_from_slice(text.as_bytes());
+}
+
+/// What an aggregate report tells of a message; nothing if its author has no policy, or wants no reports, or if the
+/// client will come again.
+pub(super) fn report_line(
+    config: &VerifyConfig,
+    found: &Found<'_>,
+    refused: Option<&Reply>,
+) -> Option<String> {
+    let Some(Ok(outcome)) = &found.dmarc else { return None };
+    let published = outcome.published.as_ref().filter(|published| !published.record.report_to.is_empty())?;
+    let client = found.client?;
+    if outcome.result == DmarcResult::TempError
+        || refused.is_some_and(|reply| reply.code.class() == ReplyClass::Transient)
+    {
+        return None;
+    }
+    let Disposition { done, vouched } = found.disposition(config);
+    let (disposition, reason) = match outcome.result {
+        _ if refused.is_some() && done != Policy::Reject => {
+            (report::Disposition::Done(Policy::Reject), Some("local_policy"))
+        }
+        DmarcResult::Pass => (report::Disposition::Pass, None),
+        _ => {
+            let reason = match () {
+                () if vouched => Some("trusted_forwarder"),
+                () if done != published.wanted => Some("local_policy"),
+                () if published.wanted != published.policy => Some("policy_test_mode"),
+                () => None,
+            };
+            (report::Disposition::Done(done), reason)
+        }
+    };
+    let Incoming { envelope, origin, .. } = found.incoming;
+    let sender = spf_domain(envelope, origin);
+    let (scope, envelope_from) = match &envelope.reverse_path {
+        ReversePath::Null => ("helo", None),
+        ReversePath::Mailbox(_) => ("mfrom", Some(sender.as_str())),
+    };
+    let signatures = found.dkim.as_deref().unwrap_or_default().iter().filter_map(|verified| {
+        let signature = verified.signature.as_ref()?;
+        Some((signature.domain.as_str(), signature.selector.as_str(), verified.verdict.as_str()))
+    });
+    let row = report::Row {
+        domain: &published.domain,
+        record: &published.record,
+        organization: config.organization(),
+        source: client,
+        disposition,
+        dkim_aligned: outcome.aligned.dkim,
+        spf_aligned: outcome.aligned.spf,
+        reason,
+        header_from: &outcome.author,
+        envelope_from,
+        spf: found.spf_result().map(|result| (sender.as_str(), scope, result.word())),
+        dkim: signatures.collect(),
+    };
+    Some(row.to_line())
 }

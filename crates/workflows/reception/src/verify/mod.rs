@@ -5,7 +5,7 @@
 //! checked one piece at a time.
 
 mod config;
-mod drive;
+pub(crate) mod drive;
 mod figures;
 mod judge;
 
@@ -13,19 +13,25 @@ pub use config::{BadFrom, DmarcFail, OnTemporary, OrganizationBy, SpfFail, Verif
 pub use figures::VerifyFigures;
 
 use crate::relay::RelayRules;
+use crate::reports::Collector;
+use bytes::Bytes;
 use drive::drive;
 use judge::Found;
 use mail::{Envelope, Origin, Reply, UnixMillis};
+use mailauth::arc::{self, Sealer};
 use mailauth::dkim::{Verdict, Verified, Verifier};
 use mailauth::dmarc::{self, Evidence, EvidenceKind};
 use mailauth::dns::Name;
+use mailauth::results::MethodResult;
 use mailauth::spf::{self, SpfResult, Subject};
 use mailauth::{FromError, from_domain, iprev, results};
 use resolve::Resolver;
 use routing::Verdicts;
 use std::net::IpAddr;
+use std::sync::Arc;
 use tokio::task::yield_now;
 use tokio::time::Instant;
+use tracing::warn;
 
 /// Octets of a body that are hashed before other tasks get their turn: about 50 microseconds.
 const PIECE_OCTETS: usize = 32 * 1024;
@@ -37,6 +43,7 @@ pub struct VerifyRules {
     /// Our name in Authentication-Results.
     id: Box<str>,
     policy: mailauth::dkim::VerifyPolicy,
+    sealer: Option<Arc<Sealer>>,
 }
 
 /// A message to be verified.
@@ -57,13 +64,17 @@ pub(crate) struct Judged {
     pub(crate) verdicts: Verdicts,
     /// The verdicts in one line, for records.
     pub(crate) summary: Box<str>,
+    /// What a seal would say.
+    pub(crate) results: Vec<MethodResult>,
+    /// The chain that a seal would lengthen.
+    pub(crate) chain: Option<arc::Outcome>,
 }
 
 impl VerifyRules {
-    /// Of the settings; `hostname` is this server's name.
-    pub fn new(config: &VerifyConfig, hostname: &mail::Domain) -> Self {
+    /// Of the settings; `hostname` is this server's name, `sealer` whom `arc_seal` names.
+    pub fn new(config: &VerifyConfig, hostname: &mail::Domain, sealer: Option<Sealer>) -> Self {
         let id = config.authserv_id.as_deref().unwrap_or(hostname).as_str().into();
-        Self { config: config.clone(), id, policy: config.policy() }
+        Self { config: config.clone(), id, policy: config.policy(), sealer: sealer.map(Arc::new) }
     }
 
     /// True if mail of this client is to be verified.
@@ -87,6 +98,7 @@ impl VerifyRules {
         incoming: Incoming<'_>,
         dns: &dyn Resolver,
         figures: &VerifyFigures,
+        reports: Option<&Arc<Collector>>,
     ) -> Result<Judged, Reply> {
         let began = Instant::now();
         let deadline = began + self.config.timeout;
@@ -104,13 +116,8 @@ impl VerifyRules {
             }
             Some(drive(iprev::Check::new(client?), dns, deadline).await)
         };
-        let dkim = async {
-            if !self.config.dkim {
-                return None;
-            }
-            Some(self.signatures(content, seconds, dns, deadline).await)
-        };
-        let (spf, iprev, dkim) = tokio::join!(spf, iprev, dkim);
+        let signed = self.signatures(content, seconds, dns, deadline);
+        let (spf, iprev, (dkim, arc)) = tokio::join!(spf, iprev, signed);
         let author = from_domain(content);
         let dmarc = if self.config.dmarc {
             match &author {
@@ -124,34 +131,112 @@ impl VerifyRules {
         } else {
             None
         };
-        let found = Found { incoming, client, spf, iprev, dkim, dmarc };
+        let found = Found { incoming, client, spf, iprev, dkim, dmarc, arc };
         let judged = judge::judge(&self.config, &self.id, &found);
         figures.count(&found, judged.as_ref().err(), began.elapsed());
+        if let Some(collector) = reports
+            && let Some(line) = judge::report_line(&self.config, &found, judged.as_ref().err())
+        {
+            collector.take(line);
+        }
         judged
     }
 
+    /// Verifies one message by itself, for measurements: the fields that would be put in front.
+    #[doc(hidden)]
+    pub async fn measure(
+        &self,
+        content: &[u8],
+        envelope: &Envelope,
+        origin: &Origin,
+        dns: &dyn Resolver,
+        figures: &VerifyFigures,
+    ) -> Result<Vec<u8>, Reply> {
+        let incoming = Incoming { content, envelope, origin, at: UnixMillis(1_700_000_000_000) };
+        self.verify(incoming, dns, figures, None).await.map(|judged| judged.fields)
+    }
+
+    /// The signatures of DKIM and the chain of ARC, over a body that is hashed once for both.
     async fn signatures(
         &self,
         content: &[u8],
         now: u64,
         dns: &dyn Resolver,
         deadline: Instant,
-    ) -> Vec<Verified> {
-        let mut verifier = Verifier::new(content, &self.policy, now);
-        if !verifier.has_signatures() {
+    ) -> (Option<Vec<Verified>>, Option<arc::Outcome>) {
+        let mut dkim = self.config.dkim.then(|| Verifier::new(content, &self.policy, now));
+        let mut chain = self.config.arc.then(|| arc::Validator::new(content, &self.policy));
+        let wants_body = dkim.as_ref().is_some_and(Verifier::has_signatures)
+            || chain.as_ref().is_some_and(arc::Validator::is_open);
+        if wants_body {
+            for piece in content[message::scan(content).body_start..].chunks(PIECE_OCTETS) {
+                if let Some(dkim) = &mut dkim {
+                    dkim.body(piece);
+                }
+                if let Some(chain) = &mut chain {
+                    chain.body(piece);
+                }
+                yield_now().await;
+            }
+        }
+        if let Some(dkim) = &mut dkim {
+            dkim.end();
+            for name in dkim.questions() {
+                let answer = drive::key(&name, dns, deadline).await;
+                dkim.answer(&name, &answer);
+                yield_now().await;
+            }
+        }
+        if let Some(chain) = &mut chain {
+            for name in chain.questions() {
+                let answer = drive::key(&name, dns, deadline).await;
+                chain.answer(&name, &answer);
+            }
+            while chain.advance() {
+                yield_now().await;
+            }
+        }
+        (dkim.map(Verifier::finish), chain.map(arc::Validator::finish))
+    }
+
+    /// True if mail that was verified is sealed.
+    pub(crate) fn seals(&self) -> bool {
+        self.sealer.is_some()
+    }
+
+    /// The fields that seal a message, on a thread where that holds nobody up; nothing if it cannot be sealed.
+    pub(crate) async fn seal(
+        &self,
+        judged: &Judged,
+        header: Vec<u8>,
+        body: Bytes,
+        at: UnixMillis,
+        figures: &VerifyFigures,
+    ) -> Vec<u8> {
+        let (Some(sealer), Some(chain)) = (self.sealer.clone(), judged.chain.clone()) else {
+            return Vec::new();
+        };
+        if !chain.may_be_sealed() {
             return Vec::new();
         }
-        for piece in content[message::scan(content).body_start..].chunks(PIECE_OCTETS) {
-            verifier.body(piece);
-            yield_now().await;
+        let (id, results) = (self.id.clone(), judged.results.clone());
+        let work = move || arc::seal(&sealer, &header, &body, &chain, &id, &results, at.0 / 1000);
+        match tokio::task::spawn_blocking(work).await {
+            Ok(Ok(fields)) => {
+                figures.sealed(true);
+                fields
+            }
+            // A seal is a service to others: the mail goes on without.
+            Ok(Err(error)) => {
+                figures.sealed(false);
+                warn!(%error, "message not sealed");
+                Vec::new()
+            }
+            Err(_) => {
+                figures.sealed(false);
+                Vec::new()
+            }
         }
-        verifier.end();
-        for name in verifier.questions() {
-            let answer = drive::key(&name, dns, deadline).await;
-            verifier.answer(&name, &answer);
-            yield_now().await;
-        }
-        verifier.finish()
     }
 }
 
