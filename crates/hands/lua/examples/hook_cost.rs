@@ -39,9 +39,7 @@ async fn load(text: &str) -> Arc<Script> {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("policy.lua");
     std::fs::write(&file, text).expect("write the script");
-    Script::load(&config(&file), 1, Arc::new(Tally::default()))
-        .await
-        .unwrap_or_else(|error| panic!("{error}"))
+    Script::load(&config(&file), 1, &Surroundings::default()).await.unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn mailbox(text: &str) -> Mailbox {

@@ -31,7 +31,7 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 /// How long it is taken for granted that mail for a target asks for what it asked for.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
