@@ -229,6 +229,7 @@ mod tests {
             origin: Origin::default(),
             tags: Tags { tenant: Some("acme".into()), ..Tags::default() },
             headers: Vec::new(),
+            extras: None,
         });
         Record {
             class: Some(class),

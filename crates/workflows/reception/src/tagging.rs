@@ -263,6 +263,7 @@ mod tests {
 
     fn listener(tag_headers: bool) -> ListenerConfig {
         ListenerConfig {
+            client_ca_file: None,
             listen: "127.0.0.1:25".parse().unwrap(),
             speaks: Speaks::Smtp,
             tls: ListenerTls::Off,

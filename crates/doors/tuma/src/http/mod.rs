@@ -184,8 +184,7 @@ pub fn start(server: Arc<Server>, socket: std::net::TcpListener) -> Result<()> {
         .route("/v1/audit", get(admin::audit))
         .route("/v1/reload", post(reload))
         .route("/v1/log-level", post(log_level));
-    let outcomes = suppressions::routes()
-        .merge(webhooks::routes().layer(DefaultBodyLimit::max(BODY_MAX)));
+    let outcomes = suppressions::routes().merge(webhooks::routes().layer(DefaultBodyLimit::max(BODY_MAX)));
     let routes = Router::new()
         .route("/health", get(health))
         // A body of messages has bounds of its own.

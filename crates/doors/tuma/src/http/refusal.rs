@@ -85,8 +85,9 @@ impl Refusal {
     }
 
     /// The same, with the place it is about in front.
-    pub(super) fn at(self, place: &str) -> Self {
-        Self(self.0, format!("{place}: {}", self.1))
+    pub(super) fn of(mut self, place: &str) -> Self {
+        self.text = format!("{place}: {}", self.text);
+        self
     }
 
     pub(super) fn stopping() -> Self {

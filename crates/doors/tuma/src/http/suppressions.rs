@@ -142,7 +142,7 @@ pub(super) async fn add(State(server): Shared, body: Bytes) -> Result<Json<Value
         let Value::Object(map) = value else {
             return Err(Refusal::bad(format!("line {} is no object", n + 1)));
         };
-        entries.push(read(&map, now).map_err(|refusal| refusal.at(&format!("line {}", n + 1)))?);
+        entries.push(read(&map, now).map_err(|refusal| refusal.of(&format!("line {}", n + 1)))?);
     }
     if entries.is_empty() {
         return Err(Refusal::bad("the body has no entry, such as {\"address\": \"a@b.example\"}"));

@@ -106,6 +106,7 @@ fn record(kind: accounting::Kind, tenant: Option<&str>, to: &str) -> Record {
         origin: Origin::default(),
         tags: Tags { tenant: tenant.map(Into::into), ..Tags::default() },
         headers: Vec::new(),
+        extras: None,
     });
     Record::new(kind, UnixMillis(1_800_000_000_000), &message, 0)
 }
