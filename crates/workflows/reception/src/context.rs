@@ -78,6 +78,7 @@ pub struct Context {
 
 impl Context {
     /// What sessions share.
+    #[allow(clippy::too_many_arguments, reason = "each is a room that sessions use")]
     pub fn new(
         rules: Rules,
         spool: Spool,
