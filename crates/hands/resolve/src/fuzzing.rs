@@ -40,6 +40,9 @@ mod tests {
             let mut octets = seeds[below(seeds.len())].to_vec();
             for _ in 0..=below(4) {
                 let at = below(octets.len());
+                if octets.is_empty() {
+                    break;
+                }
                 match below(4) {
                     0 => octets[at] = below(256) as u8,
                     1 => drop(octets.remove(at)),
