@@ -17,6 +17,7 @@ mod order;
 mod policy;
 mod queue;
 mod send;
+mod sendmail;
 mod serve;
 mod simulate;
 mod source;
@@ -59,6 +60,8 @@ enum Command {
     Config(config::Config),
     /// Send a message through a server and watch what becomes of it.
     Send(send::Send),
+    /// Send a message from standard input, with the options of sendmail.
+    Sendmail(sendmail::Sendmail),
     /// What the running server is doing.
     Status(client::Status),
     /// What is queued, and making it due now.
@@ -103,6 +106,16 @@ enum Command {
     /// Make DKIM keys, print their DNS records, and see whether the world finds them.
     #[command(subcommand)]
     Dkim(dkim::Dkim),
+    /// Print what a shell needs to complete these commands: `tuma completions bash > /etc/bash_completion.d/tuma`.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write a manual page of each command.
+    Man {
+        /// The folder to write them to.
+        folder: PathBuf,
+    },
     /// Make the `password_hash` of a user from a password on standard input.
     Password,
     /// Tell when mail would be through, by sending it to simulated receivers.
@@ -115,7 +128,14 @@ enum Command {
 
 /// Runs the command line.
 pub fn main() -> ExitCode {
-    match run(Arguments::parse().command) {
+    let mut words = std::env::args();
+    let name = words.next().unwrap_or_default();
+    let ran = match name.rsplit('/').next() {
+        // A link of that name stands in for the program that so many others call.
+        Some("sendmail") => sendmail::Sendmail::by_name(words.collect()).run(),
+        _ => run(Arguments::parse().command),
+    };
+    match ran {
         Ok(code) => code,
         Err(error) => {
             eprintln!("tuma: {error:#}");
@@ -129,6 +149,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(serve) => serve.run(),
         Command::Config(config) => config.run(),
         Command::Send(send) => send.run(),
+        Command::Sendmail(sendmail) => sendmail.run(),
+        Command::Completions { shell } => Ok(completions(shell)),
+        Command::Man { folder } => man(&folder),
         Command::Status(status) => status.run(),
         Command::Queue(queue) => queue.run(),
         Command::Explain(explain) => explain.run(),
@@ -150,6 +173,20 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bench(bench) => bench.run(),
         Command::Sink(sink) => sink.run(),
     }
+}
+
+fn completions(shell: clap_complete::Shell) -> ExitCode {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut <Arguments as clap::CommandFactory>::command(), "tuma", &mut text);
+    say!("{}", String::from_utf8_lossy(&text).trim_end());
+    ExitCode::SUCCESS
+}
+
+fn man(folder: &std::path::Path) -> anyhow::Result<ExitCode> {
+    let command = <Arguments as clap::CommandFactory>::command();
+    clap_mangen::generate_to(command, folder)?;
+    say!("written to {}; read them with `man {}/tuma.1`", folder.display(), folder.display());
+    Ok(ExitCode::SUCCESS)
 }
 
 fn password() -> anyhow::Result<ExitCode> {

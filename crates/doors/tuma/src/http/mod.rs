@@ -71,6 +71,9 @@ pub struct Http {
     loaded: AtomicBool,
     /// Which run of the server this is: for cursors.
     run: u64,
+    traffic: compat::powermta::Traffic,
+    /// Connections at most, in and out.
+    connections_max: (u64, u64),
 }
 
 struct Settings {
@@ -98,6 +101,11 @@ impl Http {
             certificates: None,
             loaded: AtomicBool::new(false),
             run: access::wall().0,
+            traffic: Default::default(),
+            connections_max: (
+                root.reception.connections_max as u64,
+                root.delivery.connections_total_max as u64,
+            ),
         };
         http.certificates = serve::certificates(&http).context("http.certificate")?;
         Ok(http)
@@ -120,6 +128,10 @@ impl Http {
     /// The spool was read to its end.
     pub fn set_loaded(&self) {
         self.loaded.store(true, Relaxed);
+    }
+
+    fn limits(&self) -> (u64, u64) {
+        self.connections_max
     }
 
     fn is_loaded(&self) -> bool {
@@ -148,6 +160,7 @@ fn guarded(server: &Arc<Server>, need: Need, routes: Router<Arc<Server>>) -> Rou
 pub fn start(server: Arc<Server>, socket: std::net::TcpListener) -> Result<()> {
     socket.set_nonblocking(true)?;
     let socket = tokio::net::TcpListener::from_std(socket)?;
+    tokio::spawn(compat::powermta::sample(Arc::downgrade(&server)));
     let send = Router::new()
         .route("/v1/messages", post(messages::send))
         .route("/api/inject/v1", post(compat::kumomta::inject_v1))
@@ -162,6 +175,7 @@ pub fn start(server: Arc<Server>, socket: std::net::TcpListener) -> Result<()> {
         );
     let view = Router::new()
         .route("/metrics", get(metrics))
+        .route("/status", get(compat::powermta::status))
         .route("/v1/status", get(queue::status))
         .route("/v1/queue", get(queue::queue))
         .route("/v1/queues", get(queue::queues))

@@ -756,3 +756,131 @@ fn the_examples_of_the_page_run() {
         sink.messages().iter().any(|message| message.field("Subject").as_deref() == Some("7 points, friend"))
     );
 }
+
+#[test]
+fn powermta_s_status_has_the_keys_that_scripts_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(keeping());
+    let tuma = Setup::relay(folder.path(), sink.addr()).start();
+    let body = json!({ "from": "a@acme.test", "recipients": ["x@x.test"], "content": { "text": "x" } });
+    assert_eq!(tuma.post("/v1/messages", &[], &body).0, 202);
+    tuma.wait_until_settled();
+    let (status, text) = tuma.http("GET", "/status?format=json", "");
+    let json: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(status, 200, "{text}");
+    for pointer in [
+        "/status/traffic/total/in/rcp",
+        "/status/traffic/total/out/msg",
+        "/status/traffic/lastHr/in/rcp",
+        "/status/traffic/lastMin/out/rcp",
+    ] {
+        assert_eq!(json.pointer(pointer), Some(&json!(1)), "{pointer} in {json:#}");
+    }
+    for pointer in [
+        "/status/queue/smtp/rcp",
+        "/status/queue/smtp/dom",
+        "/status/conn/smtpIn/max",
+        "/status/conn/smtpOut/cur",
+        "/status/spool/files/total",
+        "/status/traffic/topPerHr/in/kb",
+    ] {
+        assert!(json.pointer(pointer).is_some_and(Value::is_u64), "{pointer} in {json:#}");
+    }
+    let (status, xml) = tuma.http("GET", "/status?format=xml", "");
+    assert!(
+        status == 200
+            && xml.contains("<total><in>")
+            && xml.contains("<rcp>1</rcp>")
+            && xml.ends_with("</data></rsp>\n"),
+        "{xml}"
+    );
+    assert_eq!(tuma.http("GET", "/status?format=csv", "").0, 400);
+}
+
+/// Names of metrics in the files for Prometheus and Grafana are names that the server knows.
+#[test]
+fn alerts_and_dashboard_speak_of_metrics_that_exist() {
+    let folder = tempfile::tempdir().unwrap();
+    let tuma = Setup::relay(folder.path(), nobody()).start();
+    let (_, text) = tuma.http("GET", "/metrics", "");
+    let types: Vec<(&str, &str)> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    let known = |name: &str| {
+        types.iter().any(|(base, kind)| match *kind {
+            "counter" => name.strip_suffix("_total") == Some(base),
+            "histogram" => {
+                name.strip_prefix(base).is_some_and(|rest| ["_bucket", "_sum", "_count"].contains(&rest))
+            }
+            _ => name == *base,
+        })
+    };
+    for file in ["alerts.yaml", "grafana.json"] {
+        let text = std::fs::read_to_string(crate::harness::example("prometheus").join(file)).unwrap();
+        let names: std::collections::BTreeSet<&str> = text
+            .split(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'))
+            .filter(|word| word.starts_with("tuma_"))
+            .collect();
+        assert!(names.len() >= 10, "{file}: {names:?}");
+        let strange: Vec<&&str> = names.iter().filter(|name| !known(name)).collect();
+        assert!(strange.is_empty(), "{file}: {strange:?} of\n{types:?}");
+    }
+    let dashboard = std::fs::read_to_string(crate::harness::example("prometheus/grafana.json")).unwrap();
+    assert!(serde_json::from_str::<Value>(&dashboard).unwrap()["panels"].as_array().unwrap().len() >= 8);
+}
+
+#[test]
+fn sendmail_hands_a_message_over() {
+    use std::io::Write;
+    use std::os::unix::fs::symlink;
+    use std::process::{Command, Stdio};
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(keeping());
+    let tuma = Setup::relay(folder.path(), sink.addr()).start();
+    let link = folder.path().join("sendmail");
+    symlink(env!("CARGO_BIN_EXE_tuma"), &link).unwrap();
+    let send = |arguments: &[&str], input: &[u8]| {
+        let mut child = Command::new(&link)
+            .args(arguments)
+            .env("TUMA_LISTEN", tuma.smtp().to_string())
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input).unwrap();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let message =
+        b"To: Ann <a@x.test>\nCc: b@x.test\nBcc: c@x.test,\n d@x.test\nSubject: hi\n\n.\n..dots\nb\xfcro\n";
+    assert_eq!(send(&["-t", "-oi", "-f", "me@acme.test"], message), (0, String::new()));
+    assert_eq!(send(&["e@x.test"], b"Subject: short\n\nbefore\n.\nafter\n"), (0, String::new()));
+    tuma.wait_until_settled();
+    let messages = sink.messages();
+    let whole = messages.iter().find(|message| message.recipients.len() == 4).expect("four recipients");
+    assert_eq!(whole.reverse_path, "me@acme.test");
+    assert!(
+        whole.field("Bcc").is_none() && whole.field("Date").is_some() && whole.field("Message-ID").is_some()
+    );
+    assert!(whole.content.ends_with(b"\r\n\r\n.\r\n..dots\r\nb\xfcro\r\n"), "{:?}", whole.content);
+    let short = arrived(&sink, "e@x.test");
+    assert!(short.ends_with("\r\n\r\nbefore\r\n") && short.contains("\r\nFrom: <"), "{short}");
+    assert_eq!(send(&["-t"], b"Subject: nobody\n\nx\n").0, 64);
+    assert_eq!(send(&["not an address"], b"\n").0, 67);
+    assert_eq!(send(&["-bp"], b"").0, 64);
+}
+
+#[test]
+fn completions_and_manual_pages_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_tuma")).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(run(&["completions", shell]).contains("sendmail"), "{shell}");
+    }
+    run(&["man", folder.path().to_str().unwrap()]);
+    let page = std::fs::read_to_string(folder.path().join("tuma-key.1")).unwrap();
+    assert!(page.contains("API keys"), "{page}");
+}

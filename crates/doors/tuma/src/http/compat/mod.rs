@@ -2,4 +2,5 @@
 //! `POST /v1/messages` takes, and answer as the other would.
 
 pub(super) mod kumomta;
+pub(super) mod powermta;
 pub(super) mod sendgrid;
