@@ -9,11 +9,19 @@ use std::sync::atomic::Ordering::Relaxed;
 /// One of the figures of signing.
 type Signed = fn(&delivery::SigningFigures) -> u64;
 
+/// One of the figures of DMARC reports.
+type Reported = fn(&reception::ReportFigures) -> u64;
+
 /// One of the dispatcher's sizes.
 type Size = fn(&dispatch::Sizes) -> u64;
 
 /// Registers what is asked for at each scrape.
-pub fn register(server: &Arc<Server>, queued: &Arc<Queued>, limits: &Arc<Limits>) {
+pub fn register(
+    server: &Arc<Server>,
+    queued: &Arc<Queued>,
+    limits: &Arc<Limits>,
+    dns: &Arc<resolve::Cached>,
+) {
     let metrics = &server.metrics;
     let recipients = queued.clone();
     metrics.queued_source(move || recipients.get());
@@ -28,11 +36,75 @@ pub fn register(server: &Arc<Server>, queued: &Arc<Queued>, limits: &Arc<Limits>
         budget.max() as f64
     });
 
+    let context = server.reception.clone();
+    metrics.counter_source("verified_messages", "Messages of strangers that were verified", move || {
+        context.verify_figures.messages()
+    });
+    let context = server.reception.clone();
+    metrics.labelled_counter_source(
+        "verify_results",
+        "How the checks of strangers' messages ended",
+        "result",
+        move || context.verify_figures.results(),
+    );
+    let context = server.reception.clone();
+    metrics.counter_source("verify_refused", "Messages refused because of what was found", move || {
+        context.verify_figures.refused().0
+    });
+    let context = server.reception.clone();
+    metrics.counter_source("verify_deferred", "Messages deferred for want of an answer of DNS", move || {
+        context.verify_figures.refused().1
+    });
+    let context = server.reception.clone();
+    metrics.counter_source("sealed", "Messages sealed by ARC", move || context.verify_figures.seals().0);
+    let context = server.reception.clone();
+    metrics.counter_source("sealing_failed", "Messages that could not be sealed", move || {
+        context.verify_figures.seals().1
+    });
+    let context = server.reception.clone();
+    metrics.gauge_source(
+        "verify_seconds",
+        "Seconds that verification took since the start, DNS included",
+        move || context.verify_figures.seconds(),
+    );
+
     let weak = Arc::downgrade(server);
     metrics.gauge_source("connections_out", "Connections open to other hosts", move || {
         weak.upgrade().map_or(0.0, |server| server.delivery.figures().connections_out.get() as f64)
     });
 
+    if let Some(collector) = server.reception.reports() {
+        let counts: [(&str, &str, Reported); 4] = [
+            ("dmarc_report_rows", "Messages that DMARC reports will tell of", |f| f.collected()),
+            ("dmarc_report_rows_left_out", "Messages left out of DMARC reports", |f| f.left_out()),
+            ("dmarc_reports_sent", "DMARC reports handed to delivery", |f| f.sent()),
+            ("dmarc_reports_not_sent", "DMARC reports that nobody takes", |f| f.not_sent()),
+        ];
+        for (name, help, read) in counts {
+            let collector = collector.clone();
+            metrics.counter_source(name, help, move || read(&collector.figures));
+        }
+    }
+    let names = dns.clone();
+    metrics.gauge_source("dns_names", "Answers of DNS remembered", move || names.names() as f64);
+    let weak = Arc::downgrade(server);
+    metrics.gauge_source(
+        "tls_clear_exchangers",
+        "Exchangers spoken to in the clear, for TLS failed",
+        move || weak.upgrade().map_or(0.0, |server| server.delivery.in_the_clear() as f64),
+    );
+    let weak = Arc::downgrade(server);
+    metrics.counter_source(
+        "tls_fallbacks",
+        "Connections that went on in the clear, for TLS failed",
+        move || weak.upgrade().map_or(0, |server| server.delivery.figures().tls_fallbacks.load(Relaxed)),
+    );
+    let weak = Arc::downgrade(server);
+    metrics.counter_source(
+        "tls_refusals",
+        "Attempts that ended because no connection was as secure as the mail asks",
+        move || weak.upgrade().map_or(0, |server| server.delivery.figures().tls_refusals.load(Relaxed)),
+    );
     let signing = &server.delivery.figures().signing;
     let figures = signing.clone();
     metrics.labelled_counter_source(

@@ -10,6 +10,7 @@ mod gauges;
 mod http;
 mod logging;
 mod memory;
+pub mod policies;
 pub mod root;
 pub mod server;
 pub mod shipped;

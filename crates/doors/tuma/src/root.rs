@@ -1,17 +1,19 @@
 //! The whole configuration: every room's tables under one roof.
 
+use crate::http::{HttpConfig, TenantConfig};
+use crate::policies::PolicyConfig;
 use delivery::{
     DkimConfig, DsnConfig, PoolConfig, RetryConfig, RouteConfig, SignRule, SigningConfig, SourceConfig,
+    TlsPolicyConfig, TlsUse,
 };
 use mail::Domain;
 use reception::{
-    CertificateConfig, ListenerConfig, ListenerTls, ReceptionConfig, RelayConfig, TagHeadersConfig,
-    UserConfig,
+    CertificateConfig, ListenerConfig, ListenerTls, ReceptionConfig, RelayConfig, ReportsConfig,
+    TagHeadersConfig, UserConfig, VerifyConfig,
 };
 use routing::AssignRule;
 use settings::{Node, Problems, Size, Text};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,7 +27,7 @@ settings::table! {
         pub server: ServerConfig = ServerConfig::default(),
         /// What is written to standard error.
         pub log: LogConfig = LogConfig::default(),
-        /// The HTTP listener for health, metrics and commands.
+        /// The HTTP listener: messages, questions and orders, metrics.
         pub http: HttpConfig = HttpConfig::default(),
         /// Where mail comes in; the key is a name of your choice.
         pub listener: BTreeMap<String, ListenerConfig> = BTreeMap::new(),
@@ -35,14 +37,22 @@ settings::table! {
         pub relay: RelayConfig = RelayConfig::default(),
         /// Who may authenticate; the key is the user's name.
         pub users: BTreeMap<String, UserConfig> = BTreeMap::new(),
+        /// Those whose mail is kept apart; the key is the tenant's name.
+        pub tenant: BTreeMap<String, TenantConfig> = BTreeMap::new(),
         /// Rules that give tags to messages, in the order in which they are tried.
         pub assign: Vec<AssignRule> = Vec::new(),
         /// Header fields that tag messages, for listeners with `tag_headers`.
         pub tag_headers: TagHeadersConfig = TagHeadersConfig::default(),
         /// Certificates that listeners show; the key is a name of your choice.
         pub tls: BTreeMap<String, CertificateConfig> = BTreeMap::new(),
+        /// How mail of strangers is verified, at listeners with `verify`.
+        pub verify: VerifyConfig = VerifyConfig::default(),
+        /// Aggregate reports of DMARC, of what those listeners take.
+        pub dmarc_reports: ReportsConfig = ReportsConfig::default(),
         /// What reception does besides.
         pub reception: ReceptionConfig = ReceptionConfig::default(),
+        /// Whom the operator has asked at each phase of a session.
+        pub policy: PolicyConfig = PolicyConfig::default(),
         /// Accepted messages on disk.
         pub spool: spool::Config = spool::Config::default(),
         /// How mail leaves.
@@ -66,6 +76,8 @@ settings::table! {
         /// Rules that say who signs a message, in the order in which they are tried. Without any, the identities of the
         /// From field's domain sign.
         pub sign: Vec<SignRule> = Vec::new(),
+        /// A HashiCorp Vault that keys can be kept in.
+        pub vault: vault::Config = vault::Config::default(),
         /// How messages are signed, and what if they cannot be.
         pub signing: SigningConfig = SigningConfig::default(),
         /// What receivers tolerate.
@@ -76,6 +88,10 @@ settings::table! {
         pub notify: notify::Config = notify::Config::default(),
         /// Static routes; the key is a domain, `*.domain`, or `*`.
         pub route: BTreeMap<String, RouteConfig> = BTreeMap::new(),
+        /// Transport security by recipient domain; the key is a domain, `*.domain`, or `*`.
+        pub tls_policy: BTreeMap<String, TlsPolicyConfig> = BTreeMap::new(),
+        /// Policies of receiving domains about TLS.
+        pub mta_sts: resolve::StsConfig = resolve::StsConfig::default(),
         /// Names to addresses.
         pub dns: resolve::Config = resolve::Config::default(),
         /// Records of what became of every recipient.
@@ -142,25 +158,6 @@ impl LogConfig {
     }
 }
 
-settings::table! {
-    /// The HTTP listener. It has no password of its own yet, so it binds to loopback only.
-    #[check(HttpConfig::check)]
-    pub struct HttpConfig {
-        /// Where to listen; left out, nowhere.
-        pub listen: Option<SocketAddr> = None,
-    }
-}
-
-impl HttpConfig {
-    fn check(&self, node: &Node, problems: &mut Problems) {
-        if self.listen.is_some_and(|address| !address.ip().is_loopback()) {
-            problems
-                .error(node.at("listen"), "`http.listen` must be a loopback address")
-                .hint("the commands it takes are not authenticated; put a proxy that checks who asks in front of it");
-        }
-    }
-}
-
 impl Root {
     fn check(&self, node: &Node, problems: &mut Problems) {
         for (name, listener) in &self.listener {
@@ -180,6 +177,7 @@ impl Root {
             }
         }
         self.check_assign(node, problems);
+        self.check_dane(node, problems);
         match delivery::egress(&self.source, &self.pool, self.delivery.default_pool.as_deref()) {
             Ok(egress) => self.check_pools(&egress, node, problems),
             Err(error) => {
@@ -206,6 +204,37 @@ impl Root {
         self.check_sign(node, problems);
         if let Err((key, text)) = delivery::Routes::new(&self.route) {
             problems.error(node.at("route"), format!("route `{key}`: {text}"));
+        }
+        if let Err((key, text)) = delivery::TlsPolicies::new(&self.tls_policy) {
+            problems.error(node.at("tls_policy"), format!("tls_policy `{key}`: {text}"));
+        }
+    }
+
+    /// TLSA records count only where DNSSEC vouches for them.
+    fn check_dane(&self, node: &Node, problems: &mut Problems) {
+        if self.dns.dnssec != resolve::DnssecUse::Off {
+            return;
+        }
+        let mut wanted = Vec::new();
+        wanted.extend((self.delivery.tls == TlsUse::Dane).then(|| "delivery.tls".to_owned()));
+        let of = |(key, policy): (&String, &TlsPolicyConfig)| {
+            (policy.tls == TlsUse::Dane).then(|| format!("tls_policy.{key}.tls"))
+        };
+        wanted.extend(self.tls_policy.iter().filter_map(of));
+        for at in wanted {
+            problems
+                .error(node.at(&at), "TLSA records need DNSSEC, which is off")
+                .hint("add `dnssec = \"validate\"` to [dns], with name servers that pass signatures on");
+        }
+        for (key, route) in &self.route {
+            if route.tls == Some(TlsUse::Dane) {
+                problems
+                    .error(
+                        node.at(&format!("route.{key}.tls")),
+                        "a route's next hop is not looked up for TLSA records",
+                    )
+                    .hint("write `verified`");
+            }
         }
     }
 
@@ -237,8 +266,32 @@ impl Root {
     /// A key that cannot be used is told of where its file is named, and not by the first message it should sign.
     fn check_keys(&self, node: &Node, problems: &mut Problems) {
         for (name, identity) in &self.dkim {
-            let Some(path) = &identity.key else { continue };
-            let place = node.at(&format!("dkim.{name}.key"));
+            if identity.key_vault.is_some() && self.vault.address.is_none() {
+                problems
+                    .error(node.at(&format!("dkim.{name}.key_vault")), "there is no Vault to ask")
+                    .hint("add a table [vault] with `address` and `token_file`");
+            }
+        }
+        for (n, name) in self.signing.options_from.iter().enumerate() {
+            if !self.listener.contains_key(name) {
+                problems
+                    .error(
+                        node.at(&format!("signing.options_from.{n}")),
+                        format!("no listener is called {}", settings::quote(name)),
+                    )
+                    .hint(format!(
+                        "there is {}",
+                        self.listener.keys().cloned().collect::<Vec<_>>().join(", ")
+                    ));
+            }
+        }
+        let own = self.dkim.iter().filter_map(|(name, identity)| Some((name, "key", identity.key.as_ref()?)));
+        let next = self
+            .dkim
+            .iter()
+            .filter_map(|(name, identity)| Some((name, "next.key", &identity.next.as_ref()?.key)));
+        for (name, key, path) in own.chain(next) {
+            let place = node.at(&format!("dkim.{name}.{key}"));
             let shown = settings::quote(&path.display().to_string());
             match delivery::read_key(path) {
                 Ok(file) if file.exposed => {
@@ -271,6 +324,15 @@ impl Root {
             true => vec!["default"],
             false => self.source.keys().map(String::as_str).collect(),
         };
+        if let Some(name) = &self.verify.arc_seal {
+            check(
+                "verify.arc_seal".to_owned(),
+                "identity",
+                name,
+                &identities,
+                "add it as a table under `dkim`",
+            );
+        }
         for (n, rule) in self.sign.iter().enumerate() {
             for (m, name) in rule.identities.iter().enumerate() {
                 let at = format!("sign.{n}.identities.{m}");
@@ -292,6 +354,10 @@ impl Root {
         }
         for (name, user) in &self.users {
             named.extend(user.pool.as_deref().map(|pool| (format!("users.{name}.pool"), pool.as_str())));
+        }
+        for (name, tenant) in &self.tenant {
+            let pools = tenant.pools.iter().enumerate();
+            named.extend(pools.map(|(n, pool)| (format!("tenant.{name}.pools.{n}"), pool.as_str())));
         }
         for (n, rule) in self.assign.iter().enumerate() {
             named.extend(rule.pool.as_deref().map(|pool| (format!("assign.{n}.pool"), pool.as_str())));
@@ -379,16 +445,51 @@ mod tests {
         assert!(count >= 2, "{count} examples");
     }
 
-    /// What the guide shows is taken, block by block.
+    /// What the pages show is taken, block by block.
     #[test]
     fn the_configurations_in_the_guide_are_right() {
-        let guide = std::fs::read_to_string(repository().join("docs/guide.md")).expect("the guide");
-        let blocks: Vec<&str> =
-            guide.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-        assert!(!blocks.is_empty());
+        for page in ["docs/guide.md", "docs/verification.md"] {
+            let text = std::fs::read_to_string(repository().join(page)).expect("the page");
+            let blocks: Vec<&str> =
+                text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+            assert!(!blocks.is_empty());
+            for block in blocks {
+                let loaded = config::load_text::<Root>(page, block, &|name| Some(format!("{name}.test")));
+                loaded.unwrap_or_else(|report| panic!("{report}"));
+            }
+        }
+    }
+
+    /// What the page about DKIM shows is taken, block by block, with a key where it names one.
+    #[test]
+    fn the_configurations_about_dkim_are_right() {
+        let text = std::fs::read_to_string(repository().join("docs/dkim.md")).expect("the page");
+        let folder = tempfile::tempdir().expect("a folder");
+        let pem = mailauth::dkim::SigningKey::generate_ed25519().and_then(|key| key.to_pem()).expect("a key");
+        let blocks: Vec<String> = text
+            .split("```toml\n")
+            .skip(1)
+            .filter_map(|rest| {
+                Some(rest.split("```").next()?.lines().map(str::trim_start).collect::<Vec<_>>().join("\n"))
+            })
+            .collect();
+        assert!(blocks.len() >= 6, "{}", blocks.len());
         for block in blocks {
+            for file in block.split('"').filter(|text| text.ends_with(".pem")) {
+                let name = file.rsplit('/').next().expect("a name");
+                std::fs::write(folder.path().join(name), &pem).expect("write the key");
+            }
+            let block = block.replace("/etc/tuma/dkim", folder.path().to_str().expect("text"));
+            let mut whole = format!(
+                "{block}\n[listener.submission]\nlisten = \"127.0.0.1:587\"\n[source.s]\n[pool.bulk]\nsources = {{ s = 1 }}\n"
+            );
+            if block.contains("[dkim.a-example.next]") {
+                whole += &format!(
+                    "[dkim.a-example]\ndomain = \"a.example\"\nselector = \"s2026\"\nkey_text = \"\"\"{pem}\"\"\"\n"
+                );
+            }
             let loaded =
-                config::load_text::<Root>("docs/guide.md", block, &|name| Some(format!("{name}.test")));
+                config::load_text::<Root>("docs/dkim.md", &whole, &|name| Some(format!("{name}.test")));
             loaded.unwrap_or_else(|report| panic!("{report}"));
         }
     }

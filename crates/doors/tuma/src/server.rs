@@ -1,8 +1,9 @@
 //! Builds the rooms from the configuration, hands them to each other, and runs them until told to stop.
 
 use crate::config::{self, Loaded};
-use crate::http;
+use crate::http::{self, Http};
 use crate::memory;
+use crate::policies::{self, Tallies};
 use crate::root::{Root, ServerConfig};
 use accounting::{Metrics, Recorder};
 use anyhow::{Context as _, Result, bail};
@@ -14,6 +15,7 @@ use outcomes::{Suppressor, WebhookConfig, Webhooks};
 use reception::auth::{Users, Verifier};
 use reception::{
     Budget, Context, ListenerConfig, ListenerContext, ListenerTls, RelayRules, Rules, TagRules, UserTags,
+    VerifyRules,
 };
 use routing::Assign;
 use spool::{LoadEvent, Loaded as LoadedMessage, Spool};
@@ -112,8 +114,11 @@ pub struct Server {
     pub metrics: Arc<Metrics>,
     /// The log's level.
     pub log_level: LogLevel,
+    /// HTTP's own.
+    pub http: Arc<Http>,
     certificates: Option<Arc<Certificates>>,
     judge: Judge,
+    tallies: Arc<Tallies>,
     listening: Vec<SocketAddr>,
     listener_configs: Vec<(String, ListenerConfig)>,
     /// When the server began.
@@ -137,7 +142,7 @@ fn certificate_files(root: &Root) -> Vec<CertificateFiles> {
     root.certificate_files().into_iter().map(|(chain, key)| CertificateFiles { chain, key }).collect()
 }
 
-fn rules(root: &Root) -> Rules {
+fn rules(root: &Root, policy: Option<Arc<dyn policy::Policy>>) -> Rules {
     let session = smtp::server::Config { hostname: root.hostname(), session: root.smtp.clone() };
     let mut in_clear = session.clone();
     in_clear.session.auth_without_tls = true;
@@ -161,10 +166,37 @@ fn rules(root: &Root) -> Rules {
         relay: RelayRules::new(&root.relay),
         users: Arc::new(Users::new(known)),
         tags: tag_rules(root),
+        verify: VerifyRules::new(&root.verify, &root.hostname(), sealer(root)),
+        policy,
         reception: root.reception.clone(),
         suppressed: (root.suppression.at_rcpt == suppression::AtRcpt::Reject)
             .then(|| root.suppression.refusal()),
         recipients_queued_max: root.delivery.recipients_queued_max,
+    }
+}
+
+/// Who seals mail that was verified.
+fn sealer(root: &Root) -> Option<mailauth::arc::Sealer> {
+    let name = root.verify.arc_seal.as_ref()?;
+    let config = root.dkim.get(name)?;
+    // A key that cannot be read was told of when the configuration was; one that has gone since seals nothing.
+    let key = match (&config.key, &config.key_text) {
+        (Some(path), _) => delivery::read_key(path).map(|file| file.key).map_err(|error| error.to_string()),
+        (None, Some(text)) => {
+            mailauth::dkim::SigningKey::parse(text.as_bytes()).map_err(|error| error.to_string())
+        }
+        (None, None) => Err("there is none".to_owned()),
+    };
+    match key {
+        Ok(key) => Some(mailauth::arc::Sealer {
+            domain: config.domain.0.clone(),
+            selector: config.selector.0.0.clone(),
+            key: Arc::new(key),
+        }),
+        Err(error) => {
+            error!(identity = %name, %error, "no key to seal mail with");
+            None
+        }
     }
 }
 
@@ -205,8 +237,11 @@ fn delivery_settings(loaded: &Loaded<Root>) -> Result<delivery::Settings> {
         retry: root.retry.clone(),
         dsn: root.dsn.clone(),
         routes,
-        signing: Arc::new(delivery::Signing::new(&root.dkim, &root.sign, &root.signing)?),
-        sources: Sources::new(&root.source, egress(root)?, &ehlo_name).context("source")?,
+        tls_policies: delivery::TlsPolicies::new(&root.tls_policy)
+            .map_err(|(key, text)| anyhow::anyhow!("tls_policy `{key}`: {text}"))?,
+        signing: Arc::new(delivery::Signing::new(&root.dkim, &root.sign, &root.signing, vault(root)?)?),
+        sources: Sources::new(&root.source, egress(root)?, &ehlo_name, &connector_config(root))
+            .context("source")?,
         rules,
         classes: Arc::new(crate::classes::rules(root)?),
         suppressed: root.suppression.refusal(),
@@ -241,6 +276,25 @@ fn webhook_targets(root: &Root) -> Result<BTreeMap<String, (WebhookConfig, notif
     root.webhook.iter().map(target).collect()
 }
 
+/// How TLS is spoken to next hops.
+fn connector_config(root: &Root) -> ConnectorConfig {
+    ConnectorConfig {
+        ca_file: root.delivery.tls_ca_file.clone(),
+        session_servers_max: root.delivery.tls_sessions_max as usize,
+        client: None,
+    }
+}
+
+/// The Vault that keys are kept in.
+pub(crate) fn vault(root: &Root) -> Result<Option<vault::Vault>> {
+    let tls = if root.vault.is_secure() {
+        Some(net::tls::client_config(root.vault.ca_file.as_deref()).context("vault.ca_file")?)
+    } else {
+        None
+    };
+    Ok(vault::Vault::new(&root.vault, tls))
+}
+
 /// Where notices are posted.
 fn webhook(root: &Root) -> Result<Option<Arc<notify::Target>>> {
     let notify = &root.notify;
@@ -265,6 +319,14 @@ fn destinations(root: &Root, listening: &[SocketAddr]) -> Result<Destinations> {
     Ok(Destinations::new(DestinationsConfig { allow, ..DestinationsConfig::default() }, own))
 }
 
+/// Threads that serve sessions.
+fn threads(root: &Root) -> usize {
+    match root.server.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        set => set,
+    }
+}
+
 fn reception_budget(root: &Root) -> u64 {
     match root.reception.messages_in_memory_max.bytes() {
         0 => memory::budget(root.server.memory_max.bytes()) / 4,
@@ -282,9 +344,12 @@ impl Server {
     ) -> Result<Arc<Self>> {
         let root = loaded.value.clone();
         let certificates = certificates(&root)?;
+        let tallies = Arc::new(Tallies::default());
+        let policy = policies::load(&root.policy, threads(&root), &tallies).await?;
         let (spool, loader) = spool::open_directory(&root.spool.directory, &root.spool)?;
         let keeper = Keeper::open(&root.state_directory())?;
         let metrics = Arc::new(Metrics::new());
+        tallies.register(&metrics);
         let recorder = Arc::new(Recorder::open(&root.accounting, metrics.clone())?);
         let suppression = tokio::task::block_in_place(|| {
             Suppression::open(&root.state_directory(), root.suppression.entries_max)
@@ -298,21 +363,28 @@ impl Server {
         let listening: Vec<SocketAddr> =
             sockets.listeners.iter().map(|(_, _, bound)| bound.local_addr()).collect();
         let destinations = destinations(&root, &listening)?;
+        // One memory for what both ways ask.
+        let dns = Arc::new(resolve::Cached::new(Arc::new(resolve::Dns::new(&root.dns)?), &root.dns));
         let judge = Judge::new(destinations.clone(), root.delivery.port);
+        let names = names(&root, dns.clone(), judge.clone())?;
         let (intake, accepted) = mpsc::channel(root.reception.intake_max as usize);
         let (loaded_in, loaded_messages) = mpsc::channel(8);
         let seed =
             SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(7, |d| d.as_nanos() as u64);
+        let settings = delivery_settings(loaded)?;
+        // Before any mail needs them.
+        settings.signing.fetch().await;
         let delivery = Delivery::start(
             Parts {
-                settings: delivery_settings(loaded)?,
+                settings,
                 spool: spool.clone(),
                 recorder: recorder.clone(),
                 suppression: suppression.clone(),
-                routes: routes(&root, judge.clone())?,
+                routes: names.routes,
+                sts: names.sts,
+                dnssec: names.dnssec,
                 dialer: Arc::new(TcpDialer),
-                connector: Connector::new(&ConnectorConfig::default())
-                    .context("certificates of authorities")?,
+                connector: Connector::new(&connector_config(&root)).context("certificates of authorities")?,
                 destinations,
                 intake: intake.clone(),
                 seed,
@@ -324,15 +396,24 @@ impl Server {
         let queued = delivery.queued();
         let queued_now = queued.clone();
         let reception = Context::new(
-            rules(&root),
+            rules(&root, policy),
             spool.clone(),
             recorder.clone(),
             suppression.clone(),
             intake,
             Arc::new(move || queued_now.get()),
+            dns.clone(),
             Budget::new(reception_budget(&root)),
         );
-        load_in_background(loader, loaded_in, metrics.clone())?;
+        if root.dmarc_reports.enabled {
+            let folder = root.state_directory().join("dmarc");
+            let collector = reception::Collector::start(&folder, &root.dmarc_reports)
+                .with_context(|| format!("dmarc_reports: {}", folder.display()))?;
+            reception.collect_reports(collector.clone());
+            tokio::spawn(reception::report(reception.clone(), collector, root.dmarc_reports.clone()));
+        }
+        let http = Arc::new(Http::open(&root, &root.state_directory())?);
+        load_in_background(loader, loaded_in, metrics.clone(), http.clone())?;
         let limits = Limits::new(
             net::LimitsConfig {
                 connections_max: root.reception.connections_max,
@@ -374,13 +455,15 @@ impl Server {
             webhooks,
             metrics,
             log_level,
+            http,
             certificates,
             judge,
+            tallies,
             listening,
             listener_configs,
             since: Instant::now(),
         });
-        crate::gauges::register(&server, &queued, &limits);
+        crate::gauges::register(&server, &queued, &limits, &dns);
         if let Some(socket) = sockets.http {
             http::start(server.clone(), socket)?;
         }
@@ -398,7 +481,9 @@ impl Server {
         let destinations = destinations(&root, &self.listening).map_err(|e| format!("{e:#}"))?;
         // Everything that can fail comes first, so that a bad configuration changes nothing.
         let level: Targets = root.log.level.parse().map_err(|_| "log.level is not a level".to_owned())?;
-        let rules = tokio::task::block_in_place(|| rules(&root));
+        let policy = policies::load(&root.policy, threads(&root), &self.tallies).await;
+        let policy = policy.map_err(|e| format!("{e:#}"))?;
+        let rules = tokio::task::block_in_place(|| rules(&root, policy));
         let files = certificate_files(&root);
         if !files.is_empty() {
             Certificates::load(&files).map_err(|e| e.to_string())?;
@@ -419,6 +504,7 @@ impl Server {
         self.reception.budget.set_max(reception_budget(&root));
         self.reception.set_rules(rules);
         self.judge.set(destinations.clone(), root.delivery.port);
+        self.http.reload(&root);
         self.delivery.reload(settings, destinations).await;
         let restart = self.needs_restart(&root);
         *self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = root;
@@ -451,7 +537,9 @@ impl Server {
             ("listener", listeners != self.listener_configs),
             ("spool", new.spool != old.spool),
             ("dns", new.dns != old.dns),
-            ("http", new.http != old.http),
+            ("mta_sts", new.mta_sts != old.mta_sts),
+            ("dmarc_reports", new.dmarc_reports != old.dmarc_reports),
+            ("http", http_at_start(&new.http) != http_at_start(&old.http)),
             ("server", process(&new.server) != process(&old.server)),
             ("tls", self.certificates.is_none() && !new.tls.is_empty()),
             ("log.format", new.log.format != old.log.format),
@@ -463,6 +551,8 @@ impl Server {
             ("reception.network_prefix_v4_bits", will.network_prefix_v4_bits != was.network_prefix_v4_bits),
             ("reception.network_prefix_v6_bits", will.network_prefix_v6_bits != was.network_prefix_v6_bits),
             ("reception.networks_unlimited", will.networks_unlimited != was.networks_unlimited),
+            ("delivery.tls_ca_file", new.delivery.tls_ca_file != old.delivery.tls_ca_file),
+            ("delivery.tls_sessions_max", new.delivery.tls_sessions_max != old.delivery.tls_sessions_max),
             ("reception.intake_max", will.intake_max != was.intake_max),
         ];
         parts.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
@@ -526,6 +616,11 @@ impl Server {
     }
 }
 
+/// What of HTTP is only read at start.
+fn http_at_start(config: &http::HttpConfig) -> (Option<SocketAddr>, usize, bool) {
+    (config.listen, config.connections_max, config.certificate.is_some())
+}
+
 /// Judges the addresses that DNS gives by the configuration of the moment.
 #[derive(Clone)]
 struct Judge(Arc<RwLock<(Destinations, u16)>>);
@@ -549,12 +644,26 @@ impl Judge {
     }
 }
 
-fn routes(root: &Root, judge: Judge) -> Result<resolve::Routes> {
-    let dns = resolve::Dns::new(&root.dns)?;
-    let cached = resolve::Cached::new(Arc::new(dns), &root.dns);
-    let rule = move |ip| judge.judge(ip);
+/// What is asked of name servers and policy hosts.
+struct Names {
+    routes: resolve::Routes,
+    sts: Arc<resolve::StsPolicies>,
+    dnssec: Option<Arc<dyn resolve::Authentic>>,
+}
+
+fn names(root: &Root, resolver: Arc<dyn resolve::Resolver>, judge: Judge) -> Result<Names> {
+    let rule: resolve::AddressRule = Arc::new(move |ip| judge.judge(ip));
     let own: Vec<Domain> = vec![root.hostname()];
-    Ok(resolve::Routes::new(Arc::new(cached), &root.dns, own, Arc::new(rule)))
+    let tls = net::tls::client_config(root.mta_sts.ca_file.as_deref()).context("mta_sts.ca_file")?;
+    let https = resolve::Https::new(resolver.clone(), rule.clone(), tls, root.mta_sts.fetches_max as usize);
+    let file = root.state_directory().join("mta-sts.json");
+    let sts = resolve::StsPolicies::open(resolver.clone(), https, root.mta_sts.clone(), Some(file));
+    let dnssec: Option<Arc<dyn resolve::Authentic>> = match root.dns.dnssec {
+        resolve::DnssecUse::Off => None,
+        resolve::DnssecUse::Validate => Some(Arc::new(resolve::Dnssec::new(&root.dns)?)),
+    };
+    let routes = resolve::Routes::new(resolver, &root.dns, own, rule);
+    Ok(Names { routes, sts: Arc::new(sts), dnssec })
 }
 
 /// Reads what the spool holds from before, on a thread of its own, while mail already flows.
@@ -562,6 +671,7 @@ fn load_in_background(
     loader: spool::Loader,
     out: mpsc::Sender<Vec<LoadedMessage>>,
     metrics: Arc<Metrics>,
+    http: Arc<Http>,
 ) -> Result<()> {
     let work = move || {
         let began = Instant::now();
@@ -573,6 +683,9 @@ fn load_in_background(
                     messages += 1;
                     recipients += loaded.pending.len() as u64;
                     metrics.recovered(loaded.pending.len() as u64);
+                    if let Some(request) = loaded.message.extras.as_ref().and_then(|extras| extras.request) {
+                        http.idempotency.recall(request, loaded.message.id, loaded.message.received_at);
+                    }
                     batch.push(*loaded);
                     if batch.len() >= 64 && out.blocking_send(std::mem::take(&mut batch)).is_err() {
                         return;
@@ -598,6 +711,7 @@ fn load_in_background(
         if !batch.is_empty() {
             let _ = out.blocking_send(batch);
         }
+        http.set_loaded();
         let seconds = began.elapsed().as_secs_f64();
         info!(messages, recipients, damaged, seconds, "spool loaded");
     };

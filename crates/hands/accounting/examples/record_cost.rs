@@ -94,6 +94,7 @@ fn message(n: u64) -> Arc<Message> {
         },
         tags: Tags::default(),
         headers: Vec::new(),
+        extras: None,
     })
 }
 

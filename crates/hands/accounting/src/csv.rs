@@ -270,7 +270,7 @@ impl Format<'_> {
                 }
             }
             Column::SrcType => {
-                let api = origin.protocol == Protocol::Internal;
+                let api = matches!(origin.protocol, Protocol::Internal | Protocol::Http);
                 text(out, Some(if api { "api" } else { "smtp" }));
             }
             Column::SrcMta => host_and_ip(out, &origin.helo, origin.peer),
@@ -284,7 +284,7 @@ impl Format<'_> {
             Column::DlvSourceIp => ip(out, connection.and_then(|connection| connection.local)),
             Column::DlvDestinationIp => ip(out, connection.and_then(|connection| connection.remote)),
             Column::DlvEsmtpAvailable => text(out, connection.map(|connection| &*connection.extensions)),
-            Column::DlvSize => push_number(out, message.map_or(0, |message| message.size)),
+            Column::DlvSize => push_number(out, message.map_or(0, |message| message.octets_each())),
             Column::DlvTlsProtocol => text(out, tls(connection).map(|tls| &*tls.protocol)),
             Column::DlvTlsCipher => text(out, tls(connection).map(|tls| &*tls.cipher)),
             // Of a receipt nothing is known but what was asked for, which PowerMTA writes here.

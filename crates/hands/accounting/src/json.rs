@@ -10,7 +10,7 @@ use std::fmt::{Display, Write};
 use std::net::SocketAddr;
 
 /// The fields in the order in which they are written. `v`, `kind` and `time` are in every record.
-const FIELDS: [&str; 42] = [
+const FIELDS: [&str; 44] = [
     "v",
     "kind",
     "time",
@@ -43,6 +43,8 @@ const FIELDS: [&str; 42] = [
     "pool",
     "tls",
     "cipher",
+    "tls_policy",
+    "tls_verified",
     "extensions",
     "client",
     "helo",
@@ -208,7 +210,7 @@ impl JsonWriter {
         );
         line.text("orcpt", recipient.and_then(|recipient| recipient.orcpt.as_deref()));
         line.text("envid", record.envid());
-        line.number("size", message.map(|message| message.size));
+        line.number("size", message.map(|message| message.octets_each()));
         line.number("code", reply.map(|reply| u64::from(reply.code.get())));
         line.display("status", scratch, status.filter(|_| record.kind != Kind::Received));
         line.display("reply", scratch, reply);
@@ -239,6 +241,9 @@ impl JsonWriter {
         let tls = if inbound { origin.tls.as_ref() } else { connection.and_then(|c| c.tls.as_ref()) };
         line.text("tls", tls.map(|tls| &*tls.protocol));
         line.text("cipher", tls.map(|tls| &*tls.cipher));
+        let asked = connection.map(|connection| &*connection.tls_policy).filter(|asked| !asked.is_empty());
+        line.text("tls_policy", asked);
+        line.text("tls_verified", connection.and_then(|connection| connection.tls_verified.as_deref()));
         line.text("extensions", connection.map(|connection| &*connection.extensions));
         line.display("client", scratch, origin.peer.map(plain));
         line.text("helo", Some(&origin.helo));
@@ -250,6 +255,7 @@ impl JsonWriter {
                 Protocol::Esmtp => "esmtp",
                 Protocol::Lmtp => "lmtp",
                 Protocol::Internal => "internal",
+                Protocol::Http => "http",
             }),
         );
         line.text("user", origin.user.as_deref());

@@ -151,7 +151,7 @@ impl Metrics {
             }
             Kind::Delivered => {
                 sum.delivered.inc();
-                self.octets_delivered.inc_by(record.message().map_or(0, |message| message.size));
+                self.octets_delivered.inc_by(record.message().map_or(0, |message| message.octets_each()));
                 self.delivery_seconds.observe(record.since_received_ms() as f64 / 1_000.0);
             }
             Kind::Deferred => drop(self.deferrals.inc()),

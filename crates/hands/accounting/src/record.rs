@@ -120,6 +120,10 @@ pub struct Connection {
     pub pool: Box<str>,
     /// TLS, if any.
     pub tls: Option<TlsInfo>,
+    /// What was asked of TLS: `off`, `opportunistic`, `required`, `verified`.
+    pub tls_policy: Box<str>,
+    /// What is to be said of the exchanger's certificate: `verified`, or why it is not; absent without TLS.
+    pub tls_verified: Option<Box<str>>,
     /// Keywords of the answer to EHLO, with commas between: `8BITMIME,STARTTLS`.
     pub extensions: Box<str>,
 }

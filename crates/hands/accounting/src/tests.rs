@@ -42,6 +42,7 @@ fn message(recipients: usize) -> Arc<Message> {
         },
         tags: Tags { job: Some("job7".into()), ..Tags::default() },
         headers: Vec::new(),
+        extras: None,
     })
 }
 
@@ -55,6 +56,8 @@ fn connection() -> Arc<Connection> {
         source: "v1".into(),
         pool: "p1".into(),
         tls: Some(TlsInfo { protocol: "TLSv1.3".into(), cipher: "TLS_AES_128_GCM_SHA256".into() }),
+        tls_policy: "required".into(),
+        tls_verified: Some("UnknownIssuer".into()),
         extensions: "8BITMIME,STARTTLS".into(),
     })
 }
@@ -265,7 +268,7 @@ fn json_lines() {
             "first_attempt": "1970-01-01T00:00:00.001Z", "duration_ms": 0, "latency_ms": 1123, "ambiguous": true,
             "queue": "x.test/v1", "job": "job7", "via": "smtp", "site": "x.test", "host": "mx.x.test",
             "remote": "192.0.2.9:25", "local": "192.0.2.2:50000", "source": "v1", "pool": "p1", "tls": "TLSv1.3",
-            "cipher": "TLS_AES_128_GCM_SHA256", "extensions": "8BITMIME,STARTTLS", "client": "192.0.2.1:40000",
+            "cipher": "TLS_AES_128_GCM_SHA256", "tls_policy": "required", "tls_verified": "UnknownIssuer", "extensions": "8BITMIME,STARTTLS", "client": "192.0.2.1:40000",
             "helo": "app", "listener": "main", "protocol": "esmtp", "user": "joe", "class": "rate-limited",
         })
     );

@@ -89,7 +89,7 @@ async fn clients(address: SocketAddr, count: usize, tls: bool) -> Result<()> {
         let mut stream = TcpDialer.dial(&source, address, deadline).await?;
         if tls {
             let policy = Policy::Opportunistic;
-            stream = connector.connect(stream, &name, policy, deadline).await.map_err(|e| e.to_string())?;
+            stream = connector.connect(stream, &name, &policy, deadline).await.map_err(|e| e.to_string())?;
         }
         stream.write_all(&[b'x'; CARRIED]).await?;
         stream.flush().await?;

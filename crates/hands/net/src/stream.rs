@@ -1,7 +1,7 @@
 //! A connection, whatever carries it: TCP or a pipe in memory, in the clear or through TLS at either end.
 
 use crate::memory::Pipe;
-use crate::tls::Examiner;
+use crate::tls::{CertificateFault, Examiner};
 use mail::TlsInfo;
 use rustls::{CommonState, HandshakeKind};
 use std::io;
@@ -25,8 +25,10 @@ pub enum Verification {
     None,
     /// Name, dates and chain are good.
     Verified,
+    /// It is what TLSA records say (RFC 7672).
+    Dane,
     /// It is not good, and why; the policy of the connection did not ask for it.
-    NotVerified(Box<str>),
+    NotVerified(CertificateFault, Box<str>),
 }
 
 /// A connection: plain, TLS as server, or TLS as client.

@@ -2,6 +2,7 @@
 
 use settings::{Node, Problems, Size};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 settings::words! {
@@ -19,6 +20,17 @@ settings::words! {
         /// IPv6 only.
         #[word("v6_only")]
         V6Only,
+    }
+}
+
+settings::words! {
+    /// Whether DNSSEC is looked at.
+    pub enum DnssecUse {
+        /// Not at all, and so neither are TLSA records (DANE).
+        Off,
+        /// For mail's exchangers and their TLSA records; signatures are checked by this server. The name servers must
+        /// pass them on: with one that does not, no mail leaves.
+        Validate,
     }
 }
 
@@ -42,6 +54,10 @@ settings::table! {
         /// Send names in random case and expect them back so (draft-vixie-dnsext-dns0x20): one more thing that
         /// who forges an answer must guess. A few old name servers cannot do it.
         pub case_randomization: bool = true,
+        /// Whether DNSSEC is looked at, for DANE (RFC 7672).
+        pub dnssec: DnssecUse = DnssecUse::Off,
+        /// File of DNSKEY records of the root that signatures are checked by; left out, those that ICANN publishes.
+        pub dnssec_anchor_file: Option<PathBuf> = None,
         /// Look into `/etc/hosts` before asking.
         pub hosts_file: bool = false,
         /// Memory for remembered answers, estimated. A name and its record take about 300 octets; absent names

@@ -30,6 +30,12 @@ const POINTERS_MAX: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsError(Box<str>);
 
+impl DnsError {
+    pub(crate) fn new(problem: String) -> Self {
+        Self(problem.into())
+    }
+}
+
 impl fmt::Display for DnsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "name servers: {}", self.0)
@@ -48,17 +54,11 @@ impl Dns {
     /// Reads the system's configuration if no name servers are given.
     pub fn new(config: &Config) -> Result<Self, DnsError> {
         let failed = |error: NetError| DnsError(error.to_string().into());
-        let servers = if config.nameservers.is_empty() {
-            let (system, _) = system_conf::read_system_conf().map_err(failed)?;
-            // Search domains are for people who type short names; a domain in mail is whole.
-            system.into_parts().2
-        } else {
-            config.nameservers.iter().map(|&server| name_server(server)).collect()
-        };
+        let servers = name_servers(config)?;
         let provider = TokioRuntimeProvider::default();
         let mut builder =
             TokioResolver::builder_with_config(ResolverConfig::from_name_servers(servers), provider);
-        set(builder.options_mut(), config);
+        set_options(builder.options_mut(), config);
         let permits = (config.queries_max.max(1) as usize).min(Semaphore::MAX_PERMITS);
         Ok(Self { hickory: builder.build().map_err(failed)?, open: Semaphore::new(permits) })
     }
@@ -97,6 +97,16 @@ fn any_name(name: &str) -> Result<Name, ProtoError> {
     Name::from_labels(name.split('.').map(str::as_bytes))
 }
 
+/// The name servers to ask: those of the system if none are given.
+pub(crate) fn name_servers(config: &Config) -> Result<Vec<NameServerConfig>, DnsError> {
+    if !config.nameservers.is_empty() {
+        return Ok(config.nameservers.iter().map(|&server| name_server(server)).collect());
+    }
+    let (system, _) = system_conf::read_system_conf().map_err(|error| DnsError::new(error.to_string()))?;
+    // Search domains are for people who type short names; a domain in mail is whole.
+    Ok(system.into_parts().2)
+}
+
 fn name_server(server: SocketAddr) -> NameServerConfig {
     let mut config = NameServerConfig::udp_and_tcp(server.ip());
     for connection in &mut config.connections {
@@ -105,7 +115,7 @@ fn name_server(server: SocketAddr) -> NameServerConfig {
     config
 }
 
-fn set(options: &mut ResolverOpts, config: &Config) {
+pub(crate) fn set_options(options: &mut ResolverOpts, config: &Config) {
     options.timeout = config.query_timeout;
     options.attempts = config.attempts as usize;
     options.case_randomization = config.case_randomization;
@@ -163,7 +173,7 @@ fn not_found<T>(error: &NetError) -> Answer<T> {
 }
 
 /// In words an operator knows.
-fn describe(error: &NetError) -> String {
+pub(crate) fn describe(error: &NetError) -> String {
     match error {
         NetError::Dns(HickoryDnsError::ResponseCode(ResponseCode::ServFail)) => "SERVFAIL".to_owned(),
         NetError::Dns(HickoryDnsError::ResponseCode(ResponseCode::Refused)) => "REFUSED".to_owned(),

@@ -4,6 +4,8 @@
 //! [`zone::Zone`] is what a test writes instead. [`Routes`] makes of the answers a [`Route`]: exchangers by
 //! preference with their addresses, or a [`RouteError`] that carries the reply a recipient gets.
 //!
+//! [`StsPolicies`] keeps what domains ask of TLS by MTA-STS, fetched by [`Https`].
+//!
 //! It opens no connection to a mail exchanger and does not know which addresses are fit to dial: whoever
 //! builds it hands in an [`AddressRule`].
 //!
@@ -12,15 +14,24 @@
 mod cached;
 mod config;
 mod dns;
+mod dnssec;
+mod https;
 mod memo;
 mod route;
+mod sts;
 pub mod zone;
 
 pub use cached::Cached;
-pub use config::{Config, IpStrategy};
+pub use config::{Config, DnssecUse, IpStrategy};
 pub use dns::{Dns, DnsError};
+pub use dnssec::{Authentic, Dnssec, Tlsa, Vouched};
+pub use https::{Https, HttpsError, HttpsRequest};
 pub use route::{
     AddressRule, AddressVerdict, Exchanger, Hop, Route, RouteError, RouteErrorKind, Routes, SiteName,
+};
+pub use sts::{
+    POLICY_OCTETS_MAX, Sts, StsConfig, StsFault, StsFigures, StsMode, StsPolicies, StsPolicy, StsPolicyError,
+    sts_id,
 };
 
 use mail::Domain;

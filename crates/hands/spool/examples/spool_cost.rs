@@ -66,6 +66,7 @@ fn draft(spool: &Spool, body: &Bytes) -> Draft {
         origin,
         tags: Tags::default(),
         headers: Vec::new(),
+        extras: None,
     };
     Draft { message, content: Content { prefix, body: body.clone() } }
 }

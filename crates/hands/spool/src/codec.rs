@@ -4,13 +4,15 @@
 //! The first octet is the version of the form; `docs/spool-format.md` lists the fields.
 
 use mail::{
-    BodyType, Envelope, ForwardPath, KEPT_FIELDS_MAX, KEPT_VALUE_MAX_OCTETS, KeptField, Mailbox, Message,
-    Notify, Origin, Priority, Protocol, Recipient, Ret, ReversePath, SessionId, SpoolId, Tags, TlsInfo,
-    UnixMillis,
+    BodyType, Envelope, Extras, ForwardPath, KEPT_FIELDS_MAX, KEPT_VALUE_MAX_OCTETS, KeptField,
+    METADATA_MAX_OCTETS, Mailbox, Merge, Message, Notify, Origin, Priority, Protocol, Recipient, RequestPart,
+    Ret, ReversePath, SessionId, SpoolId, Tags, TlsInfo, UnixMillis,
 };
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-/// The version this code writes.
+/// The version with extras behind the rest; written only if there are any.
+const VERSION_EXTRAS: u8 = 3;
+/// The version this code writes else.
 const VERSION: u8 = 2;
 /// The version without tags and kept header fields; read for ever.
 const VERSION_UNTAGGED: u8 = 1;
@@ -28,7 +30,7 @@ pub enum HeadError {
 pub(crate) fn encode(message: &Message, out: &mut Vec<u8>) {
     let envelope = &message.envelope;
     let origin = &message.origin;
-    out.push(VERSION);
+    out.push(if message.extras.is_some() { VERSION_EXTRAS } else { VERSION });
     put_number(out, message.received_at.0);
     put_number(out, message.size);
     out.push(match envelope.body {
@@ -69,6 +71,7 @@ pub(crate) fn encode(message: &Message, out: &mut Vec<u8>) {
         Protocol::Esmtp => 1,
         Protocol::Lmtp => 2,
         Protocol::Internal => 3,
+        Protocol::Http => 4,
     });
     put_text(out, &origin.helo);
     put_text(out, &origin.listener);
@@ -85,6 +88,9 @@ pub(crate) fn encode(message: &Message, out: &mut Vec<u8>) {
     put_address(out, origin.peer);
     put_address(out, origin.local);
     put_tags(out, message);
+    if let Some(extras) = &message.extras {
+        put_extras(out, extras);
+    }
 }
 
 /// Tags and kept header fields: one octet if there are none.
@@ -133,11 +139,83 @@ fn take_tags(input: &mut Input<'_>) -> Option<(Tags, Vec<KeptField>)> {
     Some((tags, headers))
 }
 
+/// Extras: their count, then for each its kind, its length and so many octets, in the order of kinds.
+fn put_extras(out: &mut Vec<u8>, extras: &Extras) {
+    let Extras { send_at, expires_at, metadata, merge, request } = extras;
+    let mut fields: Vec<(u8, Vec<u8>)> = Vec::new();
+    let number = |value: u64| {
+        let mut octets = Vec::new();
+        put_number(&mut octets, value);
+        octets
+    };
+    fields.extend(send_at.map(|at| (1, number(at.0))));
+    fields.extend(expires_at.map(|at| (2, number(at.0))));
+    fields.extend(metadata.as_ref().map(|text| (3, text.as_bytes().to_vec())));
+    fields.extend(merge.as_ref().map(|merge| {
+        let mut octets = number(merge.octets_each.into());
+        merge.places.iter().for_each(|place| put_number(&mut octets, u64::from(*place)));
+        (4, octets)
+    }));
+    fields.extend(request.map(|request| {
+        let mut octets = [request.key, request.body].concat();
+        put_number(&mut octets, request.part.into());
+        (5, octets)
+    }));
+    put_number(out, fields.len() as u64);
+    for (kind, octets) in fields {
+        out.push(kind);
+        put_number(out, octets.len() as u64);
+        out.extend_from_slice(&octets);
+    }
+}
+
+/// What [`put_extras`] wrote. A kind that is not known makes the whole unreadable: it may say not to send.
+fn take_extras(input: &mut Input<'_>) -> Option<Extras> {
+    let mut extras = Extras::default();
+    let mut last = 0;
+    for _ in 0..input.number()? {
+        let kind = input.byte()?;
+        let len = usize::try_from(input.number()?).ok()?;
+        let mut field = Input(input.take(len)?);
+        if kind <= last {
+            return None;
+        }
+        last = kind;
+        match kind {
+            1 => extras.send_at = Some(UnixMillis(field.number()?)),
+            2 => extras.expires_at = Some(UnixMillis(field.number()?)),
+            3 => {
+                let text = std::str::from_utf8(field.take(len)?).ok()?;
+                extras.metadata = Some(text.into()).filter(|_| text.len() <= METADATA_MAX_OCTETS);
+                extras.metadata.as_ref()?;
+            }
+            4 => {
+                let octets_each = u32::try_from(field.number()?).ok()?;
+                let mut places = Vec::new();
+                while !field.0.is_empty() {
+                    places.push(u16::try_from(field.number()?).ok()?);
+                }
+                extras.merge = Some(Merge { octets_each, places });
+            }
+            5 => {
+                let (key, body) = (field.array()?, field.array()?);
+                let part = u32::try_from(field.number()?).ok()?;
+                extras.request = Some(RequestPart { key, body, part });
+            }
+            _ => return None,
+        }
+        if !field.0.is_empty() {
+            return None;
+        }
+    }
+    Some(extras)
+}
+
 /// Reads a head back.
 pub(crate) fn decode(id: SpoolId, head: &[u8]) -> Result<Message, HeadError> {
     let mut input = Input(head);
     let version = input.byte().ok_or(HeadError::Malformed)?;
-    if !matches!(version, VERSION_UNTAGGED | VERSION) {
+    if !matches!(version, VERSION_UNTAGGED | VERSION | VERSION_EXTRAS) {
         return Err(HeadError::Version(version));
     }
     decode_fields(id, version, &mut input).filter(|_| input.0.is_empty()).ok_or(HeadError::Malformed)
@@ -180,6 +258,7 @@ fn decode_fields(id: SpoolId, version: u8, input: &mut Input<'_>) -> Option<Mess
         1 => Protocol::Esmtp,
         2 => Protocol::Lmtp,
         3 => Protocol::Internal,
+        4 => Protocol::Http,
         _ => return None,
     };
     let helo = input.text()?.into();
@@ -196,10 +275,14 @@ fn decode_fields(id: SpoolId, version: u8, input: &mut Input<'_>) -> Option<Mess
         VERSION_UNTAGGED => Default::default(),
         _ => take_tags(input)?,
     };
+    let extras = match version {
+        VERSION_EXTRAS => Some(Box::new(take_extras(input)?)),
+        _ => None,
+    };
     let (smtputf8, require_tls) = (flag(0), flag(1));
     let envelope = Envelope { reverse_path, recipients, body, smtputf8, require_tls, ret, envid };
     let origin = Origin { session, peer, local, helo, user, listener, protocol, tls };
-    Some(Message { id, received_at, size, envelope, origin, tags, headers })
+    Some(Message { id, received_at, size, envelope, origin, tags, headers, extras })
 }
 
 fn put_number(out: &mut Vec<u8>, mut value: u64) {

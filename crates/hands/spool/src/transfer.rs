@@ -4,9 +4,9 @@
 use crate::{Content, OpenError, PendingRecipient, Refusal};
 use bytes::Bytes;
 use mail::{
-    BodyType, EnhancedStatusCode, Envelope, KEPT_FIELDS_MAX, KEPT_VALUE_MAX_OCTETS, KeptField, Mailbox,
-    Message, Notify, Origin, Priority, Protocol, Recipient, Reply, ReplyCode, Ret, ReversePath, SessionId,
-    SpoolId, Tags, TlsInfo, UnixMillis,
+    BodyType, EnhancedStatusCode, Envelope, KEPT_FIELDS_MAX, KEPT_VALUE_MAX_OCTETS, KeptField,
+    METADATA_MAX_OCTETS, Mailbox, Merge, Message, Notify, Origin, Priority, Protocol, Recipient, Reply,
+    ReplyCode, RequestPart, Ret, ReversePath, SessionId, SpoolId, Tags, TlsInfo, UnixMillis,
 };
 use std::fmt;
 use std::io::{self, BufRead, Read, Write};
@@ -126,6 +126,7 @@ pub(crate) fn write(
         Protocol::Esmtp => "ESMTP",
         Protocol::Lmtp => "LMTP",
         Protocol::Internal => "internal",
+        Protocol::Http => "HTTP",
     };
     writeln!(out, "protocol {protocol}")?;
     writeln!(out, "helo {}", escape(&origin.helo))?;
@@ -146,9 +147,14 @@ pub(crate) fn write(
         writeln!(out, "local {local}")?;
     }
     write_tags(out, message)?;
+    write_extras(out, message)?;
     for waiting in pending {
         let Some(recipient) = envelope.recipients.get(usize::from(waiting.index)) else { continue };
         write_recipient(out, recipient, waiting)?;
+        if let Some(merge) = message.merge() {
+            // Those who are settled are left out, so the others no longer stand in the merge's order.
+            writeln!(out, "place {}", merge.place(waiting.index.into()))?;
+        }
     }
     writeln!(out, "content {}", content.len())?;
     out.write_all(&content.prefix)?;
@@ -175,6 +181,27 @@ fn write_tags(out: &mut dyn Write, message: &Message) -> io::Result<()> {
     }
     for field in &message.headers {
         writeln!(out, "header {} {}", escape(&field.name), escape(&field.value))?;
+    }
+    Ok(())
+}
+
+fn write_extras(out: &mut dyn Write, message: &Message) -> io::Result<()> {
+    let Some(extras) = &message.extras else { return Ok(()) };
+    if let Some(at) = extras.send_at {
+        writeln!(out, "send-at {}", at.0)?;
+    }
+    if let Some(at) = extras.expires_at {
+        writeln!(out, "expires-at {}", at.0)?;
+    }
+    if let Some(metadata) = &extras.metadata {
+        writeln!(out, "metadata {}", escape(metadata))?;
+    }
+    if let Some(merge) = &extras.merge {
+        writeln!(out, "merge {}", merge.octets_each)?;
+    }
+    if let Some(request) = &extras.request {
+        let hex = |octets: [u8; 16]| format!("{:032x}", u128::from_be_bytes(octets));
+        writeln!(out, "request {} {} {}", hex(request.key), hex(request.body), request.part)?;
     }
     Ok(())
 }
@@ -242,6 +269,7 @@ pub(crate) fn read(
         origin: Origin::default(),
         tags: Tags::default(),
         headers: Vec::new(),
+        extras: None,
     };
     let mut pending = Vec::new();
     loop {
@@ -296,6 +324,7 @@ fn take(message: &mut Message, pending: &mut Vec<PendingRecipient>, word: &str, 
                 "ESMTP" => Protocol::Esmtp,
                 "LMTP" => Protocol::Lmtp,
                 "internal" => Protocol::Internal,
+                "HTTP" => Protocol::Http,
                 _ => return None,
             }
         }
@@ -324,6 +353,38 @@ fn take(message: &mut Message, pending: &mut Vec<PendingRecipient>, word: &str, 
                 return None;
             }
             message.headers.push(field);
+        }
+        "send-at" => message.extras.get_or_insert_default().send_at = Some(UnixMillis(value.parse().ok()?)),
+        "expires-at" => {
+            message.extras.get_or_insert_default().expires_at = Some(UnixMillis(value.parse().ok()?))
+        }
+        "metadata" => {
+            let metadata = text()?;
+            if metadata.len() > METADATA_MAX_OCTETS {
+                return None;
+            }
+            message.extras.get_or_insert_default().metadata = Some(metadata);
+        }
+        "merge" => {
+            let merge = Merge { octets_each: value.parse().ok()?, places: Vec::new() };
+            message.extras.get_or_insert_default().merge = Some(merge);
+        }
+        "place" => {
+            let places = &mut message.extras.as_mut()?.merge.as_mut()?.places;
+            places.push(value.parse().ok()?);
+            if places.len() != envelope.recipients.len() {
+                return None;
+            }
+        }
+        "request" => {
+            let mut parts = value.splitn(3, ' ');
+            let mut digest = || {
+                let octets = u128::from_str_radix(parts.next()?, 16).ok()?;
+                Some(octets.to_be_bytes())
+            };
+            let (key, body) = (digest()?, digest()?);
+            let request = RequestPart { key, body, part: parts.next()?.parse().ok()? };
+            message.extras.get_or_insert_default().request = Some(request);
         }
         "to" => {
             let index = u16::try_from(envelope.recipients.len()).ok()?;

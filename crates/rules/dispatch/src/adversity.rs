@@ -411,3 +411,95 @@ fn what_a_limit_held_is_looked_at_again_when_the_rules_change() {
     world.dispatch.reconfigure(world.now, Config::default(), egress(&["a", "b"]), free);
     assert!(world.serve().iter().any(|act| matches!(act, Act::Give(..))), "it is gone");
 }
+
+// ---- what targets ask of connections ------------------------------------------------------------------------
+
+#[test]
+fn mail_that_asks_for_more_never_goes_by_a_connection_made_for_less() {
+    let mut world = World::new(Config::default());
+    for (handle, domain) in [(1, "plain.test"), (2, "strict.test"), (3, "strict.test")] {
+        world.push(handle, domain);
+    }
+    world.serve();
+    let hosts = || vec![Arc::from("mx.host.test")];
+    let holds = Duration::from_secs(600);
+    world.dispatch.site_found(world.now, &target("plain.test"), SiteFound::Exchangers(hosts(), holds));
+    let opened_for_plain = opened(&world.serve());
+    let [(plain, job)] = &opened_for_plain[..] else { panic!("{opened_for_plain:?}") };
+    world.dispatch.connected(world.now, *plain);
+    world.delivered(*plain, job);
+    // It is idle, and leads to the very exchanger that the other domain's mail goes to.
+    let asks: Arc<str> = "verified".into();
+    world.dispatch.site_found(
+        world.now,
+        &target("strict.test"),
+        SiteFound::Apart(hosts(), asks.clone(), holds),
+    );
+    let actions = world.serve();
+    assert!(!actions.iter().any(|act| matches!(act, Act::Give(id, _) if id == plain)), "{actions:?}");
+    let opened_for_strict = opened(&actions);
+    assert!(!opened_for_strict.is_empty());
+    // A domain that asks for the same shares with it; one that asks for nothing does not.
+    for (id, job) in &opened_for_strict {
+        world.dispatch.connected(world.now, *id);
+        world.delivered(*id, job);
+    }
+    world.push(4, "same.test");
+    world.serve();
+    world.dispatch.site_found(world.now, &target("same.test"), SiteFound::Apart(hosts(), asks, holds));
+    let actions = world.serve();
+    let given = actions
+        .iter()
+        .any(|act| matches!(act, Act::Give(id, _) if opened_for_strict.iter().any(|o| o.0 == *id)));
+    assert!(given, "{actions:?}");
+}
+
+#[test]
+fn a_target_that_fails_for_reasons_of_its_own_holds_nobody_else() {
+    let mut world = World::new(Config::default());
+    for (handle, domain) in [(1, "good.test"), (2, "bad.test"), (3, "bad.test")] {
+        world.push(handle, domain);
+    }
+    world.serve();
+    let hosts = || vec![Arc::from("mx.host.test")];
+    let holds = Duration::from_secs(600);
+    let asks: Arc<str> = "verified".into();
+    world.dispatch.site_found(world.now, &target("bad.test"), SiteFound::Apart(hosts(), asks.clone(), holds));
+    for round in 0..3 {
+        let actions = world.serve();
+        let open = opened(&actions);
+        let [(id, job)] = &open[..] else { panic!("round {round}: {actions:?}") };
+        world.dispatch.target_failed(
+            world.now,
+            &target("bad.test"),
+            Reply::new(454, (4, 7, 5), "not verified"),
+        );
+        world.dispatch.draining(*id);
+        world.dispatch.returned(*id, job);
+        world.dispatch.closed(world.now, *id, true, None);
+        // Nothing of it moves before its time, and then one tries.
+        assert!(opened(&world.serve()).is_empty(), "round {round}");
+        let first = Config::default().resolve_again.0;
+        world.pass(first * (1 << round) - SECOND);
+        assert!(
+            !world.serve().iter().any(|act| matches!(act, Act::Resolve(_) | Act::Open { .. })),
+            "round {round}"
+        );
+        world.pass(2 * SECOND);
+        assert!(world.serve().iter().any(|act| matches!(act, Act::Resolve(_))), "round {round}");
+        world.dispatch.site_found(
+            world.now,
+            &target("bad.test"),
+            SiteFound::Apart(hosts(), asks.clone(), holds),
+        );
+    }
+    // The site answers all the while: another domain's mail goes there.
+    for (id, job) in opened(&world.serve()) {
+        world.dispatch.connected(world.now, id);
+        world.delivered(id, &job);
+    }
+    world.dispatch.site_found(world.now, &target("good.test"), SiteFound::Exchangers(hosts(), holds));
+    let actions = world.serve();
+    let good = opened(&actions).into_iter().find(|(_, job)| &*job.queue.target == "good.test");
+    assert!(good.is_some(), "{actions:?}");
+}

@@ -35,7 +35,7 @@ impl fmt::Display for Reason {
             Self::SourceOff(source) => write!(f, "the source {source} is switched off"),
             Self::Order { id, action, reason } if reason.is_empty() => write!(f, "order {id} ({action})"),
             Self::Order { id, action, reason } => write!(f, "order {id} ({action}): {reason}"),
-            Self::NoSite(reply) => write!(f, "its exchangers could not be looked up: {reply}"),
+            Self::NoSite(reply) => write!(f, "its domain takes no mail for now: {reply}"),
             Self::Total(max) => write!(f, "all {max} connections of the total are open"),
         }
     }

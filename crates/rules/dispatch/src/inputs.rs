@@ -51,6 +51,8 @@ pub struct NewMail<'a> {
     pub age: Duration,
     /// It is not given up before this moment.
     pub kept_until: Option<Instant>,
+    /// Each recipient has a message of his own, and goes in a transaction of his own.
+    pub alone: bool,
 }
 
 impl<'a> NewMail<'a> {
@@ -72,6 +74,7 @@ impl<'a> NewMail<'a> {
             due: None,
             age: Duration::ZERO,
             kept_until: None,
+            alone: false,
         }
     }
 }
@@ -81,6 +84,9 @@ impl<'a> NewMail<'a> {
 pub enum SiteFound {
     /// The most preferred exchangers' names, sorted, and how long that holds.
     Exchangers(Vec<Arc<str>>, Duration),
+    /// The same of a target that asks something of its connections: they carry no mail of a target that asks for
+    /// anything else, or for nothing. The text stands for what is asked.
+    Apart(Vec<Arc<str>>, Arc<str>, Duration),
     /// Mail can never be delivered there, and how long that holds.
     Refused(Reply, Duration),
     /// Nobody could tell.
@@ -108,6 +114,7 @@ impl Dispatch {
                 due: mail.due,
                 age: mail.age,
                 kept_until: mail.kept_until,
+                alone: mail.alone,
             },
         );
         // Nothing else would find it while its site is not known.
@@ -232,6 +239,7 @@ impl Dispatch {
             exchangers: 0,
             wants_site: false,
             asked: false,
+            failed_before: 0,
         };
         let key = TargetKey(Self::insert(&mut self.targets, &mut self.free_targets, state));
         self.target_keys.insert(target.clone(), key);
@@ -258,7 +266,7 @@ impl Dispatch {
                 // The operator, or the address itself, says where it goes.
                 Target::Route(_) | Target::Literal(_) => {
                     let name = target.target.to_string();
-                    self.bind(now, key, &name, &[], Duration::MAX);
+                    self.bind(now, key, &name, &[], None, Duration::MAX);
                     self.forget_unused_target(now, key);
                 }
                 Target::Domain(_) => {
@@ -282,7 +290,12 @@ impl Dispatch {
             SiteFound::Exchangers(exchangers, holds) => {
                 let hosts: Vec<&str> = exchangers.iter().map(|host| &**host).collect();
                 let domain = target.to_string();
-                self.bind(now, key, &domain, &hosts, holds);
+                self.bind(now, key, &domain, &hosts, None, holds);
+            }
+            SiteFound::Apart(exchangers, asks, holds) => {
+                let hosts: Vec<&str> = exchangers.iter().map(|host| &**host).collect();
+                let domain = target.to_string();
+                self.bind(now, key, &domain, &hosts, Some(&asks), holds);
             }
             SiteFound::Refused(reply, holds) => {
                 self.unbind(now, key);
@@ -304,6 +317,36 @@ impl Dispatch {
     fn forget_unused_target(&mut self, now: Instant, key: TargetKey) {
         if self.target(key).is_some_and(|target| target.lines.is_empty()) {
             self.forget_target(now, key);
+        }
+    }
+
+    /// Mail for a target cannot leave for a reason of its own, whatever its site does: all of it waits a while, then
+    /// its site is asked for again and one message tries.
+    pub fn target_failed(&mut self, now: Instant, target: &Target, reply: Reply) {
+        let Some(&key) = self.target_keys.get(target) else { return };
+        let failed_before = self.target(key).map_or(0, |state| state.failed_before);
+        let (first, longest) = self.config.resolve_again;
+        let wait = first.saturating_mul(1 << failed_before.min(20)).min(longest);
+        let until = now + wait;
+        self.unbind(now, key);
+        let Some(state) = self.target_mut(key) else { return };
+        state.failed_before = failed_before.saturating_add(1);
+        state.binding = Binding::Failed { reply, until, failures: failed_before + 1 };
+        self.wakes.push(Reverse((until, Wake::Target(key))));
+        self.forget_unused_target(now, key);
+    }
+
+    /// A connection for a target's mail is as it wants them.
+    fn target_served(&mut self, id: ConnectionId) {
+        let Some(at) = self.owners.get(&id) else { return };
+        let line = self.path(*at).and_then(|path| path.connections.iter().find(|line| line.id == id));
+        let lines: Vec<LineKey> =
+            line.map(|line| line.jobs.iter().map(|job| job.line).collect()).unwrap_or_default();
+        for line in lines {
+            let target = self.line(line).map(|line| line.name.target);
+            if let Some(state) = target.and_then(|target| self.target_mut(target)) {
+                state.failed_before = 0;
+            }
         }
     }
 
@@ -336,7 +379,15 @@ impl Dispatch {
     }
 
     /// A target's site is known.
-    fn bind(&mut self, now: Instant, key: TargetKey, domain: &str, hosts: &[&str], holds: Duration) {
+    fn bind(
+        &mut self,
+        now: Instant,
+        key: TargetKey,
+        domain: &str,
+        hosts: &[&str],
+        asks: Option<&str>,
+        holds: Duration,
+    ) {
         let of = self.rules.site(domain, hosts);
         let (longest, shortest) = self.config.site_known_for;
         let until = now + holds.clamp(shortest, longest);
@@ -344,6 +395,7 @@ impl Dispatch {
         let Some(state) = self.target_mut(key) else { return };
         let mut set = DefaultHasher::new();
         hosts.hash(&mut set);
+        asks.hash(&mut set);
         state.exchangers = set.finish();
         if let Binding::Bound { site: known, until: ends } = &mut state.binding
             && *known == site
@@ -516,6 +568,7 @@ impl Dispatch {
             line.ready = true;
         }
         let (key, site) = (path.key, path.site);
+        self.target_served(id);
         self.shaper.connected(now, key);
         if let Some(name) = self.site(site).map(|site| site.name.clone()) {
             self.answering.answered(&name);

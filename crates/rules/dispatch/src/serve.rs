@@ -557,6 +557,7 @@ impl Dispatch {
 
     fn take_keys(&mut self, line: LineKey, recipients_max: u32) -> Option<Vec<EntryKey>> {
         let first = self.queue.take(line)?;
+        let recipients_max = if self.queue.entry(first).alone { 1 } else { recipients_max };
         self.split(first, recipients_max.max(1));
         let handle = self.queue.entry(first).handle;
         let mut keys = vec![first];

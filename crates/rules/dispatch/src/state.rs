@@ -121,13 +121,15 @@ pub(crate) struct TargetState {
     pub(crate) name: Arc<str>,
     pub(crate) lines: Vec<LineKey>,
     pub(crate) binding: Binding,
-    /// Tells its exchangers from others: a site may have several sets of them, and mail must not reach one of
-    /// another domain's.
+    /// Tells its exchangers, and what it asks of connections to them, from others: a site may have several sets of
+    /// them, and mail must not reach one of another domain's, nor go by a connection made for less.
     pub(crate) exchangers: u64,
     /// It stands in line to be asked for.
     pub(crate) wants_site: bool,
     /// It was asked for, and the answer is on its way: it is not asked for twice at a time, nor forgotten.
     pub(crate) asked: bool,
+    /// How often in a row its mail could not leave for a reason of its own.
+    pub(crate) failed_before: u32,
 }
 
 /// The queues of a site that leave by one pool.

@@ -2,12 +2,15 @@
 //!
 //! Rules only: it asks for DNS answers and is given them, never fetches them; time is an argument.
 
+pub mod arc;
 mod base64;
 pub mod dkim;
 pub mod dmarc;
 pub mod dns;
 mod from;
+pub mod iprev;
 mod psl;
+pub mod results;
 pub mod spf;
 
 pub use base64::{decode as base64_decode, encode as base64_encode};
@@ -16,9 +19,12 @@ pub use from::{AUTHORS_MAX, FromError, author_domains, from_domain};
 /// Entry points for the fuzz targets: total functions that must neither panic nor loop.
 #[doc(hidden)]
 pub mod fuzz {
+    pub use crate::arc::fuzz_arc as arc;
     pub use crate::dkim::fuzz::{canon, field, record};
     pub use crate::dmarc::fuzz_dmarc as dmarc;
+    pub use crate::dmarc::report::fuzz_lines as report_lines;
     pub use crate::from::fuzz_from as from;
+    pub use crate::results::fuzz_results as results;
     pub use crate::spf::fuzz_spf as spf;
 }
 

@@ -72,6 +72,7 @@ fn main() {
         },
         tags: Tags::default(),
         headers: Vec::new(),
+        extras: None,
     };
     let to = &message.envelope.recipients[0];
     let mut out = Vec::with_capacity(1_024);

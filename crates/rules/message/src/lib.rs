@@ -27,7 +27,7 @@ pub use dsn::{
     Action, Address, DeliveryStatus, Dsn, DsnConfig, DsnDraft, DsnError, DsnRequest, RecipientReport,
     RecipientStatus, ReportKind, Returned, read_delivery_status, read_dsn, wanted, write_dsn,
 };
-pub use encoding::{decode_xtext, one_line};
+pub use encoding::{decode_xtext, one_line, read_base64, write_base64, write_quoted_printable};
 pub use header::{Field, Fields, HeaderLimits, Scan, scan};
 pub use letter::{Letter, write_letter};
 pub use pick::{first_values, take_out_fields};

@@ -178,6 +178,8 @@ pub fn with_protocol(origin: &Origin, smtputf8: bool) -> Option<&'static str> {
     let (tls, auth) = (origin.tls.is_some(), origin.user.is_some());
     Some(match (origin.protocol, smtputf8, tls, auth) {
         (Protocol::Internal, ..) => return None,
+        // No keyword is registered for it; RFC 5321 §4.4 lets an atom stand.
+        (Protocol::Http, ..) => "HTTP",
         // HELO has no extensions, so the keyword says nothing of TLS on a port where it comes first.
         (Protocol::Smtp, ..) => "SMTP",
         (Protocol::Esmtp, false, false, false) => "ESMTP",

@@ -22,6 +22,8 @@ pub struct Entry {
     pub ambiguous: bool,
     /// The sender was told that it is late.
     pub delay_reported: bool,
+    /// Each of its recipients has a message of his own, so none shares a transaction.
+    pub alone: bool,
     /// The caller's name for the last reply, 0 if there was none.
     pub last_reply: u32,
     /// When it was queued, in ticks of the queue's own clock; before its zero if an earlier process did.
@@ -69,6 +71,8 @@ pub struct NewEntry {
     pub age: Duration,
     /// It is not given up before this moment, however old it is.
     pub kept_until: Option<Instant>,
+    /// Each of its recipients has a message of his own.
+    pub alone: bool,
 }
 
 impl NewEntry {
@@ -86,6 +90,7 @@ impl NewEntry {
             due: None,
             age: Duration::ZERO,
             kept_until: None,
+            alone: false,
         }
     }
 }

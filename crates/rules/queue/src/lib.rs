@@ -287,6 +287,7 @@ impl Queue {
             attempts: new.attempts,
             ambiguous: new.ambiguous,
             delay_reported: false,
+            alone: new.alone,
             last_reply: new.last_reply,
             queued: i64::from(tick).saturating_sub(i64::from(ticks(new.age))).max(i32::MIN.into()) as i32,
             kept_until: new.kept_until.map_or(0, |at| self.tick_after(at)),
@@ -444,6 +445,7 @@ impl Queue {
             due: Some(part.due),
             age: Duration::ZERO,
             kept_until: None,
+            alone: whole.alone,
         };
         let (again, _) = self.push(now, new);
         self.slab[again].queued = whole.queued;

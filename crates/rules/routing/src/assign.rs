@@ -28,6 +28,16 @@ settings::table! {
         pub recipients: Vec<Text<AddressPattern>> = Vec::new(),
         /// Condition: it is mail of one of these tenants, as user, listener, header or an earlier rule said; `*` is any.
         pub tenants: Vec<String> = Vec::new(),
+        /// Condition: SPF came to one of these results; of mail that was not verified none of these five hold.
+        pub spf: Vec<VerdictWord> = Vec::new(),
+        /// Condition: the best of the DKIM signatures came to one of these results.
+        pub dkim: Vec<VerdictWord> = Vec::new(),
+        /// Condition: DMARC came to one of these results.
+        pub dmarc: Vec<VerdictWord> = Vec::new(),
+        /// Condition: ARC came to one of these results.
+        pub arc: Vec<VerdictWord> = Vec::new(),
+        /// Condition: the message is marked for quarantine, or with `false`, is not.
+        pub quarantined: Option<bool> = None,
         /// Condition: a field of the message's header.
         pub header: Option<HeaderCondition> = None,
         /// Whose mail it is, unless the user or the listener says so.
@@ -55,6 +65,52 @@ settings::table! {
         /// disregards case. Left out, it is enough that the field is there.
         pub r#match: Option<Text<Regex>> = None,
     }
+}
+
+settings::words! {
+    /// How a check of a message ended, in the words of RFC 8601 §2.7.
+    pub enum VerdictWord {
+        /// It is as it says.
+        Pass,
+        /// It is not.
+        Fail,
+        /// SPF: probably not.
+        Softfail,
+        /// Nothing is said of it, or a signature cannot be read.
+        Neutral,
+        /// There is nothing to check it by.
+        None,
+        /// DNS gave no answer.
+        Temperror,
+        /// What it is checked by is wrong.
+        Permerror,
+        /// A signature that is not believed here.
+        Policy,
+    }
+}
+
+impl VerdictWord {
+    /// The word of RFC 8601, if it is one of these.
+    pub fn of(word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|known| known.word() == word)
+    }
+}
+
+/// How the checks of a message ended; nothing where there was none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Verdicts {
+    /// SPF.
+    pub spf: Option<VerdictWord>,
+    /// The best of the DKIM signatures.
+    pub dkim: Option<VerdictWord>,
+    /// DMARC.
+    pub dmarc: Option<VerdictWord>,
+    /// ARC.
+    pub arc: Option<VerdictWord>,
+    /// The name of the client's address.
+    pub iprev: Option<VerdictWord>,
+    /// The message is marked for quarantine.
+    pub quarantined: bool,
 }
 
 impl AssignRule {
@@ -85,6 +141,8 @@ pub struct Facts<'a> {
     pub hello: &'a str,
     /// From whom and to whom.
     pub envelope: &'a Envelope,
+    /// How the checks of the message ended, if it was verified.
+    pub verdicts: Option<&'a Verdicts>,
     /// The text of the first header field of a name, on one line. Asked for the names of [`Assign::fields`] only.
     pub field: &'a dyn Fn(&FieldName) -> Option<&'a str>,
 }
@@ -164,7 +222,19 @@ impl AssignRule {
                 !self.tenants.is_empty(),
                 tenant.is_some_and(|tenant| self.tenants.iter().any(|name| name == "*" || name == tenant)),
             )
+            && self.verdicts_hold(facts.verdicts)
             && self.header.as_ref().is_none_or(|condition| condition.holds(facts))
+    }
+
+    fn verdicts_hold(&self, verdicts: Option<&Verdicts>) -> bool {
+        let one_of = |words: &[VerdictWord], verdict: fn(&Verdicts) -> Option<VerdictWord>| {
+            words.is_empty() || verdicts.and_then(verdict).is_some_and(|verdict| words.contains(&verdict))
+        };
+        one_of(&self.spf, |verdicts| verdicts.spf)
+            && one_of(&self.dkim, |verdicts| verdicts.dkim)
+            && one_of(&self.dmarc, |verdicts| verdicts.dmarc)
+            && one_of(&self.arc, |verdicts| verdicts.arc)
+            && self.quarantined.is_none_or(|wanted| verdicts.is_some_and(|known| known.quarantined == wanted))
     }
 }
 
@@ -214,6 +284,13 @@ mod tests {
             peer: Some("192.0.2.7".parse().unwrap()),
             hello: "host.CLIENT.test",
             envelope: &Envelope::new(sender, recipients.into()),
+            verdicts: Some(&Verdicts {
+                spf: Some(VerdictWord::Softfail),
+                dkim: Some(VerdictWord::Pass),
+                dmarc: Some(VerdictWord::Fail),
+                quarantined: true,
+                ..Verdicts::default()
+            }),
             field: &|name| (name.as_str().eq_ignore_ascii_case("x-stream")).then_some("spring sale"),
         };
         Assign::compile(rules).apply(&facts, tags);
@@ -241,7 +318,16 @@ mod tests {
     fn each_condition_holds_or_does_not() {
         let rule = AssignRule::default;
         assert!(holds(rule()), "a rule without conditions");
-        let cases: [(&str, AssignRule, bool); 20] = [
+        use VerdictWord::{Fail, None as Nothing, Pass, Softfail};
+        let cases: [(&str, AssignRule, bool); 28] = [
+            ("spf", AssignRule { spf: vec![Fail, Softfail], ..rule() }, true),
+            ("other spf", AssignRule { spf: vec![Pass], ..rule() }, false),
+            ("dkim and dmarc", AssignRule { dkim: vec![Pass], dmarc: vec![Fail], ..rule() }, true),
+            ("dkim and other dmarc", AssignRule { dkim: vec![Pass], dmarc: vec![Pass], ..rule() }, false),
+            ("no arc", AssignRule { arc: vec![Nothing, Pass], ..rule() }, false),
+            ("quarantined", AssignRule { quarantined: Some(true), ..rule() }, true),
+            ("not quarantined", AssignRule { quarantined: Some(false), ..rule() }, false),
+            ("user, other spf", AssignRule { users: vec!["*".into()], spf: vec![Pass], ..rule() }, false),
             ("listener", AssignRule { listeners: vec!["smtp".into(), "submission".into()], ..rule() }, true),
             ("other listener", AssignRule { listeners: vec!["smtp".into()], ..rule() }, false),
             ("user", AssignRule { users: vec!["app".into()], ..rule() }, true),

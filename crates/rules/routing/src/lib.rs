@@ -10,6 +10,6 @@ mod assign;
 mod gathered;
 mod pattern;
 
-pub use assign::{Assign, AssignRule, Facts, HeaderCondition};
+pub use assign::{Assign, AssignRule, Facts, HeaderCondition, VerdictWord, Verdicts};
 pub use gathered::{Gathered, PriorityClass, TagText};
 pub use pattern::{AddressPattern, DomainPattern, PatternError, Regex, RegexError};

@@ -9,6 +9,7 @@
 mod bounce_class;
 mod domain;
 mod envelope;
+mod extras;
 mod field_name;
 mod id;
 mod mailbox;
@@ -21,6 +22,7 @@ mod tags;
 pub use bounce_class::{BounceClass, BounceClassError};
 pub use domain::{Domain, DomainError, Host};
 pub use envelope::{BodyType, Envelope, ForwardPath, Notify, Recipient, Ret, ReversePath};
+pub use extras::{Extras, METADATA_MAX_OCTETS, Merge, RequestPart};
 pub use field_name::{FieldName, FieldNameError};
 pub use id::{SessionId, SpoolId};
 pub use mailbox::{Mailbox, MailboxError};

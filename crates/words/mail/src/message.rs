@@ -1,6 +1,6 @@
 //! A message as it was accepted: everything we know of it but its content.
 
-use crate::{Envelope, SessionId, SpoolId, Tags};
+use crate::{Envelope, Extras, SessionId, SpoolId, Tags};
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -34,6 +34,8 @@ pub enum Protocol {
     Lmtp,
     /// Made by this server: a DSN.
     Internal,
+    /// HTTP.
+    Http,
 }
 
 /// The TLS session a peer spoke through.
@@ -97,4 +99,28 @@ pub struct Message {
     pub tags: Tags,
     /// The header fields that were chosen for records, at most [`KEPT_FIELDS_MAX`]; usually none.
     pub headers: Vec<KeptField>,
+    /// What was asked of it besides; usually nothing.
+    pub extras: Option<Box<Extras>>,
+}
+
+impl Message {
+    /// The mail merge, if its content is one.
+    pub fn merge(&self) -> Option<&crate::Merge> {
+        self.extras.as_ref()?.merge.as_ref()
+    }
+
+    /// Octets that one of its recipients gets.
+    pub fn octets_each(&self) -> u64 {
+        self.merge().map_or(self.size, |merge| merge.octets_each.into())
+    }
+
+    /// Before when it is not attempted, if anybody said so.
+    pub fn send_at(&self) -> Option<UnixMillis> {
+        self.extras.as_ref()?.send_at
+    }
+
+    /// When it is given up, if anybody said so.
+    pub fn expires_at(&self) -> Option<UnixMillis> {
+        self.extras.as_ref()?.expires_at
+    }
 }

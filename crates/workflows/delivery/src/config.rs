@@ -23,6 +23,9 @@ settings::words! {
         Required,
         /// Always, with a certificate that is valid for the exchanger's name.
         Verified,
+        /// Always, with a certificate that TLSA records say (RFC 7672); without such records, mail waits. Needs
+        /// `dns.dnssec`.
+        Dane,
     }
 }
 
@@ -76,8 +79,19 @@ settings::table! {
         pub pipelining: bool = true,
         /// Use CHUNKING when offered.
         pub chunking: bool = true,
-        /// STARTTLS to destinations without a rule of their own.
+        /// STARTTLS to destinations without a rule of their own. With `opportunistic` and `required`, what a domain
+        /// publishes raises it for that domain's mail: TLSA records where `dns.dnssec` is on, and MTA-STS policies.
         pub tls: TlsUse = TlsUse::Opportunistic,
+        /// PEM file of the certificates that may vouch for exchangers; left out, the machine's own.
+        pub tls_ca_file: Option<PathBuf> = None,
+        /// Exchangers whose TLS sessions are remembered, so that the next handshake is a short one. Each costs some
+        /// kilobytes.
+        #[in(1..=100_000)]
+        pub tls_sessions_max: u32 = 1_024,
+        /// How long an exchanger is spoken to in the clear after its TLS handshake failed, where TLS is
+        /// `opportunistic`; 0s tries each time.
+        #[in(0s..=7d)]
+        pub tls_clear_for: Duration = seconds(3_600),
         /// Loopback, private and other special ranges to which mail may go although a public DNS answer should
         /// never name them. A `route` needs no mention here.
         pub allow: Vec<Cidr> = Vec::new(),
@@ -209,8 +223,8 @@ settings::table! {
         /// Octets of a message a report returns; a larger one comes back as its header.
         #[in(1KiB..=64MiB)]
         pub returned_max: Size = Size::kib(64),
-        /// The pool that notifications leave by; left out, the default pool. They are filed under the tenant of the
-        /// message they tell of.
+        /// The pool that notifications leave by; left out, the default pool. They are nobody's mail: neither tenant nor
+        /// campaign of the message they tell of is theirs.
         pub pool: Option<String> = None,
     }
 }
@@ -244,6 +258,32 @@ impl RouteConfig {
         }
         if self.user.is_some() != self.password.is_some() {
             problems.error(node.at("user"), "`user` and `password` are needed together");
+        }
+    }
+}
+
+settings::table! {
+    /// How mail for some recipient domains is encrypted. The key is a domain, `*.domain` for those below it, or `*`
+    /// for all that have no entry of their own. Mail that goes by a `route` is that route's affair.
+    #[check(TlsPolicyConfig::check)]
+    pub struct TlsPolicyConfig {
+        /// STARTTLS to the domain's exchangers.
+        pub tls: TlsUse,
+        /// With `verified`: names that the certificate must be for one of; left out, the exchanger's own name.
+        /// An exchanger's name is what DNS says, which somebody may forge; a name given here is not.
+        pub names: Vec<String> = Vec::new(),
+    }
+}
+
+impl TlsPolicyConfig {
+    fn check(&self, node: &Node, problems: &mut Problems) {
+        if !self.names.is_empty() && self.tls != TlsUse::Verified {
+            problems.error(node.at("names"), "`names` are only looked at with `tls = \"verified\"`");
+        }
+        for (n, name) in self.names.iter().enumerate() {
+            if mail::Domain::parse(name).is_err() {
+                problems.error(node.at(&format!("names.{n}")), format!("`{name}` is not a host's name"));
+            }
         }
     }
 }
@@ -343,6 +383,10 @@ mod tests {
         assert_eq!(settings::mistakes(&<RetryConfig as settings::Setting>::schema()), Vec::<String>::new());
         assert_eq!(settings::mistakes(&<DsnConfig as settings::Setting>::schema()), Vec::<String>::new());
         assert_eq!(settings::mistakes(&<RouteConfig as settings::Setting>::schema()), Vec::<String>::new());
+        assert_eq!(
+            settings::mistakes(&<TlsPolicyConfig as settings::Setting>::schema()),
+            Vec::<String>::new()
+        );
         assert_eq!(settings::mistakes(&<SourceConfig as settings::Setting>::schema()), Vec::<String>::new());
         assert_eq!(settings::mistakes(&<PoolConfig as settings::Setting>::schema()), Vec::<String>::new());
     }

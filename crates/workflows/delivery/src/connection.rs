@@ -1,7 +1,6 @@
 //! One connection to a destination, from the first candidate address to QUIT.
 
 use crate::candidates::Candidate;
-use crate::config::TlsUse;
 use crate::exchangers::Lease;
 use crate::job::{Errand, Event, Hot};
 use crate::ordered_limits::Leave;
@@ -10,24 +9,30 @@ use crate::session::{Session, Turn};
 use crate::settle::{Hop, Settler, all_of};
 use crate::shared::{Settings, Shared};
 use crate::signing::{Choice, Facts, Unsigned};
-use accounting::Via;
+use crate::transport::{Demand, Finding, NoPlan, Plan, PolicyKind, SessionFault, needs_no_tls, not_assured};
+use accounting::{Connection as RecordConnection, Via};
 use bytes::Bytes;
 use dispatch::{ConnectionId, SourceAt, Target};
-use mail::{Host, Outcome, Reply};
-use net::tls::Policy;
+use mail::{Host, Outcome, Reply, UnixMillis};
+use net::Verification;
 use queue::orders::{Action, Fact, Facts as OrderFacts, Match, Order};
 use shaping::Treat;
 use smtp::client::{self, Client, Event as SmtpEvent, RecipientResult, Stage, Transaction};
+use spool::Content;
 use std::collections::HashMap;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
+
+/// How long it is taken for granted that mail for a target asks for what it asked for.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a connection is made with.
 pub(crate) struct Connection {
@@ -43,6 +48,8 @@ pub(crate) struct Connection {
     pub(crate) messages_max: u32,
     /// Tells that others wait for its place while it waits for a greeting.
     pub(crate) given_up: Option<oneshot::Receiver<()>>,
+    /// A job that was taken from `jobs` to look at.
+    pub(crate) first: Option<Errand>,
 }
 
 /// Why no candidate became a session.
@@ -52,8 +59,45 @@ struct NoSession {
     permanent: bool,
     /// Nothing was tried, for our own limits: no message is to blame.
     barred: bool,
+    /// It was reached, and could not be spoken to as securely as the mail asks: no fault of the site's.
+    insecure: bool,
+    /// What reports call it, where TLS is to blame.
+    fault: Option<SessionFault>,
     stage: shaping::Stage,
     hop: Option<Arc<Hop>>,
+}
+
+impl NoSession {
+    fn new(reply: Reply) -> Self {
+        Self {
+            reply,
+            permanent: false,
+            barred: false,
+            insecure: false,
+            fault: None,
+            stage: shaping::Stage::Connect,
+            hop: None,
+        }
+    }
+}
+
+/// A session that is ready.
+struct Opened {
+    session: Session,
+    hop: Arc<Hop>,
+    /// What it was made for.
+    demand: Arc<str>,
+    /// It is encrypted, with a server that is known to be the domain's exchanger: mail under REQUIRETLS may go.
+    assured: bool,
+    /// It was made without regard to what the domain publishes: only mail that says so may go.
+    relaxed: bool,
+}
+
+/// A session with what was found out about its TLS.
+struct Ready {
+    session: Session,
+    hop: Arc<Hop>,
+    verification: Verification,
 }
 
 impl Connection {
@@ -64,48 +108,75 @@ impl Connection {
             _ => None,
         };
         let given_up = self.given_up.take();
+        // The job it was opened for is there.
+        self.first = self.jobs.try_recv().ok();
         let ready = tokio::select! {
-            ready = self.connect(route.as_deref()) => ready,
-            () = told(given_up) => Err(NoSession {
-                reply: Reply::new(451, (4, 4, 1), "not greeted in time, and other sites wait for a connection"),
-                permanent: false,
-                barred: false,
-                stage: shaping::Stage::Connect,
-                hop: None,
-            }),
+            ready = self.connect_as_asked(route.as_deref()) => ready,
+            () = told(given_up) => {
+                let text = "not greeted in time, and other sites wait for a connection";
+                Err(NoSession::new(Reply::new(451, (4, 4, 1), text)))
+            }
         };
         let (connected, reason) = match ready {
-            Ok((session, hop, lease)) => {
+            Ok((opened, lease)) => {
                 let _ = self.events.send(Event::Connected(self.id)).await;
-                self.serve(session, hop, lease).await;
+                self.serve(opened, lease).await;
                 (true, None)
             }
             Err(none) => {
                 debug!(target = %self.target, reply = %none.reply, "no exchanger could be reached");
                 let reason: Arc<str> = none.reply.to_string().into();
+                let insecure = none.insecure;
+                if insecure {
+                    self.shared.metrics.tls_refusals.fetch_add(1, Relaxed);
+                    warn!(target = %self.target, reply = %none.reply, "mail waits for a secure connection");
+                    let failed = Event::TargetFailed(self.target.clone(), none.reply.clone());
+                    let _ = self.events.send(failed).await;
+                }
                 self.refuse_all(none).await;
-                (false, Some(reason))
+                // Others' mail may go there all the same.
+                (insecure, Some(reason))
             }
         };
         let _ = self.events.send(Event::Draining(self.id)).await;
         self.jobs.close();
+        if let Some(errand) = self.first.take() {
+            let _ = self.events.send(Event::Returned(self.id, errand)).await;
+        }
         while let Some(errand) = self.jobs.recv().await {
             let _ = self.events.send(Event::Returned(self.id, errand)).await;
         }
         let _ = self.events.send(Event::Closed { id: self.id, connected, reason }).await;
     }
 
-    /// Tries the candidates in turn until one is ready.
-    async fn connect(&self, route: Option<&Route>) -> Result<(Session, Arc<Hop>, Lease), NoSession> {
-        let permanent = |reply: Reply| NoSession {
-            permanent: reply.is_permanent(),
-            barred: false,
-            stage: shaping::Stage::Connect,
-            reply,
-            hop: None,
+    /// Connects as the mail asks; if that is not to be had and the message at hand says that it does without
+    /// (RFC 8689 §5), as if its domain published nothing.
+    async fn connect_as_asked(&self, route: Option<&Route>) -> Result<(Opened, Lease), NoSession> {
+        let none = match self.connect(route, false).await {
+            Err(none) if none.insecure => none,
+            done => return done,
         };
+        let hot = match &self.first {
+            Some(errand) => match &errand.hot {
+                Some(hot) => Some(hot.clone()),
+                None => self.shared.read(errand.handle()).await.ok(),
+            },
+            None => None,
+        };
+        if hot.is_some_and(|hot| needs_no_tls(&hot)) { self.connect(route, true).await } else { Err(none) }
+    }
+
+    /// Tries the candidates in turn until one is ready.
+    async fn connect(&self, route: Option<&Route>, relaxed: bool) -> Result<(Opened, Lease), NoSession> {
+        let permanent = |reply: Reply| NoSession { permanent: reply.is_permanent(), ..NoSession::new(reply) };
         let candidates =
             self.shared.candidates(&self.settings, &self.target, route).await.map_err(permanent)?;
+        let unknown = |reply: Reply| NoSession { insecure: true, ..NoSession::new(reply) };
+        let demand = if relaxed {
+            Demand::relaxed(&self.settings, &self.target, route)
+        } else {
+            self.shared.demand(&self.settings, &self.target, route).await.map_err(unknown)?
+        };
         let mut last: Option<NoSession> = None;
         let delivery = &self.settings.delivery;
         let count = candidates.len().min(delivery.addresses_max as usize);
@@ -123,8 +194,8 @@ impl Connection {
                     continue;
                 }
             };
-            match self.connect_to(&candidate, route, patience).await {
-                Ok((session, hop)) => return Ok((session, hop, lease)),
+            match self.connect_to(&candidate, route, &demand, patience).await {
+                Ok(opened) => return Ok((opened, lease)),
                 Err(none) => {
                     debug!(target = %self.target, host = %candidate.host, address = %candidate.address, reply = %none.reply, "candidate failed");
                     // A refusal for good counts only if no other exchanger could be hoped for.
@@ -134,26 +205,14 @@ impl Connection {
                 }
             }
         }
-        Err(last.unwrap_or_else(|| NoSession {
-            reply: Reply::new(451, (4, 4, 4), "no address to connect to"),
-            permanent: false,
-            barred: false,
-            stage: shaping::Stage::Connect,
-            hop: None,
-        }))
+        Err(last.unwrap_or_else(|| NoSession::new(Reply::new(451, (4, 4, 4), "no address to connect to"))))
     }
 
     /// Asks the limits of the exchanger itself.
     fn enter(&self, candidate: &Candidate) -> Result<Lease, NoSession> {
         let (now, rules) = (Instant::now().into_std(), self.shared.rules());
         self.shared.exchangers.enter(now, &rules, &candidate.host, candidate.address.ip()).map_err(|barred| {
-            NoSession {
-                reply: Reply::new(451, (4, 3, 2), barred.text),
-                permanent: false,
-                barred: true,
-                stage: shaping::Stage::Connect,
-                hop: None,
-            }
+            NoSession { barred: true, ..NoSession::new(Reply::new(451, (4, 3, 2), barred.text)) }
         })
     }
 
@@ -161,44 +220,100 @@ impl Connection {
         &self,
         candidate: &Candidate,
         route: Option<&Route>,
+        demand: &Demand,
         patience: Duration,
-    ) -> Result<(Session, Arc<Hop>), NoSession> {
-        let tls = route.and_then(|route| route.tls).unwrap_or(self.settings.delivery.tls);
-        match self.open(candidate, route, tls, patience).await {
+    ) -> Result<Opened, NoSession> {
+        let host = &candidate.host;
+        let plan = match self.shared.plan(demand, candidate).await {
+            Ok(plan) => plan,
+            Err(NoPlan { reply, fault, kind }) => {
+                let finding = Finding { fault: Some(fault), reason: (*reply.text).into() };
+                self.report(demand, &kind, candidate, None, &finding);
+                let stage = shaping::Stage::Starttls;
+                return Err(NoSession { insecure: true, stage, ..NoSession::new(reply) });
+            }
+        };
+        let clear = &self.shared.in_the_clear;
+        let known = plan.falls_back.then(|| clear.why(Instant::now().into_std(), host)).flatten();
+        let first = if known.is_some() { plan.in_the_clear() } else { plan.clone() };
+        let opened = match self.open(candidate, route, &first, patience).await {
             // Opportunistic means that mail goes on without TLS when TLS fails, on a new connection.
-            Err((Stage::StartTls, _)) if tls == TlsUse::Opportunistic => {
-                self.open(candidate, route, TlsUse::Off, patience).await
+            Err((Stage::StartTls, failed)) if plan.falls_back && known.is_none() => {
+                let opened = self.open(candidate, route, &plan.in_the_clear(), patience).await;
+                if opened.is_ok() {
+                    self.shared.metrics.tls_fallbacks.fetch_add(1, Relaxed);
+                    let lasts = self.settings.delivery.tls_clear_for;
+                    let why = &failed.reply.text;
+                    if clear.remember(Instant::now().into_std(), host, why, lasts) {
+                        info!(%host, reply = %failed.reply, ?lasts, "TLS fails, mail goes there in the clear");
+                    }
+                }
+                opened
             }
             other => other,
+        };
+        match opened {
+            Ok(Ready { session, hop, verification }) => {
+                let finding = Finding::of(&plan.kind, host, &verification);
+                self.report(demand, &plan.kind, candidate, hop.record.local, &finding);
+                let verified = matches!(verification, Verification::Verified | Verification::Dane);
+                let assured = verified && plan.is_its_host;
+                Ok(Opened { session, hop, demand: demand.text(), assured, relaxed: demand.relaxed })
+            }
+            Err((stage, none)) => {
+                if let Some(fault) = none.fault {
+                    let finding = Finding { fault: Some(fault), reason: (*none.reply.text).into() };
+                    let local = none.hop.as_ref().and_then(|hop| hop.record.local);
+                    self.report(demand, &plan.kind, candidate, local, &finding);
+                }
+                Err(NoSession {
+                    // A host that refuses our greeting for good may be one of several; a refused AUTH is our own
+                    // misconfiguration and no fault of the message.
+                    permanent: none.permanent && matches!(stage, Stage::Greeting),
+                    insecure: stage == Stage::StartTls && demand.is_strict(),
+                    ..none
+                })
+            }
         }
-        .map_err(|(stage, none)| NoSession {
-            // A host that refuses our greeting for good may be one of several; a refused AUTH is our own
-            // misconfiguration and no fault of the message.
-            permanent: none.permanent && matches!(stage, Stage::Greeting),
-            ..none
-        })
+    }
+
+    /// Counts a session for the reports that the domain may ask for.
+    fn report(
+        &self,
+        demand: &Demand,
+        kind: &PolicyKind,
+        candidate: &Candidate,
+        local: Option<SocketAddr>,
+        finding: &Finding,
+    ) {
+        if let Some(fault) = finding.fault {
+            debug!(
+                target = %self.target, host = %candidate.host, address = %candidate.address, ?local, ?kind,
+                by = %demand.by, fault = fault.word(), reason = %finding.reason, "TLS of a session"
+            );
+        }
     }
 
     async fn open(
         &self,
         candidate: &Candidate,
         route: Option<&Route>,
-        tls: TlsUse,
+        plan: &Plan,
         patience: Duration,
-    ) -> Result<(Session, Arc<Hop>), (Stage, NoSession)> {
+    ) -> Result<Ready, (Stage, NoSession)> {
         let delivery = &self.settings.delivery;
         let none = |stage, reply: Reply, hop: Option<Arc<Hop>>| {
             let none = NoSession {
+                fault: (stage == Stage::StartTls).then_some(SessionFault::NoStarttls),
                 permanent: reply.is_permanent(),
-                barred: false,
                 // A connection that was never made has no greeting either.
                 stage: if hop.is_none() && stage == Stage::Greeting {
                     shaping::Stage::Connect
                 } else {
                     stage_of(stage)
                 },
-                reply,
                 hop,
+                ..NoSession::new(reply)
             };
             (stage, none)
         };
@@ -211,27 +326,30 @@ impl Connection {
             .await
             .map_err(|error| none(Stage::Greeting, error.reply(), None))?;
         let local = stream.local_addr().ok();
-        let hop = |session: &Session| {
-            let via = if route.is_some_and(|route| route.lmtp) { Via::Lmtp } else { Via::Smtp };
-            Arc::new(Hop::new(
-                via,
-                (&*self.site).into(),
-                candidate.host.clone(),
-                candidate.address,
+        let hop = |session: &Session, verification: &Verification| {
+            let record = RecordConnection {
+                via: if route.is_some_and(|route| route.lmtp) { Via::Lmtp } else { Via::Smtp },
+                site: (&*self.site).into(),
+                host: candidate.host.clone(),
+                remote: Some(candidate.address),
                 local,
-                source.egress.name.clone(),
-                session.stream.tls_info(),
-                session.client.extensions(),
-            ))
+                source: source.egress.name.clone(),
+                tls: session.stream.tls_info(),
+                tls_policy: plan.word.into(),
+                tls_verified: match verification {
+                    Verification::None => None,
+                    Verification::Verified => Some("verified".into()),
+                    Verification::Dane => Some("dane".into()),
+                    Verification::NotVerified(_, why) => Some(why.clone()),
+                },
+                ..RecordConnection::default()
+            };
+            Arc::new(Hop::new(record, session.client.extensions()))
         };
         let config = client::Config {
             ehlo_name: source.ehlo_name.clone(),
             lmtp: route.is_some_and(|route| route.lmtp),
-            tls: match tls {
-                TlsUse::Off => client::TlsUse::Off,
-                TlsUse::Opportunistic => client::TlsUse::Opportunistic,
-                TlsUse::Required | TlsUse::Verified => client::TlsUse::Required,
-            },
+            tls: plan.tls,
             auth: route.and_then(|route| route.auth.clone()),
             auth_in_clear: route.is_some_and(|route| route.auth_without_tls),
             pipelining: delivery.pipelining,
@@ -242,37 +360,52 @@ impl Connection {
         loop {
             match session.turn(None, |_, _| Poll::<()>::Pending).await {
                 Turn::Event(SmtpEvent::StartTls) => {
-                    let policy = match tls {
-                        TlsUse::Off | TlsUse::Opportunistic => Policy::Opportunistic,
-                        TlsUse::Required => Policy::Required,
-                        TlsUse::Verified => Policy::Verified,
-                    };
                     let Session { stream, mut client, .. } = session;
                     let deadline = Instant::now() + delivery.ehlo_timeout;
                     let name = candidate.name();
                     let connector = source.connector.as_ref().unwrap_or(&self.shared.connector);
-                    match connector.starttls(stream, &name, policy, &[], deadline).await {
+                    match connector.starttls(stream, &name, &plan.policy, &[], deadline).await {
                         Ok(stream) => {
                             client.tls_started(Instant::now().into_std());
                             session = Session::new(stream, client);
                         }
-                        Err(error) => return Err(none(Stage::StartTls, error.reply(), None)),
+                        Err(error) => {
+                            let (stage, failed) = none(Stage::StartTls, error.reply(), None);
+                            return Err((stage, NoSession { fault: Some((&error).into()), ..failed }));
+                        }
                     }
                 }
                 Turn::Event(SmtpEvent::Ready) => {
-                    let hop = hop(&session);
-                    return Ok((session, hop));
+                    let verification = session.stream.verification();
+                    let hop = hop(&session, &verification);
+                    return Ok(Ready { session, hop, verification });
                 }
                 Turn::Event(SmtpEvent::Failed(failure)) => {
-                    return Err(none(failure.stage, failure.reply, Some(hop(&session))));
+                    let hop = hop(&session, &session.stream.verification());
+                    return Err(none(failure.stage, failure.reply, Some(hop)));
                 }
                 _ => {}
             }
         }
     }
 
+    /// True if the mail of a job asks for just what this connection was made for.
+    fn may_carry(&self, errand: &Errand, demand: &str) -> bool {
+        // The settings and policies of the moment: what was true when it was opened may not be any more. Nobody is
+        // asked: what is under way must not wait for that.
+        let settings = self.shared.settings();
+        let Some(target) = Target::parse(&errand.job.queue.target) else { return false };
+        let route = match &target {
+            Target::Route(name) => settings.routes.get(name).cloned(),
+            _ => None,
+        };
+        let asks = self.shared.demand_known(&settings, &target, route.as_deref());
+        asks.is_some_and(|asks| *asks.text() == *demand)
+    }
+
     /// Carries messages until there are none for a while.
-    async fn serve(&mut self, mut session: Session, hop: Arc<Hop>, lease: Lease) {
+    async fn serve(&mut self, opened: Opened, lease: Lease) {
+        let Opened { mut session, hop, demand, assured, relaxed } = opened;
         let mut running: HashMap<u64, Running> = HashMap::new();
         let mut waiting: Option<Transaction> = None;
         let mut signing: Option<Signing> = None;
@@ -282,6 +415,7 @@ impl Connection {
         let (shared, settings) = (self.shared.clone(), self.settings.clone());
         let mut settler = Settler::new(&shared, &settings, Some(hop));
         let mut barred = false;
+        let mut looked_at: Option<(Arc<str>, Instant)> = None;
         loop {
             if session.client.wants()
                 && let Some(tx) = waiting.take()
@@ -297,17 +431,34 @@ impl Connection {
             }
             let deadline = (at_rest && !quitting).then(|| idle_since + idle);
             let may_take = waiting.is_none() && !stop && !quitting;
-            let jobs = &mut self.jobs;
+            let (jobs, first) = (&mut self.jobs, &mut self.first);
             let turn = session
                 .turn(deadline, |client, cx| match &mut signing {
                     // What is under way goes on meanwhile: replies are read while this message is signed.
                     Some(signing) => signing.made.as_mut().poll(cx).map(Next::Signed),
-                    None if may_take && client.wants() => jobs.poll_recv(cx).map(Next::Errand),
+                    None if may_take && client.wants() => match first.take() {
+                        Some(errand) => Poll::Ready(Next::Errand(Some(errand))),
+                        None => jobs.poll_recv(cx).map(Next::Errand),
+                    },
                     None => Poll::Pending,
                 })
                 .await;
             match turn {
                 Turn::Other(Next::Errand(Some(errand))) => {
+                    // Nearly all mail of a connection has one target, whose demands need not be worked out anew for
+                    // each message.
+                    let name = &errand.job.queue.target;
+                    let is_known = looked_at
+                        .as_ref()
+                        .is_some_and(|(known, at)| Arc::ptr_eq(known, name) && at.elapsed() < LOOK_AGAIN);
+                    if !is_known {
+                        if !self.may_carry(&errand, &demand) {
+                            barred = true;
+                            let _ = self.events.send(Event::Returned(self.id, errand)).await;
+                            continue;
+                        }
+                        looked_at = Some((name.clone(), Instant::now()));
+                    }
                     if lease.ask_message(Instant::now().into_std()).is_err() {
                         // The exchanger's own limit: another one may take it.
                         barred = true;
@@ -320,6 +471,22 @@ impl Connection {
                         lease.settle_message(Instant::now().into_std(), false);
                         continue;
                     };
+                    if relaxed && !needs_no_tls(&hot) {
+                        leaves.into_iter().for_each(Leave::give_back);
+                        lease.settle_message(Instant::now().into_std(), false);
+                        barred = true;
+                        let errand = Errand { job, hot: Some(hot) };
+                        let _ = self.events.send(Event::Returned(self.id, errand)).await;
+                        continue;
+                    }
+                    if hot.message.envelope.require_tls && !assured {
+                        leaves.into_iter().for_each(Leave::give_back);
+                        lease.settle_message(Instant::now().into_std(), false);
+                        let outcome = Outcome::Bounced(not_assured(settler.hop.as_deref()));
+                        let done = settler.settle(&job, &hot, all_of(&job, &outcome), Instant::now()).await;
+                        let _ = self.events.send(Event::Done(self.id, done)).await;
+                        continue;
+                    }
                     begun += 1;
                     let recipients_max = session.client.extensions().rcpt_max;
                     if recipients_max > 0 && job.recipients() > recipients_max as usize {
@@ -327,11 +494,12 @@ impl Connection {
                         let _ = self.events.send(Event::Narrowed(self.id, job.clone(), recipients_max)).await;
                         job.truncate(recipients_max);
                     }
-                    let run = Running { job, hot, leaves, suppressed, began: Instant::now() };
+                    let content = self.leaving(&hot);
+                    let run = Running { job, hot, content, leaves, suppressed, began: Instant::now() };
                     match self.signatures(&run) {
                         Some(made) => signing = Some(Signing { run, made }),
                         None => {
-                            waiting = Some(run.transaction(next_token, run.hot.content.prefix.clone()));
+                            waiting = Some(run.transaction(next_token, run.content.prefix.clone()));
                             running.insert(next_token, run);
                             next_token += 1;
                         }
@@ -341,7 +509,7 @@ impl Connection {
                     let Some(Signing { run, .. }) = signing.take() else { continue };
                     match made {
                         Ok(signatures) => {
-                            let prefix = [&signatures[..], &run.hot.content.prefix].concat().into();
+                            let prefix = [&signatures[..], &run.content.prefix].concat().into();
                             waiting = Some(run.transaction(next_token, prefix));
                             running.insert(next_token, run);
                             next_token += 1;
@@ -349,7 +517,7 @@ impl Connection {
                         Err(outcome) => {
                             idle_since = Instant::now();
                             lease.settle_message(Instant::now().into_std(), false);
-                            let Running { job, hot, leaves, suppressed, began } = run;
+                            let Running { job, hot, leaves, suppressed, began, .. } = run;
                             leaves.into_iter().for_each(Leave::give_back);
                             let results = self.with_suppressed(&job, all_of(&job, &outcome), &suppressed);
                             let done = settler.settle(&job, &hot, results, began).await;
@@ -365,7 +533,7 @@ impl Connection {
                 Turn::Event(SmtpEvent::Finished(finished)) => {
                     idle_since = Instant::now();
                     lease.settle_message(Instant::now().into_std(), true);
-                    if let Some(Running { job, hot, leaves, suppressed, began }) =
+                    if let Some(Running { job, hot, leaves, suppressed, began, .. }) =
                         running.remove(&finished.token)
                     {
                         drop(leaves);
@@ -406,7 +574,8 @@ impl Connection {
     async fn unsent(&self, running: &mut HashMap<u64, Running>, token: u64) {
         if let Some(Running { job, hot, leaves, .. }) = running.remove(&token) {
             leaves.into_iter().for_each(Leave::give_back);
-            let _ = self.events.send(Event::Returned(self.id, Errand { job, hot: Some(hot) })).await;
+            let hot = reusable(hot);
+            let _ = self.events.send(Event::Returned(self.id, Errand { job, hot })).await;
         }
     }
 
@@ -415,8 +584,15 @@ impl Connection {
         if let Some(Signing { run: Running { job, hot, leaves, .. }, .. }) = signing {
             leaves.into_iter().for_each(Leave::give_back);
             lease.settle_message(Instant::now().into_std(), false);
-            let _ = self.events.send(Event::Returned(self.id, Errand { job, hot: Some(hot) })).await;
+            let hot = reusable(hot);
+            let _ = self.events.send(Event::Returned(self.id, Errand { job, hot })).await;
         }
+    }
+
+    /// The content of a message as it leaves: without the fields that only spoke to us.
+    fn leaving(&self, hot: &Hot) -> Content {
+        let signing = self.shared.settings().signing.clone();
+        signing.without_options(&hot.message, &hot.content).unwrap_or_else(|| hot.content.clone())
     }
 
     /// The signatures of a message that is about to leave, or the outcome if it must not leave without; `None` if it
@@ -438,13 +614,20 @@ impl Connection {
         let by = match signing.choose(&facts) {
             Choice::By(by) => by,
             Choice::Nobody => return None,
+            Choice::Failed(failure) => {
+                figures.failed.fetch_add(1, Relaxed);
+                let id = hot.message.id;
+                warn!(%id, %failure, policy = %signing.config().failed, "a message could not be signed");
+                let outcome = not_sent(signing.config().failed, &failure.to_string())?;
+                return Some(Box::pin(std::future::ready(Err(outcome))));
+            }
             Choice::Unmatched => {
                 figures.unmatched.fetch_add(1, Relaxed);
                 let outcome = not_sent(signing.config().unmatched, "nobody signs for its author")?;
                 return Some(Box::pin(std::future::ready(Err(outcome))));
             }
         };
-        let content = hot.content.clone();
+        let content = run.content.clone();
         // Only a message with several recipients can go to several sites.
         let kept = (hot.message.envelope.recipients.len() > 1).then(|| hot.signatures.clone());
         let id = hot.message.id;
@@ -471,8 +654,10 @@ impl Connection {
         let mut settler = Settler::new(&shared, &settings, none.hop);
         // The job it was opened for is there; it knows the rules of its path, which may take the reply for more or
         // less final than the peer put it.
-        let mut next = self.jobs.try_recv().ok();
-        let profile = next.as_ref().and_then(|errand| errand.job.profile.clone());
+        let mut next = self.first.take().or_else(|| self.jobs.try_recv().ok());
+        // What they make of it does not count where the reply is our own word on the connection.
+        let stage = (!none.insecure).then_some(none.stage);
+        let profile = next.as_ref().filter(|_| !none.insecure).and_then(|errand| errand.job.profile.clone());
         let verdict =
             profile.and_then(|profile| self.shared.rules().verdict(&profile, none.stage, &none.reply));
         let permanent = match verdict.and_then(|verdict| verdict.treat) {
@@ -495,7 +680,7 @@ impl Connection {
             if let Some(AtHand { job, hot, leaves, suppressed }) = self.at_hand(errand, &mut settler).await {
                 leaves.into_iter().for_each(Leave::give_back);
                 let results = self.with_suppressed(&job, all_of(&job, &outcome), &suppressed);
-                let mut done = settler.settle_at(&job, &hot, results, began, Some(none.stage)).await;
+                let mut done = settler.settle_at(&job, &hot, results, began, stage).await;
                 // One failure to connect is one reply, however many messages it is told to.
                 if !std::mem::take(&mut first) {
                     done.fired.clear();
@@ -509,17 +694,32 @@ impl Connection {
     /// The job with its message, from memory or from the spool; `None` if it was settled or given back, because
     /// the message cannot be read or an order names it.
     async fn at_hand(&self, errand: Errand, settler: &mut Settler<'_>) -> Option<AtHand> {
+        // The spool need not be read for what a recipient before this one was made of.
+        let known = if errand.hot.is_none() { self.shared.sheets.find(errand.handle()) } else { None };
         let hot = match &errand.hot {
             Some(hot) => hot.clone(),
-            None => match self.shared.read(errand.handle()).await {
-                Ok(hot) => hot,
-                Err(error) => {
-                    settler.tell_unreadable(&self.events, self.id, errand.job, error).await;
-                    return None;
-                }
+            None => match &known {
+                Some(kept) => Hot {
+                    message: kept.message.clone(),
+                    content: Content::default(),
+                    signatures: Arc::default(),
+                },
+                None => match self.shared.read(errand.handle()).await {
+                    Ok(hot) => hot,
+                    Err(error) => {
+                        settler.tell_unreadable(&self.events, self.id, errand.job, error).await;
+                        return None;
+                    }
+                },
             },
         };
+        let handle = errand.handle();
         let job = errand.job;
+        let wall = UnixMillis::from(SystemTime::now());
+        if hot.message.expires_at().is_some_and(|end| end <= wall) {
+            let reply = Reply::new(451, (4, 4, 7), "its sender wanted it delivered by now or not at all");
+            return self.give_up(settler, &job, &hot, Outcome::Expired(reply)).await;
+        }
         let suppressed = self.shared.suppressed(&hot.message, &job);
         if suppressed.len() == job.recipients() {
             let results = self.with_suppressed(&job, Vec::new(), &suppressed);
@@ -527,6 +727,15 @@ impl Connection {
             let _ = self.events.send(Event::Done(self.id, done)).await;
             return None;
         }
+        // A merge's recipients come one by one.
+        let index = job.indices().next().unwrap_or(0);
+        let hot = match crate::merge::expand(&self.shared, &self.settings, handle, known, hot, index) {
+            Ok(hot) => hot,
+            Err((hot, why)) => {
+                let outcome = Outcome::Bounced(Reply::new(554, (5, 6, 0), why));
+                return self.give_up(settler, &job, &hot, outcome).await;
+            }
+        };
         let (order, until) = match self.leaves_for(&job, &hot) {
             Ok(leaves) => return Some(AtHand { job, hot, leaves, suppressed }),
             Err(ordered) => *ordered,
@@ -534,9 +743,7 @@ impl Connection {
         if order.action == Action::Bounce {
             let why = if order.reason.is_empty() { String::new() } else { format!(": {}", order.reason) };
             let reply = Reply::new(550, (5, 7, 0), format!("given up by order {}{why}", order.id));
-            let outcome = Outcome::Bounced(reply);
-            let done = settler.settle(&job, &hot, all_of(&job, &outcome), Instant::now()).await;
-            let _ = self.events.send(Event::Done(self.id, done)).await;
+            return self.give_up(settler, &job, &hot, Outcome::Bounced(reply)).await;
         } else {
             let _ = self.events.send(Event::Ordered(self.id, job, order.id, until)).await;
         }
@@ -557,6 +764,19 @@ impl Connection {
         let outcome = Outcome::Suppressed(self.settings.suppressed.clone());
         results.extend(all_of(job, &outcome).into_iter().filter(|result| suppressed.contains(&result.index)));
         results
+    }
+
+    /// Settles a job that will not be sent: nothing is at hand then.
+    async fn give_up(
+        &self,
+        settler: &mut Settler<'_>,
+        job: &dispatch::Job,
+        hot: &Hot,
+        outcome: Outcome,
+    ) -> Option<AtHand> {
+        let done = settler.settle(job, hot, all_of(job, &outcome), Instant::now()).await;
+        let _ = self.events.send(Event::Done(self.id, done)).await;
+        None
     }
 
     /// Leave by every limit that was ordered for this message by what only the message tells; or the order that keeps it
@@ -597,6 +817,11 @@ impl Connection {
         }
         Ok(leaves)
     }
+}
+
+/// What was made for one recipient of a merge is of no use to the next.
+fn reusable(hot: Hot) -> Option<Hot> {
+    hot.message.merge().is_none().then_some(hot)
 }
 
 /// What becomes of a message that is not signed and should be; `None` if it leaves all the same.
@@ -659,6 +884,8 @@ struct AtHand {
 struct Running {
     job: dispatch::Job,
     hot: Hot,
+    /// As it is sent, but for signatures.
+    content: Content,
     leaves: Vec<Leave>,
     suppressed: Vec<u32>,
     began: Instant,
@@ -666,11 +893,13 @@ struct Running {
 
 impl Running {
     fn transaction(&self, token: u64, prefix: Bytes) -> Transaction {
+        let body = self.content.body.clone();
         Transaction {
             token,
             message: self.hot.message.clone(),
             recipients: self.job.indices().filter(|index| !self.suppressed.contains(index)).collect(),
-            content: [prefix, self.hot.content.body.clone()],
+            size: (prefix.len() + body.len()) as u64,
+            content: [prefix, body],
         }
     }
 }

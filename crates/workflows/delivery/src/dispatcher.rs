@@ -29,6 +29,9 @@ const BATCH: usize = 256;
 /// the records' own times.
 const SITE_HOLDS: Duration = Duration::from_secs(300);
 
+/// The longest a message is kept before its first attempt, whatever it says: reception takes none that asks for more.
+const SEND_LATER_MAX: Duration = Duration::from_secs(30 * 86_400);
+
 /// How long a domain that takes no mail is taken as such.
 const REFUSAL_HOLDS: Duration = Duration::from_secs(60);
 
@@ -170,7 +173,7 @@ impl Dispatcher {
     // ---- what comes in ------------------------------------------------------------------------------------
 
     fn accepted(&mut self, accepted: Accepted) {
-        let now = now();
+        let (now, wall) = (now(), wall());
         let (handle, message, content) = accepted.into_parts();
         let count = message.envelope.recipients.len();
         let (mut groups, mut may_go) = (0, false);
@@ -178,15 +181,21 @@ impl Dispatcher {
         let mut first = 0;
         while first < count {
             let (target, run) = self.run_of(&message, first, count);
-            let mail =
-                NewMail { first: first as u32, count: run as u32, ..new_mail(handle, &message, &target) };
+            let mail = NewMail {
+                first: first as u32,
+                count: run as u32,
+                due: send_at(&message, now, wall),
+                ..new_mail(handle, &message, &target)
+            };
             may_go |= self.dispatch.push(now, &mail);
             groups += 1;
             first += run;
         }
         // Where nobody answers, a message would only take up the room of one that can go at once.
-        if may_go {
-            self.hot.insert(handle, Hot { message, content, signatures: Arc::default() }, groups);
+        if may_go && message.send_at().is_none_or(|at| at <= wall) {
+            // The recipients of a merge go one by one.
+            let uses = if message.merge().is_some() { count as u32 } else { groups };
+            self.hot.insert(handle, Hot { message, content, signatures: Arc::default() }, uses);
         }
     }
 
@@ -229,6 +238,7 @@ impl Dispatcher {
                 // Due times are wall-clock on disk; a jump must neither hold mail for years nor matter much.
                 now + Duration::from_millis(due.0.saturating_sub(wall.0)).min(longest)
             });
+            let due = due.or_else(|| send_at(&loaded.message, now, wall));
             let last_reply = pending.last_reply.as_ref().map(|reply| reply.to_string());
             let mail = NewMail {
                 first: first as u32,
@@ -269,6 +279,7 @@ impl Dispatcher {
             Event::Failed(id, failed) => self.dispatch.session_failed(now, wall(), id, failed),
             Event::Connected(id) => self.dispatch.connected(now, id),
             Event::Draining(id) => self.dispatch.draining(id),
+            Event::TargetFailed(target, reply) => self.dispatch.target_failed(now, &target, reply),
             Event::Closed { id, connected, reason } => {
                 self.gone(id);
                 self.dispatch.closed(now, id, connected, reason);
@@ -333,6 +344,7 @@ impl Dispatcher {
                     events: self.events_in.clone(),
                     messages_max,
                     given_up: Some(given_up),
+                    first: None,
                 };
                 let events = self.events_in.clone();
                 self.shared.spawn(async move {
@@ -389,8 +401,17 @@ impl Dispatcher {
         let host = Host::Domain(domain.clone());
         let (shared, events) = (self.shared.clone(), self.events_in.clone());
         tokio::spawn(async move {
-            let found = match tokio::spawn(async move { shared.preferred(&host).await }).await {
-                Ok(Ok(hosts)) => SiteFound::Exchangers(hosts, SITE_HOLDS),
+            let asked = target.clone();
+            let look_up = async move {
+                let hosts = shared.preferred(&host).await?;
+                // Where it cannot be known what the mail asks for, the connection finds that out and waits.
+                let settings = shared.settings();
+                let demand = shared.demand(&settings, &asked, None).await;
+                Ok::<_, resolve::RouteError>((hosts, demand.ok().and_then(|demand| demand.apart(&settings))))
+            };
+            let found = match tokio::spawn(look_up).await {
+                Ok(Ok((hosts, None))) => SiteFound::Exchangers(hosts, SITE_HOLDS),
+                Ok(Ok((hosts, Some(asks)))) => SiteFound::Apart(hosts, asks, SITE_HOLDS),
                 Ok(Err(error)) if error.is_temporary() => SiteFound::Failed(error.reply),
                 Ok(Err(error)) => SiteFound::Refused(error.reply, REFUSAL_HOLDS),
                 Err(panic) => {
@@ -495,6 +516,12 @@ impl Dispatcher {
     }
 }
 
+/// When a message that is to be sent later may first go.
+fn send_at(message: &Message, now: std::time::Instant, wall: UnixMillis) -> Option<std::time::Instant> {
+    let left = message.send_at()?.0.checked_sub(wall.0)?;
+    Some(now + Duration::from_millis(left).min(SEND_LATER_MAX))
+}
+
 /// What every entry of a message has in common.
 fn new_mail<'a>(handle: Handle, message: &'a Message, target: &'a Target) -> NewMail<'a> {
     let tags = &message.tags;
@@ -503,7 +530,8 @@ fn new_mail<'a>(handle: Handle, message: &'a Message, target: &'a Target) -> New
         campaign: tags.campaign.as_deref(),
         pool: tags.pool.as_deref(),
         class: tags.priority.as_u8(),
-        size: message.size,
+        size: message.octets_each(),
+        alone: message.merge().is_some(),
         ..NewMail::new(handle.0, target)
     }
 }

@@ -31,7 +31,8 @@ pub(crate) async fn hand_in(
     .write(&mut prefix);
     let content = Content { prefix: prefix.into(), body: content.into() };
     let size = content.len();
-    let message = Message { id, received_at: wall, size, envelope, origin, tags, headers: Vec::new() };
+    let message =
+        Message { id, received_at: wall, size, envelope, origin, tags, headers: Vec::new(), extras: None };
     let accepted = shared.spool.accept(Draft { message, content }).await?;
     let recipients = accepted.message().envelope.recipients.len() as u32;
     let received = (0..recipients).map(|index| Record::new(Kind::Received, wall, accepted.message(), index));

@@ -48,6 +48,8 @@ pub(crate) enum Event {
     Failed(ConnectionId, Done),
     /// It takes no more jobs; those it was given and has not begun follow as `Returned`.
     Draining(ConnectionId),
+    /// No connection can be made as securely as the mail of a target asks.
+    TargetFailed(dispatch::Target, mail::Reply),
     /// It is closed; the last word. `connected` is false if it never became ready.
     Closed {
         id: ConnectionId,

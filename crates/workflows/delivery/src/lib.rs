@@ -15,6 +15,7 @@ mod front_door;
 pub mod fuzzing;
 mod hot;
 mod job;
+mod merge;
 mod named;
 mod notices;
 mod ordered_limits;
@@ -27,8 +28,11 @@ mod snapshot;
 mod sources;
 mod state;
 mod status;
+mod transport;
 
-pub use config::{Config, DsnConfig, PoolConfig, RetryConfig, Returned, RouteConfig, SourceConfig, TlsUse};
+pub use config::{
+    Config, DsnConfig, PoolConfig, RetryConfig, Returned, RouteConfig, SourceConfig, TlsPolicyConfig, TlsUse,
+};
 pub use dispatch::{
     Candidate, Explained, GateReport, LimitStatus, Preview, Question, Release, SourceStatus, Target,
 };
@@ -38,12 +42,13 @@ pub use queue::{EntryKey, orders};
 pub use route::{NextHop, Route, Routes};
 pub use shared::{Count, Figures, MakeRules, Parts, Queued, Settings, dispatch_config};
 pub use signing::{
-    DkimConfig, KeyFile, KeyFileError, Selector, SignRule, Signing, SigningConfig, SigningError,
-    SigningFigures, Unsigned, read_key,
+    DkimConfig, KeyFile, KeyFileError, NextKey, Selector, SignRule, Signing, SigningConfig, SigningError,
+    SigningFigures, Unsigned, identity as dkim_identity, read_key,
 };
 pub use sources::{SourceError, Sources, egress};
 pub use state::{Keeper, StateError, action_of, order_to_json, scope_of};
 pub use status::{EntryStatus, NewOrder, Order, PathStatus, QueueCounts, QueueStatus, SiteStatus, Status};
+pub use transport::{Demand, TlsPolicies};
 
 use dispatcher::{Dispatcher, Inputs};
 use net::Destinations;
@@ -80,11 +85,13 @@ impl Delivery {
         let dispatcher = Dispatcher::new(shared.clone(), events_in, keeper, notices_in);
         let inputs = Inputs { accepted, loaded, events, orders: orders_in };
         let telling = tokio::spawn(notices.run());
+        let keeping = tokio::spawn(transport::keep(shared.clone()));
         tokio::spawn(signing::watch(shared.clone()));
         let task = tokio::spawn(async move {
             dispatcher.run(inputs).await;
             // What it had to tell last is spooled before anybody closes the spool.
             let _ = telling.await;
+            let _ = keeping.await;
         });
         Self { notice_figures, shared, orders, dispatcher: tokio::sync::Mutex::new(Some(task)) }
     }
@@ -118,6 +125,8 @@ impl Delivery {
 
     /// Puts new settings in force, for new connections at once.
     pub async fn reload(&self, settings: Settings, destinations: Destinations) {
+        settings.signing.take_over(&self.shared.settings().signing);
+        settings.signing.fetch().await;
         self.shared.set_settings(settings);
         self.shared.set_destinations(destinations);
         // They were made of addresses that the former destinations allowed.

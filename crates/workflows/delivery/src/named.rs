@@ -5,9 +5,10 @@
 
 use crate::shared::Shared;
 use crate::status::{NewOrder, Order};
+use crate::transport::Demand;
 use crate::{Delivery, Settings};
 use dispatch::{Candidate, Target};
-use mail::{Host, Message};
+use mail::{Host, Message, Reply};
 use queue::orders::{Action, Fact, Facts, Match, Order as Ordered, OrderError, Scope};
 use resolve::RouteError;
 use spool::Handle;
@@ -125,6 +126,26 @@ impl Delivery {
             Target::Domain(domain) => Host::Domain(domain.clone()),
         };
         self.shared.preferred(&host).await.map_err(|error| error.reply.to_string())
+    }
+
+    /// What mail for a target asks of a connection, or the reply for mail while that cannot be known.
+    pub async fn demand(&self, target: &Target) -> Result<Demand, Reply> {
+        let settings = self.shared.settings();
+        let route = match target {
+            Target::Route(name) => settings.routes.get(name).cloned(),
+            Target::Domain(_) | Target::Literal(_) => None,
+        };
+        self.shared.demand(&settings, target, route.as_deref()).await
+    }
+
+    /// Why an exchanger is spoken to in the clear where TLS is opportunistic, and for how long yet.
+    pub fn why_in_the_clear(&self, host: &str) -> Option<(Box<str>, Duration)> {
+        self.shared.in_the_clear.why(Instant::now().into_std(), host)
+    }
+
+    /// Exchangers that are spoken to in the clear because their handshakes fail.
+    pub fn in_the_clear(&self) -> usize {
+        self.shared.in_the_clear.count(Instant::now().into_std())
     }
 
     /// Looks through what a scope names in the queue for messages that fit; `None` once delivery has ended.

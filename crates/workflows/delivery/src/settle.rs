@@ -9,19 +9,17 @@ use crate::front_door::hand_in;
 use crate::job::{Errand, Event, Hot};
 use crate::notices::is_notice;
 use crate::shared::{Settings, Shared};
-use accounting::{Attempt, Connection as RecordConnection, Kind, Record, Via};
+use accounting::{Attempt, Connection as RecordConnection, Kind, Record};
 use bounce::{Classed, Failure};
 use dispatch::{ConnectionId, Deferred, Done, Fate as JobFate, Job, JobEntry};
 use mail::{
-    BounceClass, EnhancedStatusCode, Message, Notify, Outcome, Reply, Ret, ReversePath, Tags, TlsInfo,
-    UnixMillis,
+    BounceClass, EnhancedStatusCode, Message, Notify, Outcome, Reply, Ret, ReversePath, Tags, UnixMillis,
 };
 use message::{Action, DsnRequest, RecipientReport, ReportKind, wanted, write_dsn};
 use queue::{Backoff, Schedule};
 use shaping::{Fired, Stage, Treat};
 use smtp::client::{Answered, RecipientResult};
 use spool::{Change, Fate, Handle, ReadError, Settlement};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot};
@@ -41,28 +39,9 @@ pub(crate) struct Hop {
 }
 
 impl Hop {
-    #[allow(clippy::too_many_arguments, reason = "each is a fact of one connection")]
-    pub(crate) fn new(
-        via: Via,
-        site: Box<str>,
-        host: Box<str>,
-        remote: SocketAddr,
-        local: Option<SocketAddr>,
-        source: Box<str>,
-        tls: Option<TlsInfo>,
-        extensions: &smtp::client::Extensions,
-    ) -> Self {
-        let record = RecordConnection {
-            via,
-            site,
-            host,
-            remote: Some(remote),
-            local,
-            source,
-            pool: Box::default(),
-            tls,
-            extensions: extensions.list().into(),
-        };
+    /// One with these facts, whose answer to EHLO was this.
+    pub(crate) fn new(record: RecordConnection, extensions: &smtp::client::Extensions) -> Self {
+        let record = RecordConnection { extensions: extensions.list().into(), ..record };
         Self { record: Arc::new(record), dsn: extensions.dsn }
     }
 }
@@ -141,7 +120,8 @@ impl Settler<'_> {
                 continue;
             };
             if let Outcome::Deferred(reply) = &result.outcome
-                && entry.expires <= now.into_std()
+                && (entry.expires <= now.into_std()
+                    || hot.message.expires_at().is_some_and(|end| end <= wall))
             {
                 result.outcome = Outcome::Expired(reply.clone());
             }
@@ -151,7 +131,7 @@ impl Settler<'_> {
             entries: job.entries.iter().map(|e| e.key).collect(),
             fired,
             host: self.hop.as_ref().map(|hop| (&*hop.record.host).into()),
-            octets: hot.message.size,
+            octets: hot.message.octets_each(),
             is_notice: is_notice(&hot.message),
             ..Done::default()
         };
@@ -187,6 +167,9 @@ impl Settler<'_> {
             };
             match waits {
                 Some((reply, wait)) => {
+                    // Where its sender set an end, it comes up then to be given up.
+                    let left = hot.message.expires_at().map(|end| end.0.saturating_sub(wall.0));
+                    let wait = wait.min(left.map_or(Duration::MAX, Duration::from_millis));
                     let late = self.is_late(&hot.message, wall);
                     done.deferred.push(Deferred {
                         key: entry.key,
@@ -378,11 +361,8 @@ impl Settler<'_> {
             ..message::DsnConfig::default()
         };
         let Some(draft) = write_dsn(&request, &config) else { return true };
-        let tags = Tags {
-            tenant: hot.message.tags.tenant.clone(),
-            pool: self.settings.dsn.pool.as_deref().map(Box::from),
-            ..Tags::default()
-        };
+        // Not those of the message: what an order or a limit holds of its tenant must not hold the news of that.
+        let tags = Tags { pool: self.settings.dsn.pool.as_deref().map(Box::from), ..Tags::default() };
         let handed_in = hand_in(self.shared, self.settings, "dsn", draft.envelope, draft.content, tags, wall);
         match handed_in.await {
             Ok(()) => true,
@@ -475,6 +455,10 @@ impl Settler<'_> {
                 Err(error) => return self.unreadable(&job, error).await,
             },
         };
+        // What a report returns is the recipient's own message, if there is one.
+        let index = job.indices().next().unwrap_or(0);
+        let hot = crate::merge::expand(self.shared, self.settings, handle, None, hot, index)
+            .unwrap_or_else(|(hot, _)| hot);
         let (outcome, wait) = match fate {
             JobFate::Expired(last) => {
                 let text = match last {

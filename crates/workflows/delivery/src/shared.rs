@@ -7,6 +7,7 @@ use crate::ordered_limits::OrderedLimits;
 use crate::route::Routes;
 use crate::signing::{KeptSignatures, Signing, SigningFigures};
 use crate::sources::Sources;
+use crate::transport::{InTheClear, PublishedMemory, TlsPolicies};
 use accounting::Recorder;
 use arc_swap::ArcSwap;
 use dispatch::{Job, Sizes};
@@ -86,6 +87,8 @@ pub struct Settings {
     pub webhook: Option<Arc<notify::Target>>,
     /// `route`.
     pub routes: Routes,
+    /// `tls_policy`.
+    pub tls_policies: TlsPolicies,
     /// Where connections come from.
     pub sources: Sources,
     /// Who signs messages.
@@ -124,6 +127,10 @@ impl Queued {
 pub struct Figures {
     /// Connections open to other hosts.
     pub connections_out: Count,
+    /// Connections that went on in the clear because TLS failed.
+    pub tls_fallbacks: AtomicU64,
+    /// Attempts at an exchanger that ended because it could not be spoken to as securely as the mail asks.
+    pub tls_refusals: AtomicU64,
     /// Signatures.
     pub signing: Arc<SigningFigures>,
     sizes: Mutex<Sizes>,
@@ -171,7 +178,13 @@ pub struct Shared {
     rules: ArcSwap<Rules>,
     pub(crate) suppression: Suppression,
     pub(crate) exchangers: Arc<Exchangers>,
+    pub(crate) in_the_clear: InTheClear,
+    pub(crate) sts: Arc<resolve::StsPolicies>,
+    pub(crate) dnssec: Option<Arc<dyn resolve::Authentic>>,
+    pub(crate) published: PublishedMemory,
     pub(crate) ordered_limits: Arc<OrderedLimits>,
+    /// Mail merges read lately.
+    pub(crate) sheets: crate::merge::Sheets,
     pub(crate) intake: mpsc::Sender<Accepted>,
     /// Recipients queued.
     pub queued: Arc<Queued>,
@@ -194,6 +207,10 @@ pub struct Parts {
     pub recorder: Arc<Recorder>,
     /// From domains to addresses.
     pub routes: resolve::Routes,
+    /// What domains ask of TLS by MTA-STS.
+    pub sts: Arc<resolve::StsPolicies>,
+    /// What DNSSEC vouches for, if that is looked at.
+    pub dnssec: Option<Arc<dyn resolve::Authentic>>,
     /// How connections are opened.
     pub dialer: Arc<dyn Dialer>,
     /// How they are encrypted.
@@ -211,7 +228,12 @@ impl Shared {
         Self {
             rules: ArcSwap::new(parts.settings.rules.clone()),
             exchangers: Arc::default(),
+            in_the_clear: InTheClear::default(),
+            sts: parts.sts,
+            dnssec: parts.dnssec,
+            published: PublishedMemory::default(),
             ordered_limits: Arc::default(),
+            sheets: Default::default(),
             settings: ArcSwap::from_pointee(parts.settings),
             spool: parts.spool,
             recorder: parts.recorder,

@@ -121,6 +121,7 @@ impl Sources {
         sources: &BTreeMap<String, SourceConfig>,
         egress: Egress,
         ehlo_name: &str,
+        tls: &ConnectorConfig,
     ) -> Result<Self, CertificateError> {
         if sources.is_empty() {
             let egress_source = EgressSource { name: "default".into(), ..EgressSource::default() };
@@ -147,7 +148,7 @@ impl Sources {
                 let client = config.certificate.clone().zip(config.key.clone());
                 let connector = match client {
                     Some(client) => {
-                        let own = ConnectorConfig { client: Some(client), ..ConnectorConfig::default() };
+                        let own = ConnectorConfig { client: Some(client), ..tls.clone() };
                         Some(Connector::new(&own)?)
                     }
                     None => None,

@@ -4,6 +4,7 @@ use accounting::{Kind, Metrics, Recorder};
 use bench::sink::{Keep, Options, Sink, SinkHandle};
 use delivery::{
     Config, Delivery, DsnConfig, Keeper, MakeRules, Parts, RetryConfig, Routes, Settings, Sources,
+    TlsPolicies,
 };
 use mail::{Domain, Envelope, Mailbox, Message, Origin, Recipient, ReversePath, Tags, UnixMillis};
 use net::tls::{Connector, ConnectorConfig};
@@ -73,7 +74,8 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
         notify: notify::Config::default(),
         webhook: None,
         routes: Routes::default(),
-        sources: Sources::new(&BTreeMap::new(), egress, "tuma.test").unwrap(),
+        tls_policies: TlsPolicies::default(),
+        sources: Sources::new(&BTreeMap::new(), egress, "tuma.test", &ConnectorConfig::default()).unwrap(),
         signing: Arc::default(),
         rules: rules.clone(),
         classes: Arc::new(bounce::ClassRules::compile([]).unwrap()),
@@ -96,6 +98,8 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
         recorder: recorder.clone(),
         suppression: Suppression::open(folder.path(), 1_000).unwrap(),
         routes,
+        sts: Arc::new(no_policies(zone.clone())),
+        dnssec: None,
         dialer: Arc::new(TcpDialer),
         connector: Connector::new(&ConnectorConfig::default()).unwrap(),
         destinations,
@@ -112,6 +116,14 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
     }
 }
 
+/// MTA-STS that is off.
+fn no_policies(zone: Arc<Zone>) -> resolve::StsPolicies {
+    let tls = net::tls::client_config(None).unwrap();
+    let https = resolve::Https::new(zone.clone(), Arc::new(|_| AddressVerdict::Refused), tls, 1);
+    let config = resolve::StsConfig { enabled: false, ..resolve::StsConfig::default() };
+    resolve::StsPolicies::open(zone, https, config, None)
+}
+
 impl World {
     async fn send(&self, from: &str, to: &[&str]) -> mail::SpoolId {
         let path = Mailbox::parse(from).map_or(ReversePath::Null, ReversePath::Mailbox);
@@ -126,6 +138,7 @@ impl World {
             origin: Origin::default(),
             tags: Tags::default(),
             headers: Vec::new(),
+            extras: None,
         };
         let accepted = self.spool.accept(Draft { message, content }).await.unwrap();
         self.intake.send(accepted).await.unwrap();

@@ -42,19 +42,21 @@ impl Budget {
     }
 }
 
-/// What one session has taken; given back with it.
+/// What one session or request has taken; given back with it.
 #[derive(Debug)]
-pub(crate) struct Taken {
+pub struct Taken {
     budget: Arc<Budget>,
     octets: u64,
 }
 
 impl Taken {
-    pub(crate) fn nothing(budget: &Arc<Budget>) -> Self {
+    /// Nothing yet.
+    pub fn nothing(budget: &Arc<Budget>) -> Self {
         Self { budget: budget.clone(), octets: 0 }
     }
 
-    pub(crate) fn add(&mut self, octets: u64) {
+    /// Takes more, whatever there is: who takes much asks the budget first.
+    pub fn add(&mut self, octets: u64) {
         self.octets += octets;
         self.budget.used.fetch_add(octets, Relaxed);
     }
@@ -70,7 +72,8 @@ impl Taken {
         self.octets
     }
 
-    pub(crate) fn budget(&self) -> &Budget {
+    /// Where it is taken from.
+    pub fn budget(&self) -> &Budget {
         &self.budget
     }
 }

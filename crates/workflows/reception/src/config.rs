@@ -84,6 +84,9 @@ settings::table! {
         /// Header fields may tag a message, as `tag_headers` names them; only of clients that may send to any
         /// domain, by `relay.networks` or as users.
         pub tag_headers: bool = false,
+        /// Verify mail that strangers send here, as `verify` says: SPF, DKIM, DMARC and the like. For the listener that
+        /// the world delivers to; off where only our own submit.
+        pub verify: bool = false,
     }
 }
 

@@ -3,17 +3,21 @@
 use crate::auth::{Brake, Users};
 use crate::budget::{Budget, Taken};
 use crate::config::{ListenerConfig, ListenerTls, ReceptionConfig, Speaks};
-use crate::policy::RelayRules;
+use crate::relay::RelayRules;
+use crate::reports::Collector;
 use crate::tagging::TagRules;
+use crate::verify::{VerifyFigures, VerifyRules};
 use accounting::Recorder;
 use arc_swap::ArcSwap;
 use mail::{Domain, Envelope, Recipient, Reply, ReversePath, UnixMillis};
 use net::tls::Acceptor;
+use policy::Policy;
+use resolve::Resolver;
 use spool::{Accepted, Spool};
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context as TaskContext, Poll};
 use std::time::SystemTime;
 use suppression::Suppression;
@@ -36,6 +40,10 @@ pub struct Rules {
     pub users: Arc<Users>,
     /// What messages are filed under.
     pub tags: TagRules,
+    /// How mail of strangers is verified.
+    pub verify: VerifyRules,
+    /// Whom the operator has asked at each phase. None costs nothing.
+    pub policy: Option<Arc<dyn Policy>>,
     /// The rest.
     pub reception: ReceptionConfig,
     /// The reply to a recipient who is on a suppression list; `None` if RCPT does not say so.
@@ -55,6 +63,10 @@ pub struct Context {
     pub(crate) suppression: Suppression,
     pub(crate) intake: mpsc::Sender<Accepted>,
     pub(crate) queued: QueuedNow,
+    pub(crate) dns: Arc<dyn Resolver>,
+    /// What verification came to.
+    pub verify_figures: VerifyFigures,
+    pub(crate) reports: OnceLock<Arc<Collector>>,
     /// Octets of messages being received.
     pub budget: Arc<Budget>,
     pub(crate) brake: Brake,
@@ -73,6 +85,7 @@ impl Context {
         suppression: Suppression,
         intake: mpsc::Sender<Accepted>,
         queued: QueuedNow,
+        dns: Arc<dyn Resolver>,
         budget: Arc<Budget>,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -82,12 +95,25 @@ impl Context {
             suppression,
             intake,
             queued,
+            dns,
+            verify_figures: VerifyFigures::default(),
+            reports: OnceLock::new(),
             budget,
             brake: Brake::default(),
             next_session: AtomicU64::new(1),
             draining: watch::Sender::new(false),
             sessions: AtomicU64::new(0),
         })
+    }
+
+    /// From now on aggregate reports of DMARC are collected; once for a server.
+    pub fn collect_reports(&self, collector: Arc<Collector>) {
+        let _ = self.reports.set(collector);
+    }
+
+    /// Where they are collected, if they are.
+    pub fn reports(&self) -> Option<&Arc<Collector>> {
+        self.reports.get()
     }
 
     /// Puts new rules in force.

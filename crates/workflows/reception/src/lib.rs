@@ -10,18 +10,27 @@ pub mod auth;
 mod budget;
 mod config;
 mod context;
-mod policy;
+mod hooks;
+mod intake;
+mod relay;
+mod reports;
 mod session;
 mod tagging;
+mod verify;
 
-pub use budget::Budget;
+pub use budget::{Budget, Taken};
 pub use config::{
     CertificateConfig, ListenerConfig, ListenerTls, Mechanism, ReceptionConfig, RelayConfig, Speaks,
     TagField, TagHeadersConfig, UnknownPool, UserConfig,
 };
 pub use context::{Context, ListenerContext, QueuedNow, Rules};
-pub use policy::RelayRules;
+pub use intake::{Asked, Place, Submission};
+pub use relay::RelayRules;
+pub use reports::{Collector, ReportFigures, ReportsConfig, report};
 pub use tagging::{TagRules, UserTags};
+pub use verify::{
+    BadFrom, DmarcFail, OnTemporary, OrganizationBy, SpfFail, VerifyConfig, VerifyFigures, VerifyRules,
+};
 
 use mail::{Reply, SessionId};
 use net::{Accepted, Listener, Stream, proxy};

@@ -5,13 +5,16 @@
 
 use crate::auth::{Exchange, Step};
 use crate::budget::Taken;
-use crate::context::{Context, ListenerContext};
-use crate::tagging::{Tagged, tag};
+use crate::context::{Context, ListenerContext, Rules};
+use crate::hooks::{Ask, Discarded, Hooks, greeting};
+use crate::tagging::{Tagged, Verified, tag};
+use crate::verify::Incoming;
 use accounting::{Kind, Record, Refused};
 use bytes::Bytes;
 use mail::{BodyType, Envelope, Host, Message, Origin, Reply, SessionId, UnixMillis};
 use message::{HeaderLimits, ReceivedField, add_missing, is_seven_bit};
 use net::Stream;
+use policy::{Facts, MailObject, Phase};
 use smtp::server::transitions::State;
 use smtp::server::{Answer, Connection, Event, Server};
 use spool::{Accepted, Content, Draft, Refusal};
@@ -42,9 +45,14 @@ pub(crate) struct Peer {
 /// What the machine wants done; its event, without the borrow.
 enum Task {
     Answer(Answer),
+    /// The static rules have no objection: ask the policy.
+    Ask(Ask),
     Reserve,
     Message(Envelope, Vec<u8>),
-    Check { user: Box<str>, password: Box<str> },
+    Check {
+        user: Box<str>,
+        password: Box<str>,
+    },
     XClient(server_xclient::Taken),
     StartTls,
     Close,
@@ -73,6 +81,8 @@ pub(crate) struct Session {
     /// Octets read and not taken by the machine yet.
     left: Vec<u8>,
     exchange: Option<Exchange>,
+    /// The operator's policy, if there is one.
+    hooks: Option<Box<Hooks>>,
     /// A login that XCLIENT vouches for.
     xclient_login: Option<Box<str>>,
     permit: Option<OwnedPermit<Accepted>>,
@@ -116,6 +126,7 @@ impl Session {
             if config.auth_without_tls { rules.session_auth_in_clear.clone() } else { rules.session.clone() };
         let server = Server::new(session_config, connection, now());
         let taken = Taken::nothing(&context.budget);
+        let hooks = Hooks::of(rules.policy.as_ref());
         Self {
             context,
             listener,
@@ -125,6 +136,7 @@ impl Session {
             peer,
             left: Vec::new(),
             exchange: None,
+            hooks,
             xclient_login: None,
             permit: None,
             taken,
@@ -137,6 +149,10 @@ impl Session {
 
     /// Lives until the client leaves, is sent away, or breaks the connection.
     pub(crate) async fn run(mut self, refusal: Option<Reply>) {
+        let refusal = match refusal {
+            None if self.wants(Phase::Connect) => self.ask(&Ask::Connect).await.and_then(greeting),
+            refusal => refusal,
+        };
         self.server.greet(now(), refusal);
         let mut drain = self.context.drain();
         loop {
@@ -194,11 +210,17 @@ impl Session {
     /// The machine's next question, answered as far as that needs no waiting.
     fn task(&mut self) -> Option<Task> {
         let context = &self.context;
+        let hooks = self.hooks.as_deref_mut();
+        let wants = |hooks: &Option<&mut Hooks>, phase| hooks.as_ref().is_some_and(|hooks| hooks.want(phase));
         let peer = self.peer.address.ip();
         let user = self.server.user().map(Box::<str>::from).or_else(|| self.xclient_login.clone());
         let task = match self.server.event()? {
+            Event::Hello { name, extended } if hooks.is_some() => {
+                Task::Ask(Ask::Hello { name: name.into(), extended })
+            }
             Event::Hello { .. } => Task::Answer(Answer::Accept),
             Event::Mail { size, .. } => match context.may_take(size, &self.taken) {
+                Ok(()) if hooks.is_some() => Task::Ask(Ask::Mail { size }),
                 Ok(()) => Task::Answer(Answer::Accept),
                 Err(reply) => Task::Answer(Answer::Reply(reply)),
             },
@@ -208,11 +230,18 @@ impl Session {
                     let tenant = rules.tags.tenant_of(user.as_deref(), &self.listener.config);
                     context.suppression_refusal(&rules, tenant, envelope, recipient)
                 });
-                Task::Answer(refusal.map_or(Answer::Accept, Answer::Reply))
+                match refusal {
+                    None if wants(&hooks, Phase::Rcpt) => Task::Ask(Ask::Rcpt(recipient.clone())),
+                    None => Task::Answer(Answer::Accept),
+                    Some(reply) => Task::Answer(Answer::Reply(reply)),
+                }
             }
             Event::Data { .. } => Task::Reserve,
             Event::Message { envelope, content } => Task::Message(envelope, content),
             Event::Auth { mechanism, initial } => {
+                if let Some(hooks) = hooks {
+                    hooks.auth_begins(mechanism);
+                }
                 let held = context.brake.holds(now(), context.auth_failures_max(), Some(peer), None);
                 match Exchange::new(mechanism) {
                     _ if held => Task::Answer(Answer::Reply(too_many_failures())),
@@ -254,19 +283,36 @@ impl Session {
     /// Does what the machine wants. False if the session is over.
     async fn perform(&mut self, task: Task) -> bool {
         match task {
-            Task::Answer(answer) => self.server.answer(now(), answer),
+            Task::Answer(answer) => self.answer(answer).await,
+            Task::Ask(ask) => {
+                let is_hello = matches!(ask, Ask::Hello { .. });
+                let answer = self.decide(ask).await;
+                self.server.answer(now(), answer);
+                if is_hello {
+                    self.forget_facts();
+                }
+            }
             Task::Reserve => {
-                let answer = self.reserve().await;
+                let answer = match self.reserve().await {
+                    Answer::Accept if self.wants(Phase::Data) => {
+                        self.ask(&Ask::Data).await.unwrap_or(Answer::Accept)
+                    }
+                    answer => answer,
+                };
                 self.server.answer(now(), answer);
             }
             Task::Message(envelope, content) => {
                 let recipients = envelope.recipients.len();
-                let reply = Box::pin(self.message(envelope, content)).await;
+                let answer = Box::pin(self.message(envelope, content)).await;
                 self.taken.give_back();
-                let answer = if self.listener.is_lmtp() {
-                    Answer::Replies(vec![reply; recipients])
-                } else {
-                    Answer::Reply(reply)
+                if let Some(hooks) = &mut self.hooks {
+                    hooks.transaction_ended();
+                }
+                let answer = match answer {
+                    Answer::Reply(reply) if self.listener.is_lmtp() => {
+                        Answer::Replies(vec![reply; recipients])
+                    }
+                    answer => answer,
                 };
                 self.server.answer(now(), answer);
             }
@@ -279,7 +325,7 @@ impl Session {
                 if let Task::Answer(answer) =
                     auth_task(&self.context, self.peer.address.ip(), &mut self.exchange, step)
                 {
-                    self.server.answer(now(), answer);
+                    self.answer(answer).await;
                 }
             }
             Task::XClient(given) => {
@@ -290,6 +336,7 @@ impl Session {
                     self.peer.local = SocketAddr::new(address, given.local_port.unwrap_or(25));
                 }
                 self.xclient_login = given.login;
+                self.forget_facts();
                 debug!(session = %self.id, peer = %self.peer.address, helo = ?given.helo, "XCLIENT");
                 self.server.answer(now(), Answer::Accept);
             }
@@ -300,6 +347,73 @@ impl Session {
             }
         }
         true
+    }
+
+    /// True if the operator's policy is to be asked at a phase.
+    fn wants(&self, phase: Phase) -> bool {
+        self.hooks.as_ref().is_some_and(|hooks| hooks.want(phase))
+    }
+
+    fn forget_facts(&mut self) {
+        if let Some(hooks) = &mut self.hooks {
+            hooks.forget_facts();
+        }
+    }
+
+    /// Makes sure that the policy knows who the client is.
+    fn gather_facts(&mut self) {
+        if self.hooks.as_ref().is_some_and(|hooks| hooks.lack_facts()) {
+            let origin = self.origin();
+            let rules = self.context.rules.load();
+            let trusted = rules.relay.trusts(origin.peer.map(|peer| peer.ip()), origin.user.as_deref());
+            let facts = Facts { origin, hostname: rules.hostname.as_str().into(), trusted };
+            if let Some(hooks) = &mut self.hooks {
+                hooks.set_facts(facts);
+            }
+        }
+    }
+
+    /// Asks the policy at a command. `None` if it has no objection.
+    async fn ask(&mut self, ask: &Ask) -> Option<Answer> {
+        self.gather_facts();
+        self.hooks.as_mut()?.ask(ask, &self.server).await
+    }
+
+    /// What the policy answers to a command that the static rules allow.
+    async fn decide(&mut self, ask: Ask) -> Answer {
+        let asked = match &ask {
+            Ask::Mail { .. } => {
+                if let Some(hooks) = &mut self.hooks {
+                    hooks.transaction_ended();
+                }
+                self.wants(Phase::Mail)
+            }
+            Ask::Hello { .. } => {
+                self.forget_facts();
+                self.wants(Phase::Hello)
+            }
+            _ => true,
+        };
+        if !asked {
+            return Answer::Accept;
+        }
+        self.ask(&ask).await.unwrap_or(Answer::Accept)
+    }
+
+    /// Answers the machine; a user who proved who they are is let in by the policy too.
+    async fn answer(&mut self, answer: Answer) {
+        let answer = match answer {
+            Answer::Authenticated(user) if self.hooks.is_some() => {
+                self.forget_facts();
+                let ask = Ask::Auth { user };
+                let refused = if self.wants(Phase::Auth) { self.ask(&ask).await } else { None };
+                self.forget_facts();
+                let Ask::Auth { user } = ask else { unreachable!("it was made above") };
+                refused.unwrap_or(Answer::Authenticated(user))
+            }
+            answer => answer,
+        };
+        self.server.answer(now(), answer);
     }
 
     /// Reserves what a message needs before the client is told to send it.
@@ -320,7 +434,7 @@ impl Session {
     }
 
     /// Takes a whole message: the 250 is made of the proof that it is durable.
-    async fn message(&mut self, mut envelope: Envelope, mut content: Vec<u8>) -> Reply {
+    async fn message(&mut self, mut envelope: Envelope, mut content: Vec<u8>) -> Answer {
         let permit = match self.permit.take() {
             Some(permit) => permit,
             // BDAT without a Data question before it, or a second message on one reservation.
@@ -331,22 +445,48 @@ impl Session {
         };
         let rules = self.context.rules.load_full();
         let mut scan = message::scan(&content);
-        let limits = HeaderLimits {
-            hops_max: rules.reception.hops_max,
-            header_max_octets: rules.session.session.header_size_max.len(),
-            fields_max: rules.session.session.header_count_max,
-            field_max_octets: rules.session.session.header_size_max.len(),
-        };
-        if let Some(reply) = scan.refusal(&limits) {
+        if let Some(reply) = scan.refusal(&header_limits(&rules)) {
             return self.refused(&envelope, reply);
         }
         let origin = self.origin();
-        let tagged = tag(&rules, &self.listener.config, &origin, &envelope, &mut content);
-        let Tagged { tags, headers, begins } = match tagged {
+        let (id, at) = (self.context.spool.next_id(), wall());
+        let mut begins = 0;
+        let mut judged = None;
+        let (peer, user) = (origin.peer.map(|peer| peer.ip()), origin.user.as_deref());
+        if self.listener.config.verify && rules.verify.concerns(&rules.relay, peer, user) {
+            let incoming = Incoming { content: &content, envelope: &envelope, origin: &origin, at };
+            let (dns, figures) = (&*self.context.dns, &self.context.verify_figures);
+            // In a box, so that a session that does not verify is no larger for it.
+            match Box::pin(rules.verify.verify(incoming, dns, figures, self.context.reports.get())).await {
+                Ok(found) => judged = Some(found),
+                Err(reply) => return self.refused(&envelope, reply),
+            }
+            begins = rules.verify.take_out_forged(&mut content);
+        }
+        let verified =
+            judged.as_ref().map(|judged| Verified { verdicts: &judged.verdicts, summary: &judged.summary });
+        let rest = &mut content[begins..];
+        let tagged = tag(&rules, &self.listener.config, &origin, &envelope, verified, rest);
+        let Tagged { mut tags, headers, begins: taken } = match tagged {
             Ok(tagged) => tagged,
             Err(reply) => return self.refused(&envelope, reply),
         };
-        let content = Bytes::from(content).slice(begins..);
+        begins += taken;
+        let mut content = Bytes::from(content).slice(begins..);
+        let mut discarded = Vec::new();
+        if self.hooks.is_some() {
+            let object = MailObject::new(envelope, tags, content);
+            match Box::pin(self.object(object, &rules)).await {
+                Ok((object, gone)) => {
+                    content = object.content();
+                    if object.is_edited() {
+                        scan = message::scan(&content);
+                    }
+                    (envelope, tags, discarded) = (object.envelope, object.tags, gone);
+                }
+                Err(answer) => return answer,
+            }
+        }
         if begins > 0 {
             scan = message::scan(&content);
         }
@@ -354,44 +494,138 @@ impl Session {
             // Many clients send eight bits without a word; the next hop shall be told what it gets.
             envelope.body = BodyType::EightBitMime;
         }
-        let (id, at) = (self.context.spool.next_id(), wall());
+        let mut for_discarded = None;
+        if !discarded.is_empty() {
+            // The recipients that are kept come first, so that a record's index means the same in both.
+            let mut whole = envelope.clone();
+            let kept = whole.recipients.len();
+            let (recipients, reasons): (Vec<_>, Vec<_>) = discarded.into_iter().unzip();
+            whole.recipients.extend(recipients);
+            let size = content.len() as u64;
+            let (origin, tags, headers) = (origin.clone(), tags.clone(), headers.clone());
+            let envelope = whole;
+            let message =
+                Message { id, received_at: at, size, envelope, origin, tags, headers, extras: None };
+            for_discarded = Some((Arc::new(message), kept, reasons));
+            if kept == 0 {
+                self.record_discarded(for_discarded, at);
+                return Answer::Reply(queued(id));
+            }
+        }
         let host = Host::Domain(rules.hostname.clone());
         let for_recipient = match &envelope.recipients[..] {
             [one] => Some(&one.path),
             _ => None,
         };
-        let mut prefix = Vec::with_capacity(320);
+        let mut prefix = Vec::with_capacity(320 + judged.as_ref().map_or(0, |judged| judged.fields.len()));
+        // In front of everything, so that a reader who trusts us need not look further (RFC 8601 §4.1).
+        if let Some(judged) = &judged {
+            prefix.extend_from_slice(&judged.fields);
+        }
         ReceivedField { origin: &origin, smtputf8: envelope.smtputf8, id, by: &host, for_recipient, at }
             .write(&mut prefix);
         if self.listener.config.add_missing_fields {
             add_missing(&mut prefix, &scan, id, &host, at);
         }
+        if let Some(judged) = judged.as_ref().filter(|_| rules.verify.seals()) {
+            let header = [&prefix, &content[..scan.header_len]].concat();
+            let (body, figures) = (content.slice(scan.body_start..), &self.context.verify_figures);
+            let mut sealed = Box::pin(rules.verify.seal(judged, header, body, at, figures)).await;
+            sealed.extend_from_slice(&prefix);
+            prefix = sealed;
+        }
         if scan.needs_separator() {
             prefix.extend_from_slice(b"\r\n");
         }
         let content = Content { prefix: Bytes::from(prefix), body: content };
-        let message = Message { id, received_at: at, size: content.len(), envelope, origin, tags, headers };
-        match self.context.spool.accept(Draft { message, content }).await {
-            Ok(accepted) => {
-                let message = accepted.message();
-                let records = (0..message.envelope.recipients.len() as u32)
-                    .map(|index| Record::new(Kind::Received, at, message, index))
-                    .collect();
-                self.context.recorder.record_many(records);
-                permit.send(accepted);
-                Reply::new(250, (2, 0, 0), format!("queued as {id}"))
+        let message = Message {
+            id,
+            received_at: at,
+            size: content.len(),
+            envelope,
+            origin,
+            tags,
+            headers,
+            extras: None,
+        };
+        match self.context.take(permit, Draft { message, content }).await {
+            Ok(_) => {
+                self.record_discarded(for_discarded, at);
+                Answer::Reply(queued(id))
             }
             Err(refusal) => {
                 warn!(session = %self.id, %refusal, "message refused");
-                refusal_reply(refusal)
+                Answer::Reply(refusal_reply(refusal))
             }
         }
     }
 
+    /// Asks the policy about a whole message: what is left of it, and whom it is not to reach. What the policy made
+    /// of it is held to the same limits as what a client sends.
+    async fn object(
+        &mut self,
+        mut object: MailObject,
+        rules: &Rules,
+    ) -> Result<(MailObject, Discarded), Answer> {
+        self.gather_facts();
+        let Some(hooks) = &mut self.hooks else { return Ok((object, Vec::new())) };
+        let before = object.envelope.clone();
+        let mut discarded = hooks.take_discarded(&mut object.envelope);
+        if object.envelope.recipients.is_empty() || !hooks.want(Phase::Message) {
+            return Ok((object, discarded));
+        }
+        let refused = match hooks.ask_message(&mut object).await {
+            Ok(more) => {
+                discarded.extend(more);
+                let session = &rules.session.session;
+                let edited = object.is_edited();
+                let limits = header_limits(rules);
+                let held = if !edited {
+                    None
+                } else if object.content().len() as u64 > session.message_size_max.bytes() {
+                    Some(Reply::new(552, (5, 3, 4), "message too large"))
+                } else {
+                    message::scan(&object.content()).refusal(&limits)
+                };
+                if object.envelope.recipients.len() > session.recipients_max as usize {
+                    warn!(session = %self.id, "a policy added more recipients than smtp.recipients_max");
+                    Some(Answer::Reply(policy::failure()))
+                } else {
+                    held.map(Answer::Reply)
+                }
+            }
+            Err(answer) => Some(answer),
+        };
+        match refused {
+            None => Ok((object, discarded)),
+            Some(answer) => {
+                if let Answer::Reply(reply) | Answer::Close(reply) = &answer {
+                    self.server.note_refused(&before, reply);
+                }
+                Err(answer)
+            }
+        }
+    }
+
+    /// Two records for each recipient that is accepted and not delivered: the sum of what came in and what became of
+    /// it comes out even.
+    fn record_discarded(&self, discarded: Option<(Arc<Message>, usize, Vec<Box<str>>)>, at: UnixMillis) {
+        let Some((message, kept, reasons)) = discarded else { return };
+        let mut records = Vec::with_capacity(reasons.len() * 2);
+        for (n, why) in reasons.into_iter().enumerate() {
+            let index = (kept + n) as u32;
+            records.push(Record::new(Kind::Received, at, &message, index));
+            let mut record = Record::new(Kind::Discarded, at, &message, index);
+            record.reply = Some(Arc::new(Reply::new(250, (2, 0, 0), format!("discarded by policy: {why}"))));
+            records.push(record);
+        }
+        self.context.recorder.record_many(records);
+    }
+
     /// A message is refused: each of its recipients is for the records.
-    fn refused(&mut self, envelope: &Envelope, reply: Reply) -> Reply {
+    fn refused(&mut self, envelope: &Envelope, reply: Reply) -> Answer {
         self.server.note_refused(envelope, &reply);
-        reply
+        Answer::Reply(reply)
     }
 
     /// Records what was refused, by the machine or by us: one record for each transaction or recipient, as many
@@ -434,6 +668,7 @@ impl Session {
             Ok(stream) => {
                 self.stream = Some(stream);
                 self.xclient_login = None;
+                self.forget_facts();
                 self.server.tls_started(now());
                 true
             }
@@ -642,6 +877,21 @@ pub(crate) fn refusal_reply(refusal: Refusal) -> Reply {
         Refusal::Busy => Reply::new(451, (4, 3, 2), "too busy now, try again later"),
         Refusal::TooLarge => Reply::new(552, (5, 3, 4), "message has too many recipients or is too large"),
         Refusal::Closed => Reply::new(451, (4, 3, 2), "shutting down, try again later"),
+    }
+}
+
+/// What a client is told of a message that was taken.
+fn queued(id: mail::SpoolId) -> Reply {
+    Reply::new(250, (2, 0, 0), format!("queued as {id}"))
+}
+
+fn header_limits(rules: &Rules) -> HeaderLimits {
+    let session = &rules.session.session;
+    HeaderLimits {
+        hops_max: rules.reception.hops_max,
+        header_max_octets: session.header_size_max.len(),
+        fields_max: session.header_count_max,
+        field_max_octets: session.header_size_max.len(),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::config::{ListenerConfig, TagField, TagHeadersConfig, UnknownPool};
 use crate::context::Rules;
 use mail::{Envelope, FieldName, KEPT_FIELDS_MAX, KEPT_VALUE_MAX_OCTETS, KeptField, Origin, Reply, Tags};
 use message::{first_values, take_out_fields};
-use routing::{Assign, Facts, Gathered, TagText};
+use routing::{Assign, Facts, Gathered, TagText, Verdicts};
 use std::collections::{HashMap, HashSet};
 
 /// What a user's messages are filed under.
@@ -57,12 +57,21 @@ pub(crate) struct Tagged {
     pub(crate) begins: usize,
 }
 
+/// What verification said of a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Verified<'a> {
+    pub(crate) verdicts: &'a Verdicts,
+    /// All of it in one line, for records.
+    pub(crate) summary: &'a str,
+}
+
 /// Finds the tags of a message and takes the fields that held them out of its content.
 pub(crate) fn tag(
     rules: &Rules,
     listener: &ListenerConfig,
     origin: &Origin,
     envelope: &Envelope,
+    verified: Option<Verified<'_>>,
     content: &mut [u8],
 ) -> Result<Tagged, Reply> {
     let TagRules { assign, headers, users, kept, pools } = &rules.tags;
@@ -107,6 +116,7 @@ pub(crate) fn tag(
         peer,
         hello: &origin.helo,
         envelope,
+        verdicts: verified.map(|verified| verified.verdicts),
         field: &value,
     };
     assign.apply(&facts, &mut gathered);
@@ -115,9 +125,14 @@ pub(crate) fn tag(
     gathered.priority = gathered.priority.or(listener.priority.map(Into::into));
 
     let keep = |name: &FieldName| {
-        let text = value(name)?;
-        let text = &text[..text.floor_char_boundary(KEPT_VALUE_MAX_OCTETS)];
-        Some(KeptField { name: name.as_str().into(), value: text.into() })
+        let text = match verified {
+            // Our own field is not in the content yet, and says the same at greater length.
+            Some(verified) if name.as_str().eq_ignore_ascii_case("authentication-results") => {
+                verified.summary
+            }
+            _ => value(name)?,
+        };
+        kept_field(name, text)
     };
     let kept = kept.iter().filter_map(keep).collect();
     let begins = match headers.keep {
@@ -129,6 +144,44 @@ pub(crate) fn tag(
         _ => 0,
     };
     Ok(Tagged { tags: gathered.finish(), headers: kept, begins })
+}
+
+/// The tags of a message that came with what its sender asks for, not with header fields: the rules of `assign` say
+/// the rest.
+pub(crate) fn tag_asked(
+    rules: &Rules,
+    asked: Gathered,
+    origin: &Origin,
+    envelope: &Envelope,
+    content: &[u8],
+) -> (Tags, Vec<KeptField>) {
+    let TagRules { assign, kept, .. } = &rules.tags;
+    let kept = &kept[..kept.len().min(KEPT_FIELDS_MAX)];
+    let names: Vec<&FieldName> = assign.fields().iter().chain(kept).collect();
+    let values = if names.is_empty() { Vec::new() } else { first_values(content, &names) };
+    let value = |name: &FieldName| {
+        let at = names.iter().position(|known| *known == name)?;
+        values.get(at)?.as_deref()
+    };
+    let mut gathered = asked;
+    let facts = Facts {
+        listener: &origin.listener,
+        user: origin.user.as_deref(),
+        peer: origin.peer.map(|peer| peer.ip()),
+        hello: &origin.helo,
+        envelope,
+        verdicts: None,
+        field: &value,
+    };
+    assign.apply(&facts, &mut gathered);
+    let kept = kept.iter().filter_map(|name| kept_field(name, value(name)?)).collect();
+    (gathered.finish(), kept)
+}
+
+/// A field as records keep it.
+fn kept_field(name: &FieldName, text: &str) -> Option<KeptField> {
+    let text = &text[..text.floor_char_boundary(KEPT_VALUE_MAX_OCTETS)];
+    Some(KeptField { name: name.as_str().into(), value: text.into() })
 }
 
 /// A header field that may tag the message, and what it says, if it is there.
@@ -171,7 +224,8 @@ mod tests {
     use super::*;
     use crate::auth::Users;
     use crate::config::{ListenerTls, ReceptionConfig, RelayConfig, Speaks};
-    use crate::policy::RelayRules;
+    use crate::relay::RelayRules;
+    use crate::verify::{VerifyConfig, VerifyRules};
     use mail::{Domain, Mailbox, Priority, Recipient, ReversePath};
     use routing::{AssignRule, PriorityClass};
     use settings::Text;
@@ -200,6 +254,8 @@ mod tests {
             relay: RelayRules::new(&relay),
             users: Arc::new(Users::new(HashMap::new())),
             tags,
+            verify: VerifyRules::new(&VerifyConfig::default(), &Domain::parse("mx.test").unwrap(), None),
+            policy: None,
             reception: ReceptionConfig::default(),
             recipients_queued_max: 1,
         }
@@ -220,6 +276,7 @@ mod tests {
             pool: None,
             priority: None,
             tag_headers,
+            verify: false,
         }
     }
 
@@ -242,7 +299,7 @@ mod tests {
         let envelope = Envelope::new(ReversePath::Mailbox(mailbox("a@news.test")), to);
         let mut octets = content.as_bytes().to_vec();
         let tagged =
-            tag(rules, listener, &origin, &envelope, &mut octets).map_err(|reply| reply.to_string())?;
+            tag(rules, listener, &origin, &envelope, None, &mut octets).map_err(|reply| reply.to_string())?;
         let left = String::from_utf8(octets.split_off(tagged.begins)).unwrap();
         Ok((tagged, left))
     }

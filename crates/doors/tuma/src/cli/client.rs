@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Octets of an answer taken at most.
 const ANSWER_MAX: u64 = 64 * 1024 * 1024;
 
-/// Asks, and gives the status and body of the answer. HTTP/1.0, so that the answer ends with the connection.
+/// Asks, and gives the status and body of the answer; of a refusal the sentence that says why. HTTP/1.0, so that the answer ends with the connection.
 pub(super) fn ask(api: SocketAddr, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
     let mut stream = TcpStream::connect_timeout(&api, Duration::from_secs(5)).with_context(|| {
         format!("no server answers at {api}; is it running, and is `http.listen` set to this address?")
@@ -27,6 +27,10 @@ pub(super) fn ask(api: SocketAddr, method: &str, path: &str, body: &str) -> Resu
     let (head, body) = answer.split_once("\r\n\r\n").context("the answer is not HTTP")?;
     let status =
         head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("the answer is not HTTP")?;
+    if head.contains("application/problem+json") {
+        let problem: Value = serde_json::from_str(body)?;
+        return Ok((status, format!("{}\n", problem["detail"].as_str().unwrap_or(body))));
+    }
     Ok((status, body.to_owned()))
 }
 

@@ -132,6 +132,21 @@ fn way(route: &Value) {
     } else if !exchangers.is_empty() {
         say!("  by the exchangers {}, TLS {tls}", exchangers.join(", "));
     }
+    let by = route["tls_by"].as_str().map(|by| format!("by {by}"));
+    let detail = route["tls_detail"].as_str().map(str::to_owned);
+    let facts: Vec<String> = [by, detail].into_iter().flatten().collect();
+    if !facts.is_empty() {
+        say!("      TLS {tls}: {}", facts.join("; "));
+    }
+    for clear in route["in_the_clear"].as_array().into_iter().flatten() {
+        let left = clear["for_seconds"].as_f64().unwrap_or_default();
+        say!(
+            "      {} in the clear for {} yet: {}",
+            field(clear, "exchanger"),
+            length(left),
+            field(clear, "why")
+        );
+    }
 }
 
 fn print_gate(gate: &Value) {

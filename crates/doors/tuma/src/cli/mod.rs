@@ -9,6 +9,7 @@ mod bench;
 mod bounce;
 mod client;
 mod config;
+mod dkim;
 mod explain;
 mod limit;
 mod order;
@@ -88,6 +89,9 @@ enum Command {
     /// Look at a stopped spool, and carry its messages elsewhere.
     #[command(subcommand)]
     Spool(spool::Spool),
+    /// Make DKIM keys, print their DNS records, and see whether the world finds them.
+    #[command(subcommand)]
+    Dkim(dkim::Dkim),
     /// Make the `password_hash` of a user from a password on standard input.
     Password,
     /// Tell when mail would be through, by sending it to simulated receivers.
@@ -126,6 +130,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Reload(api) => client::reload(&api),
         Command::LogLevel(level) => level.run(),
         Command::Spool(spool) => spool.run(),
+        Command::Dkim(dkim) => dkim.run(),
         Command::Password => password(),
         Command::Simulate(simulate) => simulate.run(),
         Command::Bench(bench) => bench.run(),
@@ -206,6 +211,8 @@ mod tests {
 
     #[test]
     fn every_command_of_the_guide_to_operating_is_one() {
+        let dkim = include_str!("../../../../../docs/dkim.md");
+        dkim.lines().filter_map(|line| line.strip_prefix("$ ")).for_each(check);
         let text = include_str!("../../../../../docs/operating.md");
         let lines: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("$ ")).collect();
         assert!(lines.len() > 20, "{}", lines.len());

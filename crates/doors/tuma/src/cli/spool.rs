@@ -366,6 +366,7 @@ mod tests {
                 origin,
                 tags: Tags::default(),
                 headers: Vec::new(),
+                extras: None,
             };
             let content = Content { prefix: b"Received: here\r\n".as_slice().into(), body };
             spool.accept_blocking(Draft { message, content }).unwrap();

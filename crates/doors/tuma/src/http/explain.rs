@@ -261,7 +261,7 @@ async fn answer(server: &Server, found: &Found) -> Result<Value, Refusal> {
         run().take(RECIPIENTS_MAX).map(|recipient| recipient.path.as_str().to_owned()).collect();
     value["recipient_count"] = json!(entry.count);
     value["received_at_ms"] = json!(message.received_at.0);
-    value["route"] = route(server, &target, None);
+    value["route"] = route(server, &target, None).await;
     Ok(value)
 }
 
@@ -295,7 +295,7 @@ async fn dry_run(
         tags = server.with_root(|root| foretell::tags(root, listener, sender, recipient, tags))?;
     }
     let exchangers = server.delivery.exchangers(&target).await;
-    let shown = route(server, &target, exchangers.as_deref().ok());
+    let shown = route(server, &target, exchangers.as_deref().ok()).await;
     let question = Question {
         entry: None,
         tenant: tags.tenant,
@@ -325,20 +325,34 @@ fn prepend(gates: &mut Value, gate: Value) {
 }
 
 /// Which way: the next hops of a route, or the exchangers, and how TLS is used.
-fn route(server: &Server, target: &Target, exchangers: Option<&[Arc<str>]>) -> Value {
+async fn route(server: &Server, target: &Target, exchangers: Option<&[Arc<str>]>) -> Value {
     let settings = server.delivery.settings();
     let route = match target {
         Target::Route(name) => settings.routes.get(name),
         Target::Domain(_) | Target::Literal(_) => None,
     };
-    let tls = route.and_then(|route| route.tls).unwrap_or(settings.delivery.tls);
     let exchangers = exchangers.map(|hosts| hosts.iter().map(|host| &**host).collect::<Vec<&str>>());
     let hops = route.map(|route| route.next_hops.iter().map(ToString::to_string).collect::<Vec<String>>());
+    let tls = match server.delivery.demand(target).await {
+        Ok(demand) => json!({ "use": demand.word(), "by": demand.by, "detail": demand.detail() }),
+        Err(reply) => json!({ "use": "unknown", "by": Value::Null, "detail": reply.to_string() }),
+    };
+    let clear: Vec<Value> = exchangers
+        .iter()
+        .flatten()
+        .filter_map(|host| {
+            let (why, left) = server.delivery.why_in_the_clear(host)?;
+            Some(json!({ "exchanger": host, "why": why, "for_seconds": left.as_secs_f64() }))
+        })
+        .collect();
     json!({
         "target": target.to_string(),
         "next_hops": hops,
         "exchangers": exchangers.filter(|hosts: &Vec<&str>| !hosts.is_empty()),
-        "tls": tls.word(),
+        "tls": tls["use"],
+        "tls_by": tls["by"],
+        "tls_detail": tls["detail"],
+        "in_the_clear": clear,
     })
 }
 

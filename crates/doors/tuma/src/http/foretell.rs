@@ -30,8 +30,15 @@ pub(super) fn tags(
         ..Gathered::default()
     };
     gathered.fill(listener.and_then(|listener| listener.tenant.as_deref()), None);
-    let facts =
-        Facts { listener: name, user: None, peer: None, hello: "", envelope: &envelope, field: &|_| None };
+    let facts = Facts {
+        listener: name,
+        user: None,
+        peer: None,
+        hello: "",
+        envelope: &envelope,
+        verdicts: None,
+        field: &|_| None,
+    };
     Assign::compile(&root.assign).apply(&facts, &mut gathered);
     gathered.fill(None, listener.and_then(|listener| listener.pool.as_deref()));
     Ok(gathered.finish())

@@ -1,90 +1,202 @@
-//! HTTP on loopback: health, metrics, and the questions and orders behind the commands of `tuma`. Every answer is
-//! bounded, and so is every body that is read.
+//! HTTP: messages handed in, the questions and orders behind the commands of `tuma`, health and metrics. Every answer
+//! is bounded, and so is every body that is read.
+//!
+//! Read first: [`start`], which lists who may what, then `access.rs`, then `messages/inject.rs`.
 
+mod access;
+mod admin;
+mod config;
 mod explain;
 mod foretell;
+mod json;
 mod limits;
+mod messages;
 mod orders;
 mod queue;
+mod quota;
 mod refusal;
+mod serve;
 mod sources;
 mod suppressions;
+mod time;
 mod webhooks;
 
+pub use config::{HttpConfig, TenantConfig};
+
+use crate::root::Root;
 use crate::server::Server;
+use access::Need;
 use accounting::{Metrics, Record};
-use anyhow::Result;
-use axum::extract::{DefaultBodyLimit, Path, Request, State};
+use anyhow::{Context as _, Result};
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
-use axum::{Json, Router};
 use delivery::Order;
-use mail::SpoolId;
+use messages::idempotency::Idempotency;
+use net::tls::{CertificateFiles, Certificates};
+use reception::auth::Brake;
 use refusal::Refusal;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
+use tenants::Store;
 use tokio::sync::oneshot;
 use tracing_subscriber::filter::Targets;
 
-/// Octets of a body at most.
+/// Octets of a body at most where no messages are handed in.
 const BODY_MAX: usize = 64 * 1024;
 
 type Shared = State<Arc<Server>>;
+
+/// What HTTP has of its own.
+pub struct Http {
+    store: Arc<Store>,
+    /// Holds those who guess keys.
+    brake: Brake,
+    rates: access::Rates,
+    quotas: quota::Quotas,
+    /// What was asked before.
+    pub(crate) idempotency: Arc<Idempotency>,
+    settings: ArcSwap<Settings>,
+    certificates: Option<Arc<Certificates>>,
+    loaded: AtomicBool,
+}
+
+struct Settings {
+    config: Arc<HttpConfig>,
+    tenants: Arc<BTreeMap<String, TenantConfig>>,
+}
+
+impl Settings {
+    fn of(root: &Root) -> Arc<Self> {
+        Arc::new(Self { config: Arc::new(root.http.clone()), tenants: Arc::new(root.tenant.clone()) })
+    }
+}
+
+impl Http {
+    /// Opens what is stored, in the folder of what outlives the process.
+    pub fn open(root: &Root, folder: &Path) -> Result<Self> {
+        let store = Arc::new(Store::open(folder).context("server.state_directory")?);
+        let mut http = Self {
+            store,
+            brake: Brake::default(),
+            rates: access::Rates::default(),
+            quotas: quota::Quotas::default(),
+            idempotency: Arc::default(),
+            settings: ArcSwap::new(Settings::of(root)),
+            certificates: None,
+            loaded: AtomicBool::new(false),
+        };
+        http.certificates = serve::certificates(&http).context("http.certificate")?;
+        Ok(http)
+    }
+
+    /// Puts other settings in force; what is wrong with the certificate is found before.
+    pub fn reload(&self, root: &Root) {
+        self.settings.store(Settings::of(root));
+        let config = self.config();
+        if let (Some(certificates), Some(chain), Some(key)) =
+            (&self.certificates, &config.certificate, &config.key)
+        {
+            let files = [CertificateFiles { chain: chain.clone(), key: key.clone() }];
+            if let Err(error) = certificates.reload(&files) {
+                tracing::error!(%error, "the HTTP certificate stays as it was");
+            }
+        }
+    }
+
+    /// The spool was read to its end.
+    pub fn set_loaded(&self) {
+        self.loaded.store(true, Relaxed);
+    }
+
+    fn is_loaded(&self) -> bool {
+        self.loaded.load(Relaxed)
+    }
+
+    fn config(&self) -> Arc<HttpConfig> {
+        self.settings.load().config.clone()
+    }
+
+    fn tenants(&self) -> Arc<BTreeMap<String, TenantConfig>> {
+        self.settings.load().tenants.clone()
+    }
+
+    fn certificates(&self) -> Option<Arc<Certificates>> {
+        self.certificates.clone()
+    }
+}
+
+/// Routes with what it needs to use them.
+fn guarded(server: &Arc<Server>, need: Need, routes: Router<Arc<Server>>) -> Router<Arc<Server>> {
+    routes.route_layer(middleware::from_fn_with_state((server.http.clone(), need), access::guard))
+}
 
 /// Begins to answer.
 pub fn start(server: Arc<Server>, socket: std::net::TcpListener) -> Result<()> {
     socket.set_nonblocking(true)?;
     let socket = tokio::net::TcpListener::from_std(socket)?;
-    let routes = Router::new()
-        .route("/health", get(health))
+    let send = Router::new().route("/v1/messages", post(messages::send));
+    let own = Router::new()
+        .route("/v1/messages/{id}", get(messages::timeline))
+        .route("/v1/templates", get(admin::templates))
+        .route(
+            "/v1/templates/{name}",
+            get(admin::template).put(admin::put_template).delete(admin::delete_template),
+        );
+    let view = Router::new()
         .route("/metrics", get(metrics))
         .route("/v1/status", get(queue::status))
         .route("/v1/queue", get(queue::queue))
-        .route("/v1/queue/flush", post(queue::flush))
         .route("/v1/queues", get(queue::queues))
         .route("/v1/explain", get(explain::explain))
-        .route("/v1/orders", get(orders::list).post(orders::give))
+        .route("/v1/orders", get(orders::list))
+        .route("/v1/sources", get(sources::list))
+        .route("/v1/limits", get(limits::list))
+        .route("/v1/tenants", get(admin::list_tenants));
+    let operate = Router::new()
+        .route("/v1/queue/flush", post(queue::flush))
+        .route("/v1/orders", post(orders::give))
         .route("/v1/orders/preview", post(orders::preview))
         .route("/v1/orders/{id}", delete(orders::cancel))
-        .route("/v1/sources", get(sources::list))
         .route("/v1/sources/{name}/enable", post(sources::enable))
         .route("/v1/sources/{name}/disable", post(sources::disable))
-        .route("/v1/limits", get(limits::list))
-        .route("/v1/limits/release", post(limits::release))
-        .route("/v1/messages/{id}", get(message))
+        .route("/v1/limits/release", post(limits::release));
+    let admin = Router::new()
+        .route("/v1/keys", get(admin::keys).post(admin::new_key))
+        .route("/v1/keys/{id}", delete(admin::revoke_key))
+        .route("/v1/audit", get(admin::audit))
         .route("/v1/reload", post(reload))
-        .route("/v1/log-level", post(log_level))
-        .layer(DefaultBodyLimit::max(BODY_MAX))
-        .merge(suppressions::routes())
-        .merge(webhooks::routes())
-        .layer(middleware::from_fn(only_local))
-        .with_state(server);
+        .route("/v1/log-level", post(log_level));
+    let routes = Router::new()
+        .route("/health", get(health))
+        // A body of messages has bounds of its own.
+        .merge(guarded(&server, Need::Send, send.layer(DefaultBodyLimit::disable())))
+        .merge(guarded(&server, Need::Own, own.layer(DefaultBodyLimit::max(admin::TEMPLATE_MAX))))
+        .merge(guarded(&server, Need::View, view.layer(DefaultBodyLimit::max(BODY_MAX))))
+        .merge(guarded(&server, Need::Operate, operate.layer(DefaultBodyLimit::max(BODY_MAX))))
+        .merge(guarded(&server, Need::Admin, admin.layer(DefaultBodyLimit::max(BODY_MAX))))
+        .merge(guarded(&server, Need::View, suppressions::view().merge(webhooks::view())))
+        .merge(guarded(&server, Need::Operate, suppressions::operate().merge(webhooks::operate())))
+        .fallback(nothing_here)
+        .with_state(server.clone());
     tokio::spawn(async move {
-        if let Err(error) = axum::serve(socket, routes).await {
+        if let Err(error) = serve::serve(socket, server.http.clone(), routes).await {
             tracing::error!(%error, "the HTTP listener ended");
         }
     });
     Ok(())
 }
 
-/// A page in a browser must not order this server about: requests that a foreign page can cause carry its
-/// Origin, or a Host that is not loopback (DNS rebinding).
-async fn only_local(request: Request, next: Next) -> Response {
-    let local = |text: &str| {
-        let host = text.strip_prefix("http://").unwrap_or(text);
-        let host =
-            host.rsplit_once(':').map_or(host, |(host, port)| if port.ends_with(']') { text } else { host });
-        matches!(host, "localhost" | "127.0.0.1" | "[::1]")
-    };
-    let headers = request.headers();
-    let strange = |name| headers.get(name).is_some_and(|value| !value.to_str().is_ok_and(local));
-    if strange(header::ORIGIN) || strange(header::HOST) {
-        return (StatusCode::FORBIDDEN, "only for this machine\n").into_response();
-    }
-    next.run(request).await
+async fn nothing_here() -> Refusal {
+    Refusal::missing("there is nothing at this path; see docs/http.md")
 }
 
 async fn health(State(server): Shared) -> Response {
@@ -98,28 +210,25 @@ async fn metrics(State(server): Shared) -> Response {
     ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], server.metrics.encode()).into_response()
 }
 
-/// What is remembered of a message.
-async fn message(State(server): Shared, Path(id): Path<String>) -> Response {
-    let Some(id) = SpoolId::parse(&id) else {
-        return (StatusCode::BAD_REQUEST, "not a message id\n").into_response();
-    };
-    let events: Vec<Value> = server.recorder.events_of(id).iter().map(event).collect();
-    if events.is_empty() {
-        return (StatusCode::NOT_FOUND, "nothing is remembered of this message\n").into_response();
-    }
-    Json(json!({ "id": id.to_string(), "events": events })).into_response()
-}
-
 fn event(record: &Record) -> Value {
     json!({
         "time_ms": record.time.0,
         "kind": record.kind.as_str(),
         "recipient": record.recipient_text(),
+        "id": recipient_id(record),
         "reply": record.reply.as_ref().map(|reply| reply.to_string()),
         "attempt": record.attempt.number,
         "host": record.connection.as_ref().map(|c| c.host.to_string()),
         "address": record.connection.as_ref().and_then(|c| c.remote).map(|a| a.to_string()),
     })
+}
+
+/// Our name for one recipient of a message.
+fn recipient_id(record: &Record) -> Option<String> {
+    match &record.subject {
+        accounting::Subject::Recipient(message, index) => Some(format!("{}.{index}", message.id)),
+        accounting::Subject::Refused(_) => None,
+    }
 }
 
 async fn reload(State(server): Shared) -> Response {

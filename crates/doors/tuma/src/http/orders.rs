@@ -1,6 +1,7 @@
 //! Operator orders: listed, previewed, given, cancelled.
 
 use super::refusal::{Refusal, hint, known_keys, object, text};
+use super::time::rfc3339;
 use super::{Shared, ask};
 use crate::server::Server;
 use crate::traffic;
@@ -260,7 +261,7 @@ fn ends_at(map: &Map<String, Value>, now: UnixMillis) -> Result<Option<UnixMilli
             };
             let end = match end {
                 Value::Number(number) => number.as_u64().ok_or_else(wrong)?,
-                Value::String(text) => utc(text).ok_or_else(wrong)?,
+                Value::String(text) => rfc3339(text).ok_or_else(wrong)?,
                 _ => return Err(wrong()),
             };
             if end <= now.0 {
@@ -269,38 +270,6 @@ fn ends_at(map: &Map<String, Value>, now: UnixMillis) -> Result<Option<UnixMilli
             Ok(Some(UnixMillis(end)))
         }
     }
-}
-
-/// Reads `2026-12-24`, `2026-12-24T18:00Z` and `2026-12-24T18:00:30Z`, a space for the `T` and the `Z` left out as
-/// well: milliseconds since 1970.
-fn utc(text: &str) -> Option<u64> {
-    let text = text.trim().trim_end_matches(['Z', 'z']);
-    let (date, time) = text.split_once(['T', 't', ' ']).unwrap_or((text, "00:00"));
-    let numbers = |text: &str, by: char, least: usize, most: usize| -> Option<Vec<i64>> {
-        let parts: Vec<&str> = text.split(by).collect();
-        let digits =
-            |part: &&str| !part.is_empty() && part.len() <= 4 && part.bytes().all(|b| b.is_ascii_digit());
-        if !(least..=most).contains(&parts.len()) || !parts.iter().all(digits) {
-            return None;
-        }
-        parts.iter().map(|part| part.parse().ok()).collect()
-    };
-    let (date, time) = (numbers(date, '-', 3, 3)?, numbers(time, ':', 2, 3)?);
-    let (year, month, day) = (date[0], date[1], date[2]);
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let days_in = [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let month_days = *days_in.get(usize::try_from(month - 1).ok()?)?;
-    let second = time.get(2).copied().unwrap_or(0);
-    if year < 1970 || !(1..=month_days).contains(&day) || time[0] > 23 || time[1] > 59 || second > 59 {
-        return None;
-    }
-    let before = year - 1;
-    let leaps = |year: i64| year / 4 - year / 100 + year / 400;
-    let days = (year - 1970) * 365 + leaps(before) - leaps(1969)
-        + days_in[..usize::try_from(month - 1).ok()?].iter().sum::<i64>()
-        + day
-        - 1;
-    u64::try_from(((days * 24 + time[0]) * 60 + time[1]) * 60 + second).ok()?.checked_mul(1_000)
 }
 
 #[cfg(test)]
@@ -324,7 +293,7 @@ mod tests {
             ("1969-12-31", None),
             ("tomorrow", None),
         ] {
-            assert_eq!(utc(text), expected.map(|seconds: u64| seconds * 1_000), "{text}");
+            assert_eq!(rfc3339(text), expected.map(|seconds: u64| seconds * 1_000), "{text}");
         }
     }
 

@@ -1,56 +1,130 @@
-//! Answers that say no: each with a sentence that says what to do, and with the nearest right name where one was
-//! misspelt. And bodies, read by hand so that they can.
+//! Answers that say no, as RFC 9457 has them: each with a sentence that says what to do, the place in the body where
+//! there is one, and the nearest right name where one was misspelt. And bodies, read by hand so that they can.
 
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Map, Value};
+use mail::Reply;
+use serde_json::{Map, Value, json};
 
 /// Names that are listed at most where one is wrong.
 const NAMES_MAX: usize = 10;
 
+/// Seconds after which to try again what cannot be taken now.
+const RETRY_AFTER: u32 = 5;
+
 /// No, and why.
-#[derive(Debug)]
-pub(super) struct Refusal(StatusCode, String);
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    status: StatusCode,
+    text: String,
+    pointer: Option<String>,
+    retry_after: Option<u32>,
+}
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.0, self.1 + "\n").into_response()
+        let mut response = (self.status, self.to_json().to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tuma\""));
+        }
+        response
     }
 }
 
 impl Refusal {
+    pub(super) fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, text: text.into(), pointer: None, retry_after: None }
+    }
+
     /// 400: it cannot be read.
     pub(super) fn bad(text: impl Into<String>) -> Self {
-        Self(StatusCode::BAD_REQUEST, text.into())
+        Self::new(StatusCode::BAD_REQUEST, text)
+    }
+
+    /// 403: whoever asks may not.
+    pub(super) fn forbidden(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, text)
     }
 
     /// 404: it names what is not there.
     pub(super) fn missing(text: impl Into<String>) -> Self {
-        Self(StatusCode::NOT_FOUND, text.into())
+        Self::new(StatusCode::NOT_FOUND, text)
     }
 
     /// 409: it does not go with how things are.
     pub(super) fn conflict(text: impl Into<String>) -> Self {
-        Self(StatusCode::CONFLICT, text.into())
+        Self::new(StatusCode::CONFLICT, text)
     }
 
     /// 422: it can be read, and cannot be done.
     pub(super) fn unfit(text: impl Into<String>) -> Self {
-        Self(StatusCode::UNPROCESSABLE_ENTITY, text.into())
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, text)
     }
 
-    /// The same, with the place it is about in front.
-    pub(super) fn at(self, place: &str) -> Self {
-        Self(self.0, format!("{place}: {}", self.1))
+    /// 429: too much at once.
+    pub(super) fn too_many(text: impl Into<String>, retry_after: u32) -> Self {
+        Self { retry_after: Some(retry_after.max(1)), ..Self::new(StatusCode::TOO_MANY_REQUESTS, text) }
+    }
+
+    /// 503: not now.
+    pub(super) fn later(text: impl Into<String>) -> Self {
+        Self { retry_after: Some(RETRY_AFTER), ..Self::new(StatusCode::SERVICE_UNAVAILABLE, text) }
+    }
+
+    /// What SMTP would have said, as HTTP says it.
+    pub(super) fn of_reply(reply: &Reply) -> Self {
+        match reply.is_transient() {
+            true => Self::later(reply.text.to_string()),
+            false => Self::unfit(reply.text.to_string()),
+        }
+    }
+
+    /// The same, with the line of the body it is about in front.
+    pub(super) fn in_line(self, number: usize) -> Self {
+        Self { text: format!("line {number}: {}", self.text), ..self }
     }
 
     pub(super) fn stopping() -> Self {
-        Self(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping".into())
+        Self::later("the server is stopping")
+    }
+
+    /// With the place of the body it is about, a JSON pointer.
+    pub(super) fn at(mut self, pointer: impl Into<String>) -> Self {
+        self.pointer = Some(pointer.into());
+        self
     }
 
     /// 404 for a name of some kind, with the nearest right one or the right ones.
     pub(super) fn no_such<'a>(kind: &str, wrong: &str, names: impl Iterator<Item = &'a str> + Clone) -> Self {
         Self::missing(format!("there is no {kind} `{wrong}`{}", hint(wrong, names)))
+    }
+
+    #[cfg(test)]
+    pub(super) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    #[cfg(test)]
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    fn to_json(&self) -> Value {
+        let mut body = json!({
+            "type": "about:blank",
+            "title": self.status.canonical_reason().unwrap_or("Error"),
+            "status": self.status.as_u16(),
+            "detail": self.text,
+        });
+        if let Some(pointer) = &self.pointer {
+            body["errors"] = json!([{ "detail": self.text, "pointer": format!("#{pointer}") }]);
+        }
+        body
     }
 }
 
@@ -72,8 +146,9 @@ pub(super) fn object(body: &[u8], keys: &[&str]) -> Result<Map<String, Value>, R
     if body.trim_ascii().is_empty() {
         return Ok(Map::new());
     }
-    let value: Value = serde_json::from_slice(body)
-        .map_err(|error| Refusal::bad(format!("the body is no JSON: {error}")))?;
+    let no_json = |error: String| Refusal::bad(format!("the body is no JSON: {error}"));
+    super::json::check(body).map_err(|unfit| no_json(unfit.to_string()))?;
+    let value: Value = serde_json::from_slice(body).map_err(|error| no_json(error.to_string()))?;
     let Value::Object(map) = value else {
         return Err(Refusal::bad("the body must be a JSON object, such as {\"scope\": {}}"));
     };

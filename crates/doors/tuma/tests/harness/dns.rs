@@ -3,7 +3,7 @@
 use hickory_server::Server;
 use hickory_server::net::runtime::Time;
 use hickory_server::proto::op::{Header, HeaderCounts, Metadata, ResponseCode};
-use hickory_server::proto::rr::rdata::{A, CNAME, MX, SOA};
+use hickory_server::proto::rr::rdata::{A, CNAME, MX, PTR, SOA, TXT};
 use hickory_server::proto::rr::{Name, RData, Record, RecordType};
 use hickory_server::server::{Request, RequestHandler, ResponseHandler, ResponseInfo};
 use hickory_server::zone_handler::MessageResponseBuilder;
@@ -122,6 +122,23 @@ impl NameServer {
     /// The same with a TTL.
     pub fn a_for(&self, host: &str, address: [u8; 4], ttl: u32) {
         self.add(host, RData::A(A(Ipv4Addr::from(address))), ttl);
+    }
+
+    /// A text of a name, in strings of at most 255 octets; beside those it has.
+    pub fn txt(&self, at: &str, text: &str) {
+        let strings: Vec<&[u8]> = text.as_bytes().chunks(255).collect();
+        self.add(at, RData::TXT(TXT::from_bytes(strings)), TTL);
+    }
+
+    /// The only text of a name, for a second.
+    pub fn only_txt(&self, at: &str, text: &str) {
+        self.set(at, Known::Records(vec![RData::TXT(TXT::new(vec![text.to_owned()]))], 1));
+    }
+
+    /// The name of an IPv4 address.
+    pub fn ptr(&self, address: [u8; 4], host: &str) {
+        let [a, b, c, d] = address;
+        self.add(&format!("{d}.{c}.{b}.{a}.in-addr.arpa"), RData::PTR(PTR(name(host))), TTL);
     }
 
     /// Another name for a host.

@@ -1,6 +1,8 @@
 //! A server in a process and a folder of its own, and ways to wait for what it should do.
 
+pub mod authority;
 pub mod dns;
+pub mod web;
 
 use bench::loader;
 use bench::sink::{self, Keep, Sink, SinkHandle};
@@ -394,6 +396,40 @@ impl Tuma {
         let status = self.wait();
         assert!(status.success(), "{status}:\n{}", self.log());
         self.log()
+    }
+
+    /// Asks by HTTP with header fields; gives status, head and body.
+    pub fn http_with(
+        &self,
+        method: &str,
+        path: &str,
+        fields: &[(&str, &str)],
+        body: &str,
+    ) -> (u16, String, String) {
+        let mut stream = TcpStream::connect(self.http).expect("connect to HTTP");
+        let mut head = format!("{method} {path} HTTP/1.0\r\nContent-Length: {}\r\n", body.len());
+        if !fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+            head += &format!("Host: {}\r\n", self.http);
+        }
+        for (name, value) in fields {
+            head += &format!("{name}: {value}\r\n");
+        }
+        stream.write_all(format!("{head}\r\n").as_bytes()).expect("send");
+        // A server that refuses by the head alone may close before it has read all.
+        let _ = stream.write_all(body.as_bytes());
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (head, body) = answer.split_once("\r\n\r\n").expect("an answer");
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+        (status, head.into(), body.into())
+    }
+
+    /// Hands JSON in; the status and the JSON that came back.
+    pub fn post(&self, path: &str, fields: &[(&str, &str)], body: &Value) -> (u16, Value) {
+        let fields = [&[("Content-Type", "application/json")], fields].concat();
+        let (status, _, text) = self.http_with("POST", path, &fields, &body.to_string());
+        (status, serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status} {text}")))
     }
 
     /// Asks by HTTP.

@@ -375,3 +375,67 @@ open(sys.argv[5], "wb").write(field + message)
         }
     }
 }
+
+/// A message says who signs it where it may, and the field that says so never leaves.
+#[test]
+fn a_message_asks_for_its_signature_where_it_may() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = [key(folder.path(), "rsa", true), key(folder.path(), "ed", false)];
+    let sink = sink(keeping());
+    let more = format!(
+        "{MORE}[listener.other]\nlisten = \"127.0.0.1:0\"\n[signing]\noptions_from = [\"smtp\"]\n\
+        [accounting.file.records]\ncompression_level = 0\n"
+    );
+    let tuma = Setup::relay_with(folder.path(), sink.addr(), &more).start();
+    let mut session = tuma.greeted();
+    for (to, fields) in [
+        ("one", "X-DKIM-Options: d=a.test;\r\n s=r1\r\nFrom: x@none.test\r\n"),
+        ("two", "From: x@none.test\r\nx-dkim-options: s=r1; i=@b.a.test\r\nX-DKIM-OPTIONS: s=e1\r\n"),
+        ("all", "From: x@none.test\r\nX-DKIM-Options: d=A.TEST\r\n"),
+        ("author", "From: x@a.test\r\n"),
+    ] {
+        session.taken("b@esp.test", &format!("{to}@d.test"), fields);
+    }
+    // A listener that is not named: the field is the author's own business, and stays.
+    let mut session = crate::harness::Session::connect(tuma.listener("other"));
+    session.say("EHLO client.test", "250");
+    session.taken("b@esp.test", "stranger@d.test", "From: x@none.test\r\nX-DKIM-Options: d=a.test\r\n");
+    tuma.wait_until_settled();
+    // What it asks for is not there: it waits.
+    let mut session = tuma.greeted();
+    for fields in
+        ["X-DKIM-Options: d=b.test\r\n", "X-DKIM-Options: d=a.test; i=@b.test\r\n", "X-DKIM-Options: x\r\n"]
+    {
+        session.taken("b@esp.test", "never@d.test", &format!("From: x@a.test\r\n{fields}"));
+    }
+    let waits = records_of(folder.path(), 3);
+    for expected in ["there is no identity with d=b.test", "i= is not within a.test", "not a list of tags"] {
+        assert!(waits.iter().any(|reply| reply.contains(expected)), "{expected} {waits:?}");
+    }
+    tuma.stop();
+    let zone = [("r1._domainkey.a.test", texts[0].as_str()), ("e1._domainkey.a.test", texts[1].as_str())];
+    let signed = |to: &str| {
+        let messages = sink.messages();
+        let to = format!("{to}@d.test");
+        let message = messages.iter().find(|m| m.recipients[0].address == to).expect("it arrived");
+        assert_eq!(message.field("X-DKIM-Options").is_some(), to == "stranger@d.test");
+        let by = we_say(&message.content, &zone).into_iter().map(|verified| {
+            assert_eq!(verified.reason, None, "{verified:?}");
+            let signature = verified.signature.expect("a signature");
+            format!("{} {}", signature.selector, signature.identity)
+        });
+        by.collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(signed("one"), "r1 @a.test");
+    assert_eq!(signed("two"), "r1 @b.a.test, e1 @news.a.test");
+    assert_eq!(signed("all"), "e1 @news.a.test, r1 @a.test");
+    assert_eq!(signed("author"), "e1 @news.a.test, r1 @a.test");
+    assert_eq!(signed("stranger"), "");
+    assert!(!sink.messages().iter().any(|message| message.recipients[0].address == "never@d.test"));
+}
+
+/// The replies of the deferred records, once there are so many.
+fn records_of(folder: &Path, count: usize) -> Vec<String> {
+    let found = records(folder, "deferred", count);
+    found.iter().map(|record| record["reply"].as_str().expect("a reply").to_owned()).collect()
+}

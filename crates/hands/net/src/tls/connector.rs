@@ -1,7 +1,7 @@
 //! TLS towards other sites.
 
 use super::certificates::pem_problem;
-use super::{CertificateError, OUTGOING_OCTETS_MAX, TlsError, provider};
+use super::{CertificateError, CertificateFault, Dane, OUTGOING_OCTETS_MAX, TlsError, provider};
 use crate::{Stream, Verification};
 use mail::Host;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -35,7 +35,7 @@ impl Default for ConnectorConfig {
 }
 
 /// What is asked of a server's certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Policy {
     /// Nothing, and the caller goes on in the clear if TLS fails.
     Opportunistic,
@@ -43,6 +43,10 @@ pub enum Policy {
     Required,
     /// Name, dates and chain must be good.
     Verified,
+    /// Dates and chain must be good, and the certificate must be for one of these names.
+    Named(Arc<[Box<str>]>),
+    /// It must be what TLSA records say.
+    Dane(Arc<Dane>),
 }
 
 /// The client's side of TLS, with the sessions it remembers.
@@ -109,7 +113,7 @@ impl Connector {
         &self,
         stream: Stream,
         name: &Host,
-        policy: Policy,
+        policy: &Policy,
         leftover: &[u8],
         deadline: Instant,
     ) -> Result<Stream, TlsError> {
@@ -124,14 +128,14 @@ impl Connector {
         &self,
         stream: Stream,
         name: &Host,
-        policy: Policy,
+        policy: &Policy,
         deadline: Instant,
     ) -> Result<Stream, TlsError> {
         let connector = match policy {
-            Policy::Opportunistic | Policy::Required => &self.lax,
-            Policy::Verified => self.strict.as_ref().ok_or_else(|| {
-                TlsError::NotVerified("this machine has no certificates that may vouch for a site".into())
-            })?,
+            // What is asked of the certificate beyond the exchanger's own name is looked at after the handshake, also
+            // of a session that is resumed.
+            Policy::Opportunistic | Policy::Required | Policy::Named(_) | Policy::Dane(_) => &self.lax,
+            Policy::Verified => self.strict.as_ref().ok_or_else(no_roots)?,
         };
         let server_name = server_name(name)
             .ok_or_else(|| TlsError::Failed(format!("{name} cannot be a server's name in TLS").into()))?;
@@ -143,37 +147,81 @@ impl Connector {
             Ok(done) => done?,
             Err(_) => return Err(TlsError::TimedOut),
         };
-        let verifier = match policy {
-            Policy::Verified => None,
-            _ => Some(self.verifier.clone()),
+        let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+        let found = match policy {
+            Policy::Verified => Some(Verification::Verified),
+            Policy::Named(names) => {
+                let verifier = self.verifier.as_ref().ok_or_else(no_roots)?;
+                named(verifier, chain, names)?;
+                Some(Verification::Verified)
+            }
+            Policy::Dane(dane) => {
+                dane.verify(chain, UnixTime::now())?;
+                Some(Verification::Dane)
+            }
+            Policy::Opportunistic | Policy::Required => None,
         };
-        Ok(Stream::client(tls, Examiner { verifier, name: server_name }))
+        Ok(Stream::client(tls, Examiner { found, verifier: self.verifier.clone(), name: server_name }))
+    }
+}
+
+fn no_roots() -> TlsError {
+    let why = "this machine has no certificates that may vouch for a site";
+    TlsError::NotVerified(CertificateFault::Untrusted, why.into())
+}
+
+/// Checks dates and chain, and that the certificate is for one of `names`.
+fn named(
+    verifier: &WebPkiServerVerifier,
+    chain: &[CertificateDer<'_>],
+    names: &[Box<str>],
+) -> Result<(), TlsError> {
+    let not = |fault, why: String| TlsError::NotVerified(fault, why.into());
+    let [first, rest @ ..] = chain else {
+        return Err(not(CertificateFault::Other, "the server showed no certificate".to_owned()));
+    };
+    let parsed =
+        ParsedCertificate::try_from(first).map_err(|e| not(CertificateFault::Other, e.to_string()))?;
+    let fitting = names.iter().find_map(|name| {
+        let name = ServerName::try_from(name.to_string()).ok()?;
+        rustls::client::verify_server_name(&parsed, &name).is_ok().then_some(name)
+    });
+    let Some(name) = fitting else {
+        return Err(not(CertificateFault::Name, format!("it is for none of {}", names.join(", "))));
+    };
+    match verifier.verify_server_cert(first, rest, &name, &[], UnixTime::now()) {
+        Ok(_) => Ok(()),
+        Err(rustls::Error::InvalidCertificate(why)) => Err(not(CertificateFault::of(&why), why.to_string())),
+        Err(other) => Err(not(CertificateFault::Other, other.to_string())),
     }
 }
 
 /// Says what verification would have said of a certificate that was not asked to pass it.
 #[derive(Debug)]
 pub(crate) struct Examiner {
-    /// `None`: the certificate has passed. `Some(None)`: nothing to verify it by.
-    verifier: Option<Option<Arc<WebPkiServerVerifier>>>,
+    /// What the policy has found already.
+    found: Option<Verification>,
+    /// `None`: nothing to verify it by.
+    verifier: Option<Arc<WebPkiServerVerifier>>,
     name: ServerName<'static>,
 }
 
 impl Examiner {
     pub(crate) fn examine(&self, chain: Option<&[CertificateDer<'_>]>) -> Verification {
-        let not = |why: String| Verification::NotVerified(why.into());
-        let verifier = match &self.verifier {
-            None => return Verification::Verified,
-            Some(None) => return not("no certificates that may vouch for a site".to_owned()),
-            Some(Some(verifier)) => verifier,
+        if let Some(found) = &self.found {
+            return found.clone();
+        }
+        let not = |fault, why: String| Verification::NotVerified(fault, why.into());
+        let Some(verifier) = &self.verifier else {
+            return not(CertificateFault::Untrusted, "no certificates that may vouch for a site".to_owned());
         };
         let Some([first, rest @ ..]) = chain else {
-            return not("the server showed no certificate".to_owned());
+            return not(CertificateFault::Other, "the server showed no certificate".to_owned());
         };
         match verifier.verify_server_cert(first, rest, &self.name, &[], UnixTime::now()) {
             Ok(_) => Verification::Verified,
-            Err(rustls::Error::InvalidCertificate(why)) => not(why.to_string()),
-            Err(other) => not(other.to_string()),
+            Err(rustls::Error::InvalidCertificate(why)) => not(CertificateFault::of(&why), why.to_string()),
+            Err(other) => not(CertificateFault::Other, other.to_string()),
         }
     }
 }

@@ -7,11 +7,13 @@
 mod acceptor;
 mod certificates;
 mod connector;
+mod dane;
 
 pub use acceptor::{Acceptor, AcceptorConfig};
 pub use certificates::{CertificateError, CertificateFiles, Certificates, Expiry};
 pub(crate) use connector::Examiner;
 pub use connector::{Connector, ConnectorConfig, Policy, client_config};
+pub use dane::{Dane, Tlsa};
 
 use mail::Reply;
 use rustls::crypto::CryptoProvider;
@@ -27,6 +29,35 @@ fn provider() -> Arc<CryptoProvider> {
 /// Octets of outgoing TLS that rustls holds for a peer that does not read; more waits with its writer.
 const OUTGOING_OCTETS_MAX: usize = 32 * 1024;
 
+/// What is wrong with a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CertificateFault {
+    /// It is for other names.
+    Name,
+    /// It is over, or has not begun.
+    Dates,
+    /// Nobody who may vouch for it does.
+    Untrusted,
+    /// No TLSA record fits it.
+    Tlsa,
+    /// It is malformed, or used for what it does not allow.
+    Other,
+}
+
+impl CertificateFault {
+    fn of(error: &rustls::CertificateError) -> Self {
+        use rustls::CertificateError as E;
+        match error {
+            E::NotValidForName | E::NotValidForNameContext { .. } => Self::Name,
+            E::Expired | E::ExpiredContext { .. } | E::NotValidYet | E::NotValidYetContext { .. } => {
+                Self::Dates
+            }
+            E::UnknownIssuer | E::BadSignature | E::Revoked | E::UnknownRevocationStatus => Self::Untrusted,
+            _ => Self::Other,
+        }
+    }
+}
+
 /// Why TLS did not begin. The connection is gone.
 #[derive(Debug)]
 pub enum TlsError {
@@ -36,7 +67,7 @@ pub enum TlsError {
     /// The handshake was not done by the deadline.
     TimedOut,
     /// The policy asks for a good certificate, and this one is not: why.
-    NotVerified(Box<str>),
+    NotVerified(CertificateFault, Box<str>),
     /// The two sides could not agree, or one of them broke the protocol.
     Failed(Box<str>),
     /// The connection ended or broke.
@@ -48,7 +79,7 @@ impl TlsError {
     pub fn reply(&self) -> Reply {
         match self {
             Self::TimedOut | Self::Io(_) => Reply::new(451, (4, 4, 2), self.to_string()),
-            Self::NotVerified(_) => Reply::new(454, (4, 7, 5), self.to_string()),
+            Self::NotVerified(..) => Reply::new(454, (4, 7, 5), self.to_string()),
             Self::Injected | Self::Failed(_) => Reply::new(454, (4, 7, 0), self.to_string()),
         }
     }
@@ -59,7 +90,7 @@ impl fmt::Display for TlsError {
         match self {
             Self::Injected => f.write_str("plain text after the reply to STARTTLS"),
             Self::TimedOut => f.write_str("TLS handshake not done in time"),
-            Self::NotVerified(why) => write!(f, "certificate not verified: {why}"),
+            Self::NotVerified(_, why) => write!(f, "certificate not verified: {why}"),
             Self::Failed(why) => write!(f, "TLS handshake failed: {why}"),
             Self::Io(error) => write!(f, "TLS handshake broken off: {error}"),
         }
@@ -72,7 +103,9 @@ impl From<io::Error> for TlsError {
     /// tokio-rustls wraps what rustls says in an `io::Error`.
     fn from(error: io::Error) -> Self {
         match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-            Some(rustls::Error::InvalidCertificate(why)) => Self::NotVerified(why.to_string().into()),
+            Some(rustls::Error::InvalidCertificate(why)) => {
+                Self::NotVerified(CertificateFault::of(why), why.to_string().into())
+            }
             Some(other) => Self::Failed(other.to_string().into()),
             None => Self::Io(error),
         }

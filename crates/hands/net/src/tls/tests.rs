@@ -81,7 +81,7 @@ async fn shake(
     let (near, far) = pair();
     let name = host(name);
     let (client, server) =
-        tokio::join!(connector.starttls(near, &name, policy, b"", soon()), acceptor.accept(far));
+        tokio::join!(connector.starttls(near, &name, &policy, b"", soon()), acceptor.accept(far));
     let (mut client, mut server) = (client?, server?);
     server.write_all(b"s").await.unwrap();
     client.write_all(b"c").await.unwrap();
@@ -144,7 +144,7 @@ async fn an_upgrade_both_ways() {
     assert_eq!(server.try_read(&mut octets).unwrap(), 0);
 
     // TLS within TLS is refused.
-    let again = connector.connect(client, &host("mx.test"), Policy::Required, soon()).await;
+    let again = connector.connect(client, &host("mx.test"), &Policy::Required, soon()).await;
     assert!(matches!(again, Err(TlsError::Io(_))));
     assert!(matches!(acceptor.accept(server).await, Err(TlsError::Io(_))));
 }
@@ -166,12 +166,12 @@ async fn certificates_that_are_not_good() {
     ] {
         let connector = folder.connector();
         let error = shake(&server, &connector, "mx.test", Policy::Verified).await.unwrap_err();
-        let TlsError::NotVerified(text) = &error else { panic!("{what}: {error}") };
+        let TlsError::NotVerified(_, text) = &error else { panic!("{what}: {error}") };
         assert!(text.contains(why), "{what}: {text}");
         assert_eq!(error.reply().enhanced.unwrap().to_string(), "4.7.5");
         for policy in [Policy::Opportunistic, Policy::Required] {
             let (client, _server) = shake(&server, &connector, "mx.test", policy).await.unwrap();
-            let Verification::NotVerified(text) = client.verification() else { panic!("{what}") };
+            let Verification::NotVerified(_, text) = client.verification() else { panic!("{what}") };
             assert!(text.contains(why), "{what}: {text}");
         }
     }
@@ -187,12 +187,12 @@ async fn plain_text_after_the_reply_to_starttls_is_an_injection() {
     let connector = folder.connector();
     let (near, _far) = pair();
     let leftover = b"250 injected\r\n";
-    let result = connector.starttls(near, &host("mx.test"), Policy::Opportunistic, leftover, soon()).await;
+    let result = connector.starttls(near, &host("mx.test"), &Policy::Opportunistic, leftover, soon()).await;
     assert!(matches!(result, Err(TlsError::Injected)));
     // The same, when it arrives later than the caller has read.
     let (near, mut far) = pair();
     far.write_all(leftover).await.unwrap();
-    let result = connector.starttls(near, &host("mx.test"), Policy::Opportunistic, b"", soon()).await;
+    let result = connector.starttls(near, &host("mx.test"), &Policy::Opportunistic, b"", soon()).await;
     assert!(matches!(result, Err(TlsError::Failed(_))));
 }
 
@@ -238,7 +238,7 @@ async fn the_certificate_is_chosen_by_name_and_swapped_while_running() {
     }
     // Whoever asks for another name, or none, is shown the first.
     for name in ["third.test", "[192.0.2.2]"] {
-        let Verification::NotVerified(why) = verification(name).await else { panic!("{name}") };
+        let Verification::NotVerified(_, why) = verification(name).await else { panic!("{name}") };
         assert!(why.contains("first.test"), "{why}");
     }
 
@@ -312,7 +312,7 @@ async fn handshakes_have_deadlines() {
     let (near, _far) = pair();
     let deadline = Instant::now() + Duration::from_secs(5);
     let error =
-        folder.connector().connect(near, &host("mx.test"), Policy::Required, deadline).await.unwrap_err();
+        folder.connector().connect(near, &host("mx.test"), &Policy::Required, deadline).await.unwrap_err();
     assert!(matches!(error, TlsError::TimedOut));
     assert_eq!(error.reply().to_string(), "451 4.4.2 TLS handshake not done in time");
 }
@@ -362,4 +362,113 @@ fn webpki_root(folder: &Folder) -> rustls::pki_types::TrustAnchor<'static> {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(folder.authority.der().clone()).unwrap();
     roots.roots.remove(0)
+}
+
+fn sha256(octets: &[u8]) -> Box<[u8]> {
+    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, octets).as_ref().into()
+}
+
+fn sha512(octets: &[u8]) -> Box<[u8]> {
+    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA512, octets).as_ref().into()
+}
+
+#[tokio::test]
+async fn tlsa_records_decide_and_nobody_else() {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+    let folder = Folder::new();
+    // It is over, and for another name: the server's own certificate may be both (RFC 7672 §3.1.1).
+    let over = folder.certificate("other.test", |p| p.not_after = rcgen::date_time_ymd(2020, 1, 1));
+    let good = folder.certificate("mx.test", |_| {});
+    let der = |path: &PathBuf| CertificateDer::from_pem_file(path).unwrap();
+    let key_of = |certificate: &CertificateDer<'_>| {
+        rustls::server::ParsedCertificate::try_from(certificate).unwrap().subject_public_key_info().to_vec()
+    };
+    let ca = folder.authority.der().clone();
+    let chain_with_ca = |files: &CertificateFiles| {
+        let chain = folder.path("chain.pem");
+        let text = fs::read_to_string(&files.chain).unwrap() + &folder.authority.pem();
+        fs::write(&chain, text).unwrap();
+        CertificateFiles { chain, key: files.key.clone() }
+    };
+    let record = |usage, selector, matching, data: Box<[u8]>| Tlsa { usage, selector, matching, data };
+    let (own, own_key) = (der(&over.chain).to_vec(), key_of(&der(&over.chain)));
+    let over_with_ca = acceptor(&[chain_with_ca(&over)]);
+    let good_with_ca = acceptor(&[chain_with_ca(&good)]);
+    let good_alone = acceptor(std::slice::from_ref(&good));
+    let fits = Ok(());
+    let tlsa = Err(CertificateFault::Tlsa);
+    for (what, server, records, outcome) in [
+        ("3 0 0", &over_with_ca, vec![record(3, 0, 0, own.clone().into())], fits),
+        ("3 0 1", &over_with_ca, vec![record(3, 0, 1, sha256(&own))], fits),
+        ("3 1 1", &over_with_ca, vec![record(3, 1, 1, sha256(&own_key))], fits),
+        ("3 1 2", &over_with_ca, vec![record(3, 1, 2, sha512(&own_key))], fits),
+        ("another's key", &good_alone, vec![record(3, 1, 1, sha256(&own_key))], tlsa),
+        (
+            "one of two",
+            &over_with_ca,
+            vec![record(3, 1, 1, [7; 32].into()), record(3, 0, 1, sha256(&own))],
+            fits,
+        ),
+        ("2 0 1", &good_with_ca, vec![record(2, 0, 1, sha256(&ca))], fits),
+        ("2 1 1", &good_with_ca, vec![record(2, 1, 1, sha256(&key_of(&ca)))], fits),
+        ("an authority that is not shown", &good_alone, vec![record(2, 0, 1, sha256(&ca))], tlsa),
+        ("one that the record holds", &good_alone, vec![record(2, 0, 0, ca.to_vec().into())], fits),
+        (
+            "dates matter there",
+            &over_with_ca,
+            vec![record(2, 0, 1, sha256(&ca))],
+            Err(CertificateFault::Dates),
+        ),
+        (
+            "the server as its own authority",
+            &good_alone,
+            vec![record(2, 0, 1, sha256(&der(&good.chain)))],
+            tlsa,
+        ),
+    ] {
+        assert!(records.iter().all(Tlsa::is_usable), "{what}");
+        let dane = Dane { records, names: vec!["domain.test".into(), "mx.test".into()] };
+        let shaken = shake(server, &folder.connector(), "mx.test", Policy::Dane(Arc::new(dane))).await;
+        match (shaken, outcome) {
+            (Ok((client, _)), Ok(())) => assert_eq!(client.verification(), Verification::Dane, "{what}"),
+            (Err(TlsError::NotVerified(fault, _)), Err(expected)) => assert_eq!(fault, expected, "{what}"),
+            (shaken, _) => panic!("{what}: {shaken:?}"),
+        }
+    }
+    let wrong_name = Dane { records: vec![record(2, 0, 1, sha256(&ca))], names: vec!["mx2.test".into()] };
+    let shaken =
+        shake(&good_with_ca, &folder.connector(), "mx.test", Policy::Dane(Arc::new(wrong_name))).await;
+    assert!(matches!(shaken, Err(TlsError::NotVerified(CertificateFault::Name, _))), "{shaken:?}");
+    for (usage, selector, matching, octets) in [
+        (0, 1, 1, 32),
+        (1, 1, 1, 32),
+        (3, 2, 1, 32),
+        (3, 1, 3, 32),
+        (3, 1, 1, 31),
+        (3, 1, 2, 32),
+        (4, 0, 1, 32),
+        (3, 0, 0, 0),
+    ] {
+        let record = record(usage, selector, matching, vec![0; octets].into());
+        assert!(!record.is_usable(), "{record:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_may_be_asked_for_another_name_than_the_exchangers() {
+    let folder = Folder::new();
+    let server = acceptor(&[folder.certificate("mail.bank.test", |_| {})]);
+    let named = |names: &[&str]| Policy::Named(names.iter().map(|&name| name.into()).collect());
+    let (client, _server) =
+        shake(&server, &folder.connector(), "mx.test", named(&["bank.test", "mail.bank.test"]))
+            .await
+            .unwrap();
+    assert_eq!(client.verification(), Verification::Verified);
+    let error = shake(&server, &folder.connector(), "mx.test", named(&["bank.test"])).await.unwrap_err();
+    assert!(matches!(error, TlsError::NotVerified(CertificateFault::Name, _)), "{error}");
+    let stranger = Folder::of("stranger.test");
+    let error =
+        shake(&server, &stranger.connector(), "mx.test", named(&["mail.bank.test"])).await.unwrap_err();
+    assert!(matches!(error, TlsError::NotVerified(CertificateFault::Untrusted, _)), "{error}");
 }

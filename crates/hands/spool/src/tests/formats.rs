@@ -7,8 +7,9 @@ use crate::state::{Deferral, SegmentStates, StateRecord};
 use crate::table::Ids;
 use crate::{Fate, Handle};
 use mail::{
-    BodyType, Envelope, KEPT_FIELDS_MAX, KeptField, Mailbox, Message, Notify, Origin, Priority, Protocol,
-    Recipient, Reply, Ret, ReversePath, SessionId, SpoolId, Tags, TlsInfo, UnixMillis,
+    BodyType, Envelope, Extras, KEPT_FIELDS_MAX, KeptField, METADATA_MAX_OCTETS, Mailbox, Merge, Message,
+    Notify, Origin, Priority, Protocol, Recipient, Reply, RequestPart, Ret, ReversePath, SessionId, SpoolId,
+    Tags, TlsInfo, UnixMillis,
 };
 use proptest::prelude::*;
 
@@ -45,6 +46,7 @@ fn untagged() -> Message {
         origin,
         tags: Tags::default(),
         headers: Vec::new(),
+        extras: None,
     }
 }
 
@@ -66,6 +68,20 @@ fn full() -> Message {
     Message { tags, headers, ..untagged() }
 }
 
+/// A message with extras of every kind.
+fn extra() -> Message {
+    let extras = Extras {
+        send_at: Some(UnixMillis(1)),
+        expires_at: Some(UnixMillis(u64::MAX)),
+        metadata: Some("{\"a\":\"\u{e4}\"}".into()),
+        merge: Some(Merge { octets_each: u32::MAX, places: vec![7, 300, u16::MAX] }),
+        request: Some(RequestPart { key: [1; 16], body: [2; 16], part: 300 }),
+    };
+    let mut message = Message { extras: Some(Box::new(extras)), ..full() };
+    message.origin.protocol = Protocol::Http;
+    message
+}
+
 #[test]
 fn heads_read_back() {
     let plain = Envelope::new(ReversePath::Null, Vec::new());
@@ -77,8 +93,10 @@ fn heads_read_back() {
         origin: Origin::default(),
         tags: Tags::default(),
         headers: Vec::new(),
+        extras: None,
     };
-    for message in [full(), untagged(), bare] {
+    let empty = Message { extras: Some(Box::default()), ..untagged() };
+    for message in [full(), untagged(), bare, extra(), empty] {
         let mut head = Vec::new();
         codec::encode(&message, &mut head);
         assert_eq!(codec::decode(message.id, &head), Ok(message.clone()));
@@ -124,6 +142,10 @@ fn tags_and_kept_fields_that_nobody_writes_are_not_read() {
     for tag in ["", " a", "a\nb", &"x".repeat(256)] {
         refused(&|message| message.tags.job = Some(tag.into()));
     }
+    refused(&|message| {
+        let metadata = Some("x".repeat(METADATA_MAX_OCTETS + 1).into());
+        message.extras = Some(Box::new(Extras { metadata, ..Extras::default() }));
+    });
     refused(&|message| message.headers[0].value = "x".repeat(257).into());
     refused(&|message| message.headers = vec![message.headers[0].clone(); KEPT_FIELDS_MAX + 1]);
 }

@@ -27,6 +27,7 @@ pub(crate) fn draft(id: SpoolId, recipients: u16, octets: usize) -> Draft {
         origin: Origin::default(),
         tags: Tags::default(),
         headers: Vec::new(),
+        extras: None,
     };
     Draft { message, content }
 }

@@ -21,6 +21,7 @@ pub use key::{
 pub use record::{KeyRecord, RECORD_MAX_OCTETS, RecordError};
 pub use sign::{HEADERS, Identity, OVERSIGN, Prepared, SignError, SignedName, Unsigned, sign};
 pub use tags::{TagList, TagListError};
+pub(crate) use tags::{number, without_blanks};
 pub use verify::{
     HeaderIndex, KeyAnswer, Reason, Verdict, Verified, Verifier, VerifyPolicy, check_body, check_times,
     key_of, signed_digest,

@@ -236,7 +236,7 @@ fn identities_and_expiry() {
     assert_eq!(checked(key, &field, content, NOW + 3_900), "pass");
     assert_eq!(checked(key, &field, content, NOW + 3_901), "permerror (signature expired)");
     assert_eq!(checked(key, &field, content, NOW - 90_000), "permerror (signature made in the future)");
-    let record = key.record().replace("k=", "t=s:y; k=");
+    let record = key.record().replacen("k=", "t=s:y; k=", 1);
     let zone = [("s1._domainkey.a.test", record.as_str())];
     let verified = verify(&[&field, &content[..]].concat(), &VerifyPolicy::default(), NOW, &zone);
     assert_eq!(told(&verified), "permerror (key not for subdomains)");

@@ -6,6 +6,7 @@
 
 mod check;
 mod record;
+pub mod report;
 #[cfg(test)]
 mod tests;
 

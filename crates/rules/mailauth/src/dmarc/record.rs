@@ -168,6 +168,40 @@ impl Record {
     }
 }
 
+impl fmt::Display for Record {
+    /// The record as text that says the same.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "v=DMARC1;p={}", self.policy)?;
+        for (tag, policy) in [("sp", self.subdomain_policy), ("np", self.absent_policy)] {
+            if let Some(policy) = policy {
+                write!(f, ";{tag}={policy}")?;
+            }
+        }
+        write!(f, ";adkim={};aspf={}", self.dkim_alignment.letter(), self.spf_alignment.letter())?;
+        match self.public_suffix {
+            PublicSuffix::Yes => f.write_str(";psd=y")?,
+            PublicSuffix::No => f.write_str(";psd=n")?,
+            PublicSuffix::Unsaid => {}
+        }
+        if self.testing {
+            f.write_str(";t=y")?;
+        }
+        if let Some(options) = &self.failure_options {
+            write!(f, ";fo={options}")?;
+        }
+        for (n, address) in self.report_to.iter().enumerate() {
+            f.write_str(if n == 0 { ";rua=mailto:" } else { ",mailto:" })?;
+            for octet in address.bytes() {
+                match octet {
+                    b'%' | b',' | b';' | b'!' | b'?' | b'=' | 0..=b' ' | 127.. => write!(f, "%{octet:02X}")?,
+                    octet => write!(f, "{}", char::from(octet))?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 fn alignment(value: &str) -> Alignment {
     if value.eq_ignore_ascii_case("s") { Alignment::Strict } else { Alignment::Relaxed }
 }
@@ -249,7 +283,9 @@ mod tests {
         };
         assert_eq!(Record { report_to: record.report_to[..1].to_vec(), ..record.clone() }, expected);
         assert!(record.report_to.len() <= 2, "{:?}", record.report_to);
+        assert_eq!(parse(&record.to_string()), Some(record));
         let bare = parse("v=DMARC1;p=none").unwrap();
+        assert_eq!(parse(&bare.to_string()).as_ref(), Some(&bare));
         assert_eq!((bare.subdomain_policy, bare.testing, bare.usable), (None, false, true));
         assert_eq!((bare.dkim_alignment, bare.public_suffix), (Alignment::Relaxed, PublicSuffix::Unsaid));
     }

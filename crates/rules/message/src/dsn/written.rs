@@ -25,6 +25,7 @@ fn message(sender: &str, recipients: &[(&str, Option<&str>)]) -> Message {
         origin: Origin::default(),
         tags: Tags::default(),
         headers: Vec::new(),
+        extras: None,
     }
 }
 

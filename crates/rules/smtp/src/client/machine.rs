@@ -451,6 +451,7 @@ impl Client {
             }
             if self.config.tls == TlsUse::Required {
                 let text = "TLS is required and the next hop does not offer STARTTLS";
+                self.phase = Phase::StartTls;
                 return self.fail(Reply::new(451, (4, 7, 10), text), false);
             }
         }

@@ -27,6 +27,7 @@ fn transaction(
         origin: Origin::default(),
         tags: Tags::default(),
         headers: Vec::new(),
+        extras: None,
     };
     let (head, tail) = content.split_at(content.len() / 2);
     Transaction {
@@ -34,6 +35,7 @@ fn transaction(
         message: Arc::new(message),
         recipients: (0..recipients).collect(),
         content: [Bytes::from_static(head), Bytes::from_static(tail)],
+        size: content.len() as u64,
     }
 }
 
@@ -384,7 +386,7 @@ fn required_tls_and_auth_never_go_without() {
             "S 220 hi
          C EHLO me.test
          S 250 b.test
-         = failed Hello 451 4.7.10 TLS is required and the next hop does not offer STARTTLS",
+         = failed StartTls 451 4.7.10 TLS is required and the next hop does not offer STARTTLS",
         )
         .done();
     let auth = Some(Credentials { user: "u".into(), password: "p".into() });

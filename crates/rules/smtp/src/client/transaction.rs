@@ -14,19 +14,14 @@ use std::sync::Arc;
 pub struct Transaction {
     /// The caller's name for it, returned with the result.
     pub token: u64,
-    /// Envelope and size.
+    /// The envelope.
     pub message: Arc<Message>,
     /// Which recipients of the envelope, by index.
     pub recipients: Vec<u32>,
     /// The content in two pieces, back to back.
     pub content: [Bytes; 2],
-}
-
-impl Transaction {
-    /// Octets of the content: fields put in front of it on its way out count.
-    pub fn size(&self) -> u64 {
-        self.message.size.max(self.content.iter().map(|piece| piece.len() as u64).sum())
-    }
+    /// Octets of both; for SIZE.
+    pub size: u64,
 }
 
 /// The command whose reply decided.
@@ -241,8 +236,8 @@ fn refusal(reply: Reply) -> Outcome {
 /// session is encrypted.
 pub(super) fn obstacle(tx: &Transaction, offered: &Extensions, tls: bool) -> Option<Reply> {
     let envelope = &tx.message.envelope;
-    if let Some(limit) = offered.size.filter(|&limit| limit > 0 && tx.size() > limit) {
-        let text = format!("message of {} octets is over the next hop's limit of {limit}", tx.size());
+    if let Some(limit) = offered.size.filter(|&limit| limit > 0 && tx.size > limit) {
+        let text = format!("message of {} octets is over the next hop's limit of {limit}", tx.size);
         return Some(Reply::new(552, (5, 3, 4), text));
     }
     if envelope.require_tls && !(tls && offered.require_tls) {
@@ -287,7 +282,7 @@ fn needs_smtputf8(tx: &Transaction) -> bool {
 pub(super) fn write_mail(tx: &Transaction, offered: &Extensions, out: &mut Vec<u8>) {
     let envelope = &tx.message.envelope;
     let parameters = MailParameters {
-        size: offered.size.map(|_| tx.size()),
+        size: offered.size.map(|_| tx.size),
         body: match envelope.body {
             BodyType::BinaryMime if offered.binarymime => Some(BodyType::BinaryMime),
             BodyType::EightBitMime if offered.eight_bit_mime => Some(BodyType::EightBitMime),

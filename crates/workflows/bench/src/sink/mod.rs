@@ -148,6 +148,8 @@ pub struct Options {
     pub chunking: bool,
     /// Offers STARTTLS with this; [`crate::tls::self_signed`] makes one.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Offers REQUIRETLS under TLS (RFC 8689).
+    pub requiretls: bool,
     /// Expects TLS from the first octet, by `tls`.
     pub implicit_tls: bool,
     /// Offers AUTH PLAIN for this user, also without TLS. Mail is taken from others all the same.
@@ -172,6 +174,7 @@ impl Default for Options {
             enhanced_status_codes: true,
             chunking: false,
             tls: None,
+            requiretls: false,
             implicit_tls: false,
             auth: None,
         }
@@ -380,6 +383,7 @@ fn ehlo_reply(options: &Options, starttls: bool) -> String {
         (options.dsn, "DSN"),
         (options.chunking, "CHUNKING"),
         (starttls, "STARTTLS"),
+        (options.requiretls && options.tls.is_some() && !starttls, "REQUIRETLS"),
         (options.auth.is_some(), "AUTH PLAIN"),
         (options.enhanced_status_codes, "ENHANCEDSTATUSCODES"),
     ];

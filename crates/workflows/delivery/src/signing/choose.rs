@@ -1,11 +1,16 @@
 //! Who signs a message.
 
 use super::config::SignRule;
-use super::{Signer, Signing};
+use super::options::Options;
+use super::{Failure, Signer, Signing};
 use mail::{Domain, FieldName, Message};
+use mailauth::dkim::Identity;
 use mailauth::from_domain;
 use message::Fields;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+
+/// Identities that one message can ask for.
+const ASKED_MAX: usize = 8;
 
 /// What is known of a message when it is about to leave.
 #[derive(Clone, Copy, Debug)]
@@ -21,11 +26,42 @@ pub(crate) struct Facts<'a> {
 #[derive(Clone, Debug)]
 pub(crate) enum Choice {
     /// These, the topmost signature first.
-    By(Vec<Arc<Signer>>),
+    By(Vec<Chosen>),
+    /// It asks for what cannot be.
+    Failed(Failure),
     /// Nobody, as a rule says.
     Nobody,
     /// Nobody, for want of one.
     Unmatched,
+}
+
+/// One who signs.
+#[derive(Clone, Debug)]
+pub(crate) struct Chosen {
+    pub(crate) signer: Arc<Signer>,
+    /// What the message itself asks for as `i=`.
+    pub(crate) on_behalf: Option<Box<str>>,
+}
+
+impl From<Arc<Signer>> for Chosen {
+    fn from(signer: Arc<Signer>) -> Self {
+        Self { signer, on_behalf: None }
+    }
+}
+
+impl Chosen {
+    /// The identity, with its key of the moment.
+    pub(crate) fn identity(&self) -> Result<Arc<Identity>, Failure> {
+        let Some(identity) = self.signer.identity.load_full() else {
+            let trouble = self.signer.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+            let why = trouble.as_deref().unwrap_or("Vault has not been asked yet");
+            return Err(Failure(format!("dkim.{} has no key: {why}", self.signer.name)));
+        };
+        Ok(match &self.on_behalf {
+            None => identity,
+            on_behalf => Arc::new(Identity { identity: on_behalf.clone(), ..Identity::clone(&identity) }),
+        })
+    }
 }
 
 /// The From field's domain, found when it is first asked for.
@@ -44,10 +80,20 @@ impl Author<'_> {
 impl Signing {
     /// Who signs a message that leaves now.
     pub(crate) fn choose(&self, facts: &Facts<'_>) -> Choice {
+        if self.hears(facts.message) {
+            match self.asked_for(facts.content) {
+                Ok(asked) if asked.is_empty() => {}
+                Ok(asked) => return Choice::By(asked),
+                Err(failure) => return Choice::Failed(failure),
+            }
+        }
         let mut author = Author { content: facts.content, found: None };
         let Some(rule) = self.rules.iter().find(|rule| holds(&rule.rule, facts, &mut author)) else {
             let by = self.by_author(&mut author);
-            return if by.is_empty() { Choice::Unmatched } else { Choice::By(by) };
+            return match by.is_empty() {
+                true => Choice::Unmatched,
+                false => Choice::By(by.into_iter().map(Chosen::from).collect()),
+            };
         };
         let mut by: Vec<Arc<Signer>> = rule.signers.clone();
         if rule.rule.author {
@@ -58,10 +104,41 @@ impl Signing {
             }
         }
         match by.is_empty() {
-            false => Choice::By(by),
+            false => Choice::By(by.into_iter().map(Chosen::from).collect()),
             true if rule.rule.author => Choice::Unmatched,
             true => Choice::Nobody,
         }
+    }
+
+    /// The identities that the message's own fields ask for; none if it has no such field.
+    fn asked_for(&self, content: &[u8]) -> Result<Vec<Chosen>, Failure> {
+        let name = self.config().options_field.as_str();
+        let mut chosen = Vec::new();
+        for field in Fields::new(content).filter(|field| field.is(name)) {
+            let wrong = |why: String| Failure(format!("{name}: {why}"));
+            if chosen.len() >= ASKED_MAX {
+                return Err(wrong(format!("more than {ASKED_MAX} identities are asked for")));
+            }
+            let options = Options::parse(field.value).map_err(wrong)?;
+            let found = self.signers.iter().filter(|signer| {
+                options.domain.as_ref().is_none_or(|domain| *domain == *signer.config.domain)
+                    && options
+                        .selector
+                        .as_ref()
+                        .is_none_or(|selector| *selector == signer.config.selector.0.0)
+            });
+            let before = chosen.len();
+            for signer in found {
+                if !options.fits(&signer.config.domain) {
+                    return Err(wrong(format!("i= is not within {}", *signer.config.domain)));
+                }
+                chosen.push(Chosen { signer: signer.clone(), on_behalf: options.identity.clone() });
+            }
+            if chosen.len() == before {
+                return Err(wrong(format!("there is no identity with {options}")));
+            }
+        }
+        Ok(chosen)
     }
 
     /// The identities of the author's domain; if it has none, those of the nearest domain above it that sign for

@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
+use vault::SecretPath;
 
 /// The name of a key below `_domainkey` of its domain: labels of a domain name (RFC 6376 §3.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +46,9 @@ settings::table! {
         /// The private key itself, in PEM or base64. `"${NAME}"` takes it from the environment.
         #[secret]
         pub key_text: Option<String> = None,
+        /// Where Vault has the private key: `MOUNT/PATH#FIELD` of a KV engine of version 2. It is fetched at the start, at
+        /// a reload and from time to time; while Vault is away, the key that was fetched last stays in use.
+        pub key_vault: Option<Text<SecretPath>> = None,
         /// How header and body are written before they are signed.
         pub canonicalization: Text<Canonicalization> = Text(Canonicalization::RELAXED),
         /// Fields that are signed where they are there.
@@ -58,6 +62,20 @@ settings::table! {
         pub identity: Option<String> = None,
         /// Sign for From fields of domains below the domain too, if those have no identity of their own.
         pub subdomains: bool = false,
+        /// The key that takes over next. It is published and looked at by `tuma dkim check`, and signs nothing yet.
+        pub next: Option<NextKey> = None,
+        /// Selectors of former keys, which `tuma dkim check` looks at until they are taken out of DNS.
+        pub former: Vec<Text<Selector>> = Vec::new(),
+    }
+}
+
+settings::table! {
+    /// The key that takes over from an identity's own.
+    pub struct NextKey {
+        /// Its name in DNS, another one than the present key's.
+        pub selector: Text<Selector>,
+        /// File of the private key.
+        pub key: PathBuf,
     }
 }
 
@@ -65,17 +83,46 @@ settings::table! {
 const NAMES_MAX: usize = 100;
 
 impl DkimConfig {
-    fn check(&self, node: &Node, problems: &mut Problems) {
+    /// Its key as configured. The error says which setting is at fault and why.
+    pub fn read(&self) -> Result<SigningKey, (&'static str, String)> {
         match (&self.key, &self.key_text) {
-            (None, None) => {
-                problems
-                    .error(node.place, "this identity has no key")
-                    .hint("add `key`, the file of the private key, or `key_text`; `tuma dkim new` makes one");
+            (Some(path), _) => match super::read_key(path) {
+                Ok(file) => Ok(file.key),
+                Err(error) => Err(("key", format!("{}: {error}", path.display()))),
+            },
+            (None, Some(text)) => {
+                SigningKey::parse(text.as_bytes()).map_err(|error| ("key_text", error.to_string()))
             }
-            (Some(_), Some(_)) => {
-                problems.error(node.at("key_text"), "`key` and `key_text` cannot both be set");
+            (None, None) => Err(("key_vault", "the key is kept in Vault".into())),
+        }
+    }
+
+    fn check(&self, node: &Node, problems: &mut Problems) {
+        let given = [
+            ("key", self.key.is_some()),
+            ("key_text", self.key_text.is_some()),
+            ("key_vault", self.key_vault.is_some()),
+        ];
+        let given: Vec<&str> = given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect();
+        match given[..] {
+            [_] => {}
+            [] => {
+                problems.error(node.place, "this identity has no key").hint(
+                    "add `key`, the file of the private key, `key_text` or `key_vault`; `tuma dkim new` makes one",
+                );
             }
-            _ => {}
+            [first, second, ..] => {
+                problems.error(node.at(second), format!("`{first}` and `{second}` cannot both be set"));
+            }
+        }
+        let known = |selector: &Text<Selector>| *selector == self.selector;
+        if self.next.as_ref().is_some_and(|next| known(&next.selector)) {
+            problems
+                .error(node.at("next.selector"), "the next key needs a selector of its own")
+                .hint("receivers must find the old key and the new one beside each other for some days");
+        }
+        if self.former.iter().any(known) {
+            problems.error(node.at("former"), "a selector that is in use is not a former one");
         }
         if let Some(text) = &self.key_text
             && let Err(error) = SigningKey::parse(text.as_bytes())
@@ -179,9 +226,15 @@ settings::table! {
         /// Threads that sign at once with RSA, which would hold up everything else; 0 is one for each core.
         #[in(0..=1024)]
         pub threads: usize = 0,
-        /// How often files of keys are looked at, and keys kept elsewhere are fetched again.
+        /// How often files of keys are looked at, and keys kept in Vault are fetched again.
         #[in(1s..=1d)]
         pub key_check: Duration = Duration::from_secs(60),
+        /// Listeners whose mail may say itself who signs it, before any rule is asked: in `options_field`, as
+        /// `d=a.example; s=s2026; i=@news.a.example`. Who may send there can have anything signed by any identity, so
+        /// name no listener that takes mail of strangers.
+        pub options_from: Vec<String> = Vec::new(),
+        /// That field. It is taken out of mail of those listeners before it is sent.
+        pub options_field: Text<FieldName> = Text("X-DKIM-Options".parse().expect("a field's name")),
     }
 }
 
@@ -192,7 +245,7 @@ mod tests {
 
     #[test]
     fn the_tables_are_sound() {
-        for schema in [DkimConfig::schema(), SignRule::schema(), SigningConfig::schema()] {
+        for schema in [DkimConfig::schema(), NextKey::schema(), SignRule::schema(), SigningConfig::schema()] {
             assert_eq!(settings::mistakes(&schema), Vec::<String>::new());
         }
         assert_eq!(names(HEADERS).len(), HEADERS.len());

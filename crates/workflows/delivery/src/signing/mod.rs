@@ -7,16 +7,17 @@
 mod choose;
 mod config;
 mod keys;
+mod options;
 
-pub(crate) use choose::{Choice, Facts};
-pub use config::{DkimConfig, Selector, SignRule, SigningConfig, Unsigned};
+pub(crate) use choose::{Choice, Chosen, Facts};
+pub use config::{DkimConfig, NextKey, Selector, SignRule, SigningConfig, Unsigned};
 pub use keys::{KeyFile, KeyFileError, read_key};
 
 use crate::shared::Shared;
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use keys::Stamp;
-use mailauth::dkim::{Identity, KeyKind, SignError, SignedName, SigningKey};
+use mailauth::dkim::{Identity, KeyKind, SignError, SignedName, SigningKey, SigningKeyError};
 use spool::Content;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -25,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::Semaphore;
 use tracing::{info, warn};
+use vault::{Vault, VaultError};
 
 /// Octets of content up to which an Ed25519 signature is made where it is needed: hashing more would hold up a thread
 /// that serves connections.
@@ -73,18 +75,33 @@ pub(crate) struct Signer {
     /// Its name in the configuration.
     pub(crate) name: Box<str>,
     config: DkimConfig,
-    identity: ArcSwap<Identity>,
+    /// None until Vault has given the key.
+    identity: ArcSwapOption<Identity>,
     /// The file as it was when it was last read, or found wrong.
     stamp: Mutex<Option<Stamp>>,
+    /// Why the key was not had, when it was last asked for.
+    trouble: Mutex<Option<String>>,
 }
 
 impl Signer {
-    fn put(&self, key: SigningKey) {
-        self.identity.store(Arc::new(identity(&self.config, Arc::new(key))));
+    /// Takes a key into use; true if it is another one than before.
+    fn put(&self, key: SigningKey) -> bool {
+        let same =
+            self.identity.load().as_ref().is_some_and(|identity| identity.key.public() == key.public());
+        if !same {
+            self.identity.store(Some(Arc::new(identity(&self.config, Arc::new(key)))));
+        }
+        !same
+    }
+
+    /// What is wrong with the key, if that is known.
+    fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
     }
 }
 
-fn identity(config: &DkimConfig, key: Arc<SigningKey>) -> Identity {
+/// An identity as the settings say, with a key.
+pub fn identity(config: &DkimConfig, key: Arc<SigningKey>) -> Identity {
     let oversigned =
         |name: &str| config.oversign.iter().any(|other| other.as_str().eq_ignore_ascii_case(name));
     let mut headers: Vec<SignedName> =
@@ -118,6 +135,7 @@ pub struct Signing {
     signers: Vec<Arc<Signer>>,
     by_domain: HashMap<Box<str>, Vec<Arc<Signer>>>,
     rules: Vec<Rule>,
+    vault: Option<Vault>,
     permits: Arc<Semaphore>,
 }
 
@@ -126,16 +144,18 @@ impl Default for Signing {
     fn default() -> Self {
         let permits = Arc::new(Semaphore::new(1));
         let config = SigningConfig::default();
-        Self { config, signers: Vec::new(), by_domain: HashMap::new(), rules: Vec::new(), permits }
+        let (signers, by_domain, rules) = (Vec::new(), HashMap::new(), Vec::new());
+        Self { config, signers, by_domain, rules, vault: None, permits }
     }
 }
 
 impl Signing {
-    /// Reads the keys and makes all of it ready.
+    /// Reads the keys and makes all of it ready; those in Vault come with [`Signing::fetch`].
     pub fn new(
         dkim: &BTreeMap<String, DkimConfig>,
         sign: &[SignRule],
         config: &SigningConfig,
+        vault: Option<Vault>,
     ) -> Result<Self, SigningError> {
         let mut signers = Vec::with_capacity(dkim.len());
         for (name, config) in dkim {
@@ -163,12 +183,14 @@ impl Signing {
             set => set,
         };
         let permits = Arc::new(Semaphore::new(threads));
-        Ok(Self { config: config.clone(), signers, by_domain, rules, permits })
+        Ok(Self { config: config.clone(), signers, by_domain, rules, vault, permits })
     }
 
     /// True if no message is ever signed, nor missed to be.
     pub(crate) fn is_idle(&self) -> bool {
-        self.signers.is_empty() && self.config.unmatched == Unsigned::Send
+        self.signers.is_empty()
+            && self.config.unmatched == Unsigned::Send
+            && self.config.options_from.is_empty()
     }
 
     pub(crate) fn config(&self) -> &SigningConfig {
@@ -188,10 +210,8 @@ impl Signing {
             match read_key(path) {
                 Ok(file) => {
                     *known = Some(file.stamp);
-                    let was = signer.identity.load().key.public();
-                    if was != file.key.public() {
+                    if signer.put(file.key) {
                         info!(identity = %signer.name, file = %path.display(), "a DKIM key has changed and is used");
-                        signer.put(file.key);
                     }
                 }
                 Err(error) => {
@@ -201,11 +221,55 @@ impl Signing {
         }
     }
 
+    /// Uses the keys that another one had from Vault until they are fetched again.
+    pub(crate) fn take_over(&self, former: &Self) {
+        for signer in self.signers.iter().filter(|signer| signer.identity.load().is_none()) {
+            let same = |other: &&Arc<Signer>| {
+                other.name == signer.name && other.config.key_vault == signer.config.key_vault
+            };
+            if let Some(had) = former.signers.iter().find(same).and_then(|other| other.identity.load_full()) {
+                signer.identity.store(Some(Arc::new(identity(&signer.config, had.key.clone()))));
+            }
+        }
+    }
+
+    /// Fetches the keys that are kept in Vault. What cannot be had leaves the key that is in use.
+    pub async fn fetch(&self) {
+        let Some(vault) = &self.vault else { return };
+        for signer in &self.signers {
+            let Some(path) = &signer.config.key_vault else { continue };
+            let key = match vault.read(path).await {
+                Ok(text) => SigningKey::parse(text.as_bytes()).map_err(|error| error.to_string()),
+                Err(error) => {
+                    warn!(identity = %signer.name, path = %**path, %error, "a DKIM key cannot be fetched from Vault");
+                    signer.set_trouble(Some(error.to_string()));
+                    if matches!(error, VaultError::Away(_)) {
+                        // It is no nearer for the others, and each would wait as long.
+                        return;
+                    }
+                    continue;
+                }
+            };
+            match key {
+                Ok(key) => {
+                    signer.set_trouble(None);
+                    if signer.put(key) {
+                        info!(identity = %signer.name, path = %**path, "a DKIM key from Vault is used");
+                    }
+                }
+                Err(error) => {
+                    warn!(identity = %signer.name, path = %**path, %error, "what Vault has is no DKIM key to sign with");
+                    signer.set_trouble(Some(error));
+                }
+            }
+        }
+    }
+
     /// The fields that sign a message, back to back, to be put in front of it.
     pub(crate) async fn sign(
         &self,
         content: Content,
-        by: &[Arc<Signer>],
+        by: &[Chosen],
         kept: Option<&KeptSignatures>,
         figures: Arc<SigningFigures>,
     ) -> Result<Vec<u8>, Failure> {
@@ -215,7 +279,7 @@ impl Signing {
             None => None,
         };
         let now = unix_seconds();
-        let identities: Vec<Arc<Identity>> = by.iter().map(|signer| signer.identity.load_full()).collect();
+        let identities: Vec<Arc<Identity>> = by.iter().map(Chosen::identity).collect::<Result<_, _>>()?;
         let mut fields: Vec<Option<Bytes>> = vec![None; by.len()];
         if let Some(kept) = &guard {
             let fresh = self.config.fresh.as_secs();
@@ -243,11 +307,11 @@ impl Signing {
                     drop(permit);
                     made
                 });
-                made.await.unwrap_or(Err((0, SignError::Key(mailauth::dkim::SigningKeyError::Library))))
+                made.await.unwrap_or(Err((0, SignError::Key(SigningKeyError::Library))))
             };
-            let made = made.map_err(|(n, error)| Failure {
-                identity: wanted.get(n).and_then(|n| by.get(*n)).map(|signer| signer.name.clone()),
-                error,
+            let made = made.map_err(|(n, error)| {
+                let name = wanted.get(n).and_then(|n| by.get(*n)).map_or("", |chosen| &chosen.signer.name);
+                Failure(format!("dkim.{name} could not sign it: {error}"))
             })?;
             for (n, field) in wanted.into_iter().zip(made) {
                 if let Some(kept) = &mut guard {
@@ -272,21 +336,20 @@ fn signer(name: &str, config: &DkimConfig) -> Result<Signer, SigningError> {
             if file.exposed {
                 warn!(identity = name, file = %path.display(), "every user of this machine can read this DKIM key: chmod o-r");
             }
-            (file.key, Some(file.stamp))
+            (Some(file.key), Some(file.stamp))
         }
-        (None, Some(text)) => {
-            (SigningKey::parse(text.as_bytes()).map_err(|error| fault("key_text", error.to_string()))?, None)
-        }
-        (None, None) => return Err(fault("key", "this identity has no key".into())),
+        (None, Some(_)) => (Some(config.read().map_err(|(key, text)| fault(key, text))?), None),
+        (None, None) => (None, None),
     };
-    let identity = identity(config, Arc::new(key));
     // The text of a key is of no more use, and what is not there cannot be printed.
     let config = DkimConfig { key_text: None, ..config.clone() };
+    let identity = key.map(|key| Arc::new(identity(&config, Arc::new(key))));
     Ok(Signer {
         name: name.into(),
         config,
-        identity: ArcSwap::from_pointee(identity),
+        identity: ArcSwapOption::new(identity),
         stamp: Mutex::new(stamp),
+        trouble: Mutex::new(None),
     })
 }
 
@@ -328,6 +391,7 @@ pub(crate) async fn watch(shared: Arc<Shared>) {
         }
         // A reload may have come meanwhile.
         let signing = shared.settings().signing.clone();
+        signing.fetch().await;
         if signing.signers.iter().any(|signer| signer.config.key.is_some()) {
             let _ = tokio::task::spawn_blocking(move || signing.refresh()).await;
         }
@@ -340,17 +404,11 @@ fn unix_seconds() -> u64 {
 
 /// Why a message is not signed.
 #[derive(Clone, Debug)]
-pub(crate) struct Failure {
-    identity: Option<Box<str>>,
-    error: SignError,
-}
+pub(crate) struct Failure(String);
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.identity {
-            Some(name) => write!(f, "dkim.{name} could not sign it: {}", self.error),
-            None => write!(f, "it could not be signed: {}", self.error),
-        }
+        f.write_str(&self.0)
     }
 }
 

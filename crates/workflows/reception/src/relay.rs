@@ -33,6 +33,17 @@ impl RelayRules {
             || peer.is_some_and(|ip| self.networks.iter().any(|network| network.contains(ip)))
     }
 
+    /// True if one who may send to strangers may send to this domain.
+    pub fn reaches(&self, host: &Host) -> bool {
+        match host {
+            _ if self.to_domains.is_empty() => true,
+            Host::Domain(domain) => {
+                self.to_domains.iter().chain(&self.domains).any(|pattern| pattern.covers(domain))
+            }
+            Host::Literal(_) => false,
+        }
+    }
+
     /// The refusal, unless the client may send to this recipient. Nothing that stands in the local part, in
     /// MAIL or in HELO has a say.
     pub fn refusal(&self, peer: Option<IpAddr>, user: Option<&str>, recipient: &Recipient) -> Option<Reply> {
