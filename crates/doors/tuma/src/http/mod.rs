@@ -198,7 +198,6 @@ pub fn start(server: Arc<Server>, socket: std::net::TcpListener) -> Result<()> {
         .route("/v1/audit", get(admin::audit))
         .route("/v1/reload", post(reload))
         .route("/v1/log-level", post(log_level));
-    let outcomes = suppressions::routes().merge(webhooks::routes().layer(DefaultBodyLimit::max(BODY_MAX)));
     let routes = Router::new()
         .route("/health", get(health))
         // A body of messages has bounds of its own.
@@ -206,8 +205,9 @@ pub fn start(server: Arc<Server>, socket: std::net::TcpListener) -> Result<()> {
         .merge(guarded(&server, Need::Own, own.layer(DefaultBodyLimit::max(admin::TEMPLATE_MAX))))
         .merge(guarded(&server, Need::View, view.layer(DefaultBodyLimit::max(BODY_MAX))))
         .merge(guarded(&server, Need::Operate, operate.layer(DefaultBodyLimit::max(BODY_MAX))))
+        .merge(guarded(&server, Need::View, suppressions::view().merge(webhooks::view())))
         // Lists of addresses have bounds of their own too.
-        .merge(guarded(&server, Need::Operate, outcomes))
+        .merge(guarded(&server, Need::Operate, suppressions::operate().merge(webhooks::operate())))
         .merge(guarded(&server, Need::Admin, admin.layer(DefaultBodyLimit::max(BODY_MAX))))
         .fallback(nothing_here)
         .with_state(server.clone());

@@ -84,10 +84,9 @@ impl Refusal {
         }
     }
 
-    /// The same, with the place it is about in front.
-    pub(super) fn of(mut self, place: &str) -> Self {
-        self.text = format!("{place}: {}", self.text);
-        self
+    /// The same, with the line of the body it is about in front.
+    pub(super) fn in_line(self, number: usize) -> Self {
+        Self { text: format!("line {number}: {}", self.text), ..self }
     }
 
     pub(super) fn stopping() -> Self {

@@ -5,7 +5,7 @@ use super::refusal::{Refusal, known_keys, object, text};
 use crate::server::Server;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Query, State};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use mail::{Mailbox, UnixMillis};
 use serde::Deserialize;
@@ -25,12 +25,15 @@ const NOTE_MAX: usize = 200;
 
 const KEYS: [&str; 6] = ["address", "tenant", "reason", "note", "for", "until_ms"];
 
-/// The endpoints, whose bodies may be larger than those of others.
-pub(super) fn routes() -> Router<Arc<Server>> {
-    Router::new()
-        .route("/v1/suppressions", get(ask).post(add).delete(remove))
-        .route("/v1/suppressions/stats", get(stats))
-        .layer(DefaultBodyLimit::max(BODY_MAX))
+/// What asks.
+pub(super) fn view() -> Router<Arc<Server>> {
+    Router::new().route("/v1/suppressions", get(ask)).route("/v1/suppressions/stats", get(stats))
+}
+
+/// What changes the list; its bodies may be larger than those of others.
+pub(super) fn operate() -> Router<Arc<Server>> {
+    let changes = post(add).delete(remove);
+    Router::new().route("/v1/suppressions", changes).layer(DefaultBodyLimit::max(BODY_MAX))
 }
 
 fn wall() -> UnixMillis {
@@ -142,7 +145,7 @@ pub(super) async fn add(State(server): Shared, body: Bytes) -> Result<Json<Value
         let Value::Object(map) = value else {
             return Err(Refusal::bad(format!("line {} is no object", n + 1)));
         };
-        entries.push(read(&map, now).map_err(|refusal| refusal.of(&format!("line {}", n + 1)))?);
+        entries.push(read(&map, now).map_err(|refusal| refusal.in_line(n + 1))?);
     }
     if entries.is_empty() {
         return Err(Refusal::bad("the body has no entry, such as {\"address\": \"a@b.example\"}"));

@@ -15,12 +15,14 @@ use std::sync::Arc;
 /// Records shown at most.
 const SHOWN_MAX: usize = 1_000;
 
-/// The endpoints.
-pub(super) fn routes() -> Router<Arc<Server>> {
-    Router::new()
-        .route("/v1/webhooks", get(list))
-        .route("/v1/webhooks/{name}/dead", get(dead))
-        .route("/v1/webhooks/{name}/replay", post(replay))
+/// What asks.
+pub(super) fn view() -> Router<Arc<Server>> {
+    Router::new().route("/v1/webhooks", get(list)).route("/v1/webhooks/{name}/dead", get(dead))
+}
+
+/// What posts again.
+pub(super) fn operate() -> Router<Arc<Server>> {
+    Router::new().route("/v1/webhooks/{name}/replay", post(replay))
 }
 
 fn shown(status: &WebhookStatus) -> Value {
