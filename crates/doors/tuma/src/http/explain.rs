@@ -253,7 +253,7 @@ async fn answer(server: &Server, found: &Found) -> Result<Value, Refusal> {
     let mut value = explained(&told);
     if message.envelope.reverse_path != ReversePath::Null {
         let listed = run().map(|recipient| &recipient.path.0);
-        prepend(&mut value["gates"], super::suppressions::gate(server, tags.tenant.as_deref(), listed));
+        after_orders(&mut value["gates"], super::suppressions::gate(server, tags.tenant.as_deref(), listed));
     }
     value["id"] = json!(message.id.to_string());
     value["sender"] = json!(message.envelope.reverse_path.as_str());
@@ -312,15 +312,17 @@ async fn dry_run(
     let told = ask(server, |reply| Order::Explain(question, reply)).await?;
     let mut value = explained(&told);
     if let Some(listed) = listed {
-        prepend(&mut value["gates"], listed);
+        after_orders(&mut value["gates"], listed);
     }
     value["route"] = shown;
     Ok(json!({ "about": about, "kind": "dry run", "cut": false, "answers": [value] }))
 }
 
-fn prepend(gates: &mut Value, gate: Value) {
+/// Suppression is asked after the orders, and before all else.
+fn after_orders(gates: &mut Value, gate: Value) {
     if let Some(gates) = gates.as_array_mut() {
-        gates.insert(0, gate);
+        let orders = gates.iter().take_while(|gate| gate["gate"] == "order").count();
+        gates.insert(orders, gate);
     }
 }
 
