@@ -459,7 +459,14 @@ mod tests {
     /// What the pages show is taken, block by block.
     #[test]
     fn the_configurations_in_the_guide_are_right() {
-        for page in ["docs/guide.md", "docs/http.md", "docs/policy.md", "docs/verification.md"] {
+        for page in [
+            "docs/guide.md",
+            "docs/http.md",
+            "docs/outcomes.md",
+            "docs/policy.md",
+            "docs/tls.md",
+            "docs/verification.md",
+        ] {
             let text = std::fs::read_to_string(repository().join(page)).expect("the page");
             let blocks: Vec<&str> =
                 text.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
