@@ -516,12 +516,12 @@ impl Connection {
                         let _ = self.events.send(Event::Narrowed(self.id, job.clone(), recipients_max)).await;
                         job.truncate(recipients_max);
                     }
-                    let content = self.leaving(&hot);
-                    let run = Running { job, hot, content, leaves, suppressed, began: Instant::now() };
-                    match self.signatures(&run) {
+                    let mut run =
+                        Running { job, hot, content: None, leaves, suppressed, began: Instant::now() };
+                    match self.signatures(&mut run) {
                         Some(made) => signing = Some(Signing { run, made }),
                         None => {
-                            waiting = Some(run.transaction(next_token, run.content.prefix.clone()));
+                            waiting = Some(run.transaction(next_token, run.content().prefix.clone()));
                             running.insert(next_token, run);
                             next_token += 1;
                         }
@@ -531,7 +531,7 @@ impl Connection {
                     let Some(Signing { run, .. }) = signing.take() else { continue };
                     match made {
                         Ok(signatures) => {
-                            let prefix = [&signatures[..], &run.content.prefix].concat().into();
+                            let prefix = [&signatures[..], &run.content().prefix].concat().into();
                             waiting = Some(run.transaction(next_token, prefix));
                             running.insert(next_token, run);
                             next_token += 1;
@@ -611,21 +611,19 @@ impl Connection {
         }
     }
 
-    /// The content of a message as it leaves: without the fields that only spoke to us.
-    fn leaving(&self, hot: &Hot) -> Content {
-        let signing = self.shared.settings().signing.clone();
-        signing.without_options(&hot.message, &hot.content).unwrap_or_else(|| hot.content.clone())
-    }
-
     /// The signatures of a message that is about to leave, or the outcome if it must not leave without; `None` if it
-    /// leaves as it is.
-    fn signatures(&self, run: &Running) -> Option<SignaturesMade> {
+    /// leaves without. Takes out of its content the fields that only spoke to us.
+    fn signatures(&self, run: &mut Running) -> Option<SignaturesMade> {
         // Not those that the connection began with: a key that was replaced is not used any more.
-        let signing = self.shared.settings().signing.clone();
-        if signing.is_idle() {
-            return None;
-        }
-        let Running { job, hot, .. } = run;
+        let signing = {
+            let settings = self.shared.settings_now();
+            if settings.signing.is_idle() {
+                return None;
+            }
+            settings.signing.clone()
+        };
+        run.content = signing.without_options(&run.hot.message, &run.hot.content);
+        let Running { job, hot, .. } = &*run;
         let facts = Facts {
             message: &hot.message,
             source: &self.settings.sources.get(self.source).egress.name,
@@ -647,9 +645,8 @@ impl Connection {
                 return Some(Box::pin(std::future::ready(Err(outcome))));
             }
         };
-        let content = run.content.clone();
-        // Only a message with several recipients can go to several sites.
-        let kept = (hot.message.envelope.recipients.len() > 1).then(|| hot.signatures.clone());
+        let content = run.content().clone();
+        let kept = hot.signatures.clone();
         let id = hot.message.id;
         Some(Box::pin(async move {
             match signing.sign(content, &by, kept.as_deref(), figures.clone()).await {
@@ -718,11 +715,7 @@ impl Connection {
         let hot = match &errand.hot {
             Some(hot) => hot.clone(),
             None => match &known {
-                Some(kept) => Hot {
-                    message: kept.message.clone(),
-                    content: Content::default(),
-                    signatures: Arc::default(),
-                },
+                Some(kept) => Hot::new(kept.message.clone(), Content::default()),
                 None => match self.shared.read(errand.handle()).await {
                     Ok(hot) => hot,
                     Err(error) => {
@@ -903,16 +896,21 @@ struct AtHand {
 struct Running {
     job: dispatch::Job,
     hot: Hot,
-    /// As it is sent, but for signatures.
-    content: Content,
+    /// What is sent in place of the message's own, but for signatures.
+    content: Option<Content>,
     leaves: Vec<Leave>,
     suppressed: Vec<u32>,
     began: Instant,
 }
 
 impl Running {
+    /// As it is sent, but for signatures.
+    fn content(&self) -> &Content {
+        self.content.as_ref().unwrap_or(&self.hot.content)
+    }
+
     fn transaction(&self, token: u64, prefix: Bytes) -> Transaction {
-        let body = self.content.body.clone();
+        let body = self.content().body.clone();
         Transaction {
             token,
             message: self.hot.message.clone(),
