@@ -1,6 +1,8 @@
 //! The bounces that flufl.bounce is tested with, read by our readers. The package is fetched by whoever runs the tests
 //! (`FLUFL_BOUNCE` names its unpacked sources); its samples are not in this tree.
 
+#![allow(clippy::disallowed_methods, reason = "a test reads its samples")]
+
 use bounce::{ReportFormat, ReportKind, read_report};
 use message::Action;
 use std::collections::BTreeSet;
