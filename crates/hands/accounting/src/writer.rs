@@ -86,7 +86,7 @@ pub(crate) struct Shared {
 /// Writes records of either form.
 enum Lines {
     Json(JsonWriter),
-    Csv(CsvWriter),
+    Csv(Box<CsvWriter>),
 }
 
 impl Shared {
@@ -264,7 +264,7 @@ pub(crate) fn start(
     let bad = |(setting, problem): (&str, String)| io::Error::other(format!("{setting}: {problem}"));
     let lines = match config.format {
         Format::JsonLines => Lines::Json(JsonWriter::new(JsonLayout::new(&config).map_err(bad)?)),
-        Format::Csv => Lines::Csv(CsvWriter::new(CsvLayout::new(&config).map_err(bad)?)),
+        Format::Csv => Lines::Csv(Box::new(CsvWriter::new(CsvLayout::new(&config).map_err(bad)?))),
     };
     let mut takes = [false; Kind::ALL.len()];
     for kind in config.kinds() {

@@ -16,6 +16,7 @@ mod config;
 mod freeform;
 mod reference;
 mod report;
+mod returns;
 mod status;
 
 pub use classify::{ClassRules, Classed, Failure};
@@ -27,6 +28,7 @@ pub use report::{
     FeedbackFields, RECIPIENTS_MAX, REPORT_MAX_OCTETS, Report, ReportFormat, ReportKind, ReportedRecipient,
     field_texts, read_report,
 };
+pub use returns::{ReportAddress, ReportAddressError, Returns, ReturnsConfig, VerpRule, VerpUse};
 
 /// Entry points for the fuzz targets: total functions that must neither panic nor loop.
 #[doc(hidden)]

@@ -15,7 +15,7 @@ use crate::transport::{
 use accounting::{Connection as RecordConnection, Via};
 use bytes::Bytes;
 use dispatch::{ConnectionId, SourceAt, Target};
-use mail::{Host, Outcome, Reply, UnixMillis};
+use mail::{Host, Outcome, Reply, ReversePath, UnixMillis};
 use net::Verification;
 use queue::orders::{Action, Fact, Facts as OrderFacts, Match, Order};
 use shaping::Treat;
@@ -510,14 +510,36 @@ impl Connection {
                         continue;
                     }
                     begun += 1;
-                    let recipients_max = session.client.extensions().rcpt_max;
+                    // Not those that the connection began with: a reload may have come.
+                    let returns = self.shared.settings().returns.clone();
+                    let personal = !returns.is_idle() && returns.is_personal(&hot.message, &job.queue.pool);
+                    let recipients_max = if personal { 1 } else { session.client.extensions().rcpt_max };
                     if recipients_max > 0 && job.recipients() > recipients_max as usize {
                         // Another transaction is another message to the receiver, and needs its own leave.
                         let _ = self.events.send(Event::Narrowed(self.id, job.clone(), recipients_max)).await;
                         job.truncate(recipients_max);
+                        if job.indices().all(|index| suppressed.contains(&index)) {
+                            // Those who are left may not be written to.
+                            leaves.into_iter().for_each(Leave::give_back);
+                            lease.settle_message(Instant::now().into_std(), false);
+                            let results = self.with_suppressed(&job, Vec::new(), &suppressed);
+                            let done = settler.settle(&job, &hot, results, Instant::now()).await;
+                            let _ = self.events.send(Event::Done(self.id, done)).await;
+                            continue;
+                        }
                     }
-                    let content = self.leaving(&hot);
-                    let run = Running { job, hot, content, leaves, suppressed, began: Instant::now() };
+                    let mut content = self.leaving(&hot);
+                    let mut reverse_path = None;
+                    if personal && let Some(index) = job.indices().next() {
+                        let mut prefix = Vec::with_capacity(512 + content.prefix.len());
+                        returns.write_fields(&hot.message, index, &mut prefix);
+                        prefix.extend_from_slice(&content.prefix);
+                        content.prefix = prefix.into();
+                        reverse_path = returns.reverse_path(&hot.message, &job.queue.pool, index);
+                    }
+                    let began = Instant::now();
+                    let run =
+                        Running { job, hot, content, personal, reverse_path, leaves, suppressed, began };
                     match self.signatures(&run) {
                         Some(made) => signing = Some(Signing { run, made }),
                         None => {
@@ -649,7 +671,8 @@ impl Connection {
         };
         let content = run.content.clone();
         // Only a message with several recipients can go to several sites.
-        let kept = (hot.message.envelope.recipients.len() > 1).then(|| hot.signatures.clone());
+        let kept =
+            (hot.message.envelope.recipients.len() > 1 && !run.personal).then(|| hot.signatures.clone());
         let id = hot.message.id;
         Some(Box::pin(async move {
             match signing.sign(content, &by, kept.as_deref(), figures.clone()).await {
@@ -905,6 +928,10 @@ struct Running {
     hot: Hot,
     /// As it is sent, but for signatures.
     content: Content,
+    /// It is made for its one recipient.
+    personal: bool,
+    /// The reverse-path, if it is not the message's own.
+    reverse_path: Option<ReversePath>,
     leaves: Vec<Leave>,
     suppressed: Vec<u32>,
     began: Instant,
@@ -916,6 +943,7 @@ impl Running {
         Transaction {
             token,
             message: self.hot.message.clone(),
+            reverse_path: self.reverse_path.clone(),
             recipients: self.job.indices().filter(|index| !self.suppressed.contains(index)).collect(),
             size: (prefix.len() + body.len()) as u64,
             content: [prefix, body],

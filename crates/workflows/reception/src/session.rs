@@ -6,12 +6,13 @@
 use crate::auth::{Exchange, Step};
 use crate::budget::Taken;
 use crate::context::{Context, ListenerContext, Rules};
+use crate::feedback::read_report;
 use crate::hooks::{Ask, Discarded, Hooks, greeting};
 use crate::tagging::{Tagged, Verified, tag};
 use crate::verify::Incoming;
 use accounting::{Kind, Record, Refused};
 use bytes::Bytes;
-use mail::{BodyType, Envelope, Host, Message, Origin, Reply, SessionId, UnixMillis};
+use mail::{BodyType, Envelope, Host, Message, Origin, Recipient, Reply, SessionId, UnixMillis};
 use message::{HeaderLimits, ReceivedField, add_missing, is_seven_bit};
 use net::Stream;
 use policy::{Facts, MailObject, Phase};
@@ -226,10 +227,16 @@ impl Session {
             },
             Event::Rcpt { envelope, recipient } => {
                 let rules = context.rules.load();
-                let refusal = rules.relay.refusal(Some(peer), user.as_deref(), recipient).or_else(|| {
-                    let tenant = rules.tags.tenant_of(user.as_deref(), &self.listener.config);
-                    context.suppression_refusal(&rules, tenant, envelope, recipient)
+                // Reports come from anybody, and tell of those who are on a list too.
+                let is_read =
+                    rules.report_reader.as_ref().is_some_and(|reader| reader.takes(&recipient.path.0));
+                let refusal = (!is_read).then(|| {
+                    rules.relay.refusal(Some(peer), user.as_deref(), recipient).or_else(|| {
+                        let tenant = rules.tags.tenant_of(user.as_deref(), &self.listener.config);
+                        context.suppression_refusal(&rules, tenant, envelope, recipient)
+                    })
                 });
+                let refusal = refusal.flatten();
                 match refusal {
                     None if wants(&hooks, Phase::Rcpt) => Task::Ask(Ask::Rcpt(recipient.clone())),
                     None => Task::Answer(Answer::Accept),
@@ -474,7 +481,14 @@ impl Session {
         begins += taken;
         let mut content = Bytes::from(content).slice(begins..);
         let mut discarded = Vec::new();
-        if self.hooks.is_some() {
+        if let Some(reader) = &rules.report_reader {
+            let context = &self.context;
+            match Box::pin(read_report(context, reader, &mut envelope, &origin, &content, at)).await {
+                Ok(read) => discarded = read,
+                Err(reply) => return self.refused(&envelope, reply),
+            }
+        }
+        if self.hooks.is_some() && !envelope.recipients.is_empty() {
             let mut object = MailObject::new(envelope, tags, content);
             object.verified = judged.as_ref().map(|judged| judged.summary.clone());
             match Box::pin(self.object(object, &rules)).await {
@@ -483,7 +497,11 @@ impl Session {
                     if object.is_edited() {
                         scan = message::scan(&content);
                     }
-                    (envelope, tags, discarded) = (object.envelope, object.tags, gone);
+                    (envelope, tags) = (object.envelope, object.tags);
+                    let why = |(recipient, why): (Recipient, Box<str>)| {
+                        (recipient, format!("discarded by policy: {why}").into())
+                    };
+                    discarded.extend(gone.into_iter().map(why));
                 }
                 Err(answer) => return answer,
             }
@@ -617,7 +635,7 @@ impl Session {
             let index = (kept + n) as u32;
             records.push(Record::new(Kind::Received, at, &message, index));
             let mut record = Record::new(Kind::Discarded, at, &message, index);
-            record.reply = Some(Arc::new(Reply::new(250, (2, 0, 0), format!("discarded by policy: {why}"))));
+            record.reply = Some(Arc::new(Reply::new(250, (2, 0, 0), String::from(why))));
             records.push(record);
         }
         self.context.recorder.record_many(records);

@@ -12,6 +12,7 @@ mod dkim_vault;
 mod dns;
 mod entrance;
 mod explain;
+mod feedback;
 mod filters;
 mod floods;
 mod http;
