@@ -137,7 +137,7 @@ pub const HOUSE: &[Room] = &[
             "suppression",
         ]),
     ),
-    room("outcomes", Workflows, Rooms(&["mail", "accounting", "notify", "suppression"])),
+    room("outcomes", Workflows, Rooms(&["mail", "message", "bounce", "accounting", "notify", "suppression"])),
     room("simulator", Workflows, Rooms(&["mail", "queue", "shaping", "dispatch"])),
     // It shares nothing with what it measures, so that each checks the other.
     room("bench", Workflows, Nothing),

@@ -7,6 +7,7 @@ mod certificates;
 mod classes;
 pub mod cli;
 pub mod config;
+mod feedback;
 mod gauges;
 mod http;
 mod logging;

@@ -66,6 +66,13 @@ settings::table! {
         pub suppression: suppression::SuppressionConfig = suppression::SuppressionConfig::default(),
         /// Rules that put recipients on the suppression list. Without any, nobody gets on it by himself.
         pub suppress: Vec<outcomes::SuppressRule> = Vec::new(),
+        /// What mail carries so that reports about it find it again.
+        pub returns: bounce::ReturnsConfig = bounce::ReturnsConfig::default(),
+        /// Rules that say whose mail leaves with a reverse-path for each recipient (VERP), in the order in which they are
+        /// tried.
+        pub verp: Vec<bounce::VerpRule> = Vec::new(),
+        /// Addresses whose mail is read as bounces and complaints.
+        pub feedback: Vec<outcomes::FeedbackConfig> = Vec::new(),
         /// Mail about mail.
         pub dsn: DsnConfig = DsnConfig::default(),
         /// Egress sources: addresses that mail leaves from; the key is a name of your choice.
@@ -211,6 +218,7 @@ impl Root {
             // Each pattern was read with its table; what is left is that they are too many together.
             problems.error(place, format!("bounce.class: {text}"));
         }
+        crate::feedback::check(self, node, problems);
         self.check_keys(node, problems);
         self.check_sign(node, problems);
         if let Err((key, text)) = delivery::Routes::new(&self.route) {

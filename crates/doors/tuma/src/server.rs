@@ -169,6 +169,11 @@ fn rules(root: &Root, policy: Option<Arc<dyn policy::Policy>>) -> Rules {
         tags: tag_rules(root),
         verify: VerifyRules::new(&root.verify, &root.hostname(), sealer(root)),
         policy,
+        // What could be wrong with it was found when the configuration was read.
+        report_reader: crate::feedback::reader(root).unwrap_or_else(|error| {
+            error!(%error, "reports on mail cannot be read");
+            None
+        }),
         reception: root.reception.clone(),
         suppressed: (root.suppression.at_rcpt == suppression::AtRcpt::Reject)
             .then(|| root.suppression.refusal()),
@@ -246,6 +251,8 @@ fn delivery_settings(loaded: &Loaded<Root>) -> Result<delivery::Settings> {
             .context("source")?,
         rules,
         classes: Arc::new(crate::classes::rules(root)?),
+        returns: crate::feedback::returns(root),
+        report_addresses: root.feedback.iter().flat_map(|entry| &entry.to).map(|to| to.0.clone()).collect(),
         suppressed: root.suppression.refusal(),
         make_rules,
         run_max: 100,

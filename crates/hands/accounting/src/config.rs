@@ -63,7 +63,7 @@ settings::table! {
         /// zstd level; 0 writes plain text. Level 1 costs about a microsecond a record.
         #[in(0..=19)]
         pub compression_level: i32 = 0,
-        /// Which records; empty means all that the format has a form for.
+        /// Which records; empty means all in JSON, and d, b, t and r in CSV.
         pub records: Vec<Kind> = Vec::new(),
         /// Which fields or columns, for every kind; empty means the format's own choice.
         pub fields: Vec<String> = Vec::new(),
@@ -235,8 +235,11 @@ impl FileConfig {
         match (self.records.is_empty(), self.format) {
             (false, _) => self.records.clone(),
             (true, Format::JsonLines) => Kind::ALL.to_vec(),
+            // Those of mail itself: files that were there before reports were read keep their columns.
             (true, Format::Csv) => {
-                Kind::ALL.iter().copied().filter(|kind| crate::csv::type_letter(*kind).is_some()).collect()
+                let reported = [Kind::RemoteBounce, Kind::RemoteStatus, Kind::Complained];
+                let form = |kind: &Kind| crate::csv::type_word(*kind).is_some() && !reported.contains(kind);
+                Kind::ALL.iter().copied().filter(form).collect()
             }
         }
     }

@@ -12,13 +12,16 @@ use mail::{FieldName, Protocol, UnixMillis};
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 
-/// The letter in column 1; `None` for what PowerMTA has no record of.
-pub(crate) fn type_letter(kind: Kind) -> Option<u8> {
+/// The word in column 1; `None` for what PowerMTA has no record of.
+pub(crate) fn type_word(kind: Kind) -> Option<&'static str> {
     match kind {
-        Kind::Received => Some(b'r'),
-        Kind::Delivered => Some(b'd'),
-        Kind::Deferred => Some(b't'),
-        Kind::Bounced | Kind::Expired | Kind::Discarded | Kind::Suppressed => Some(b'b'),
+        Kind::Received => Some("r"),
+        Kind::Delivered => Some("d"),
+        Kind::Deferred => Some("t"),
+        Kind::Bounced | Kind::Expired | Kind::Discarded | Kind::Suppressed => Some("b"),
+        Kind::RemoteBounce => Some("rb"),
+        Kind::RemoteStatus => Some("rs"),
+        Kind::Complained => Some("f"),
         Kind::Rejected => None,
     }
 }
@@ -67,6 +70,13 @@ columns! {
     Queue "queue",
     VmtaPool "vmtaPool",
     UserString "userString",
+    DsnReportingMta "dsnReportingMta",
+    Format "format",
+    RepSourceIp "repSourceIp",
+    FeedbackType "feedbackType",
+    UserAgent "userAgent",
+    ReportingMta "reportingMta",
+    ReportedDomain "reportedDomain",
     Tenant "tenant",
     Campaign "campaign",
     Priority "priority",
@@ -123,6 +133,41 @@ const RECEIPT: &[Column] = &[
     Column::EnvId,
 ];
 
+/// Columns of rb and rs when none are chosen.
+const REMOTE: &[Column] = &[
+    Column::TimeLogged,
+    Column::Orig,
+    Column::Rcpt,
+    Column::Orcpt,
+    Column::DsnAction,
+    Column::DsnStatus,
+    Column::DsnDiag,
+    Column::DsnMta,
+    Column::DsnReportingMta,
+    Column::BounceCat,
+    Column::SrcType,
+    Column::SrcMta,
+    Column::JobId,
+    Column::EnvId,
+    Column::Format,
+];
+
+/// Columns of f when none are chosen.
+const FEEDBACK: &[Column] = &[
+    Column::TimeLogged,
+    Column::RepSourceIp,
+    Column::FeedbackType,
+    Column::Format,
+    Column::UserAgent,
+    Column::JobId,
+    Column::EnvId,
+    Column::Orig,
+    Column::Rcpt,
+    Column::ReportingMta,
+    Column::DlvSourceIp,
+    Column::ReportedDomain,
+];
+
 /// The columns of a file, and which of them each kind fills.
 #[derive(Clone, Debug)]
 pub(crate) struct CsvLayout {
@@ -141,12 +186,17 @@ impl CsvLayout {
         let mut columns: Vec<Column> = Vec::new();
         let mut chosen: [Vec<Column>; Kind::ALL.len()] = Default::default();
         for kind in config.kinds() {
-            if type_letter(kind).is_none() {
+            if type_word(kind).is_none() {
                 return Err(("records", format!("{} has no form in CSV", kind.as_str())));
             }
             let names = config.fields_of(kind);
             let list = if names.is_empty() {
-                if kind == Kind::Received { RECEIPT.to_vec() } else { OUTCOME.to_vec() }
+                match kind {
+                    Kind::Received => RECEIPT.to_vec(),
+                    Kind::RemoteBounce | Kind::RemoteStatus => REMOTE.to_vec(),
+                    Kind::Complained => FEEDBACK.to_vec(),
+                    _ => OUTCOME.to_vec(),
+                }
             } else {
                 let parse = |name: &String| {
                     Column::parse(name).ok_or_else(|| ("fields", format!("no column is called {name:?}")))
@@ -196,8 +246,8 @@ impl CsvWriter {
 
     /// Appends `record` as one line; nothing for a kind without a form.
     pub(crate) fn write(&mut self, out: &mut Vec<u8>, record: &Record) {
-        let Some(letter) = type_letter(record.kind) else { return };
-        out.push(letter);
+        let Some(word) = type_word(record.kind) else { return };
+        out.extend_from_slice(word.as_bytes());
         for (n, column) in self.layout.columns.iter().enumerate() {
             out.push(b',');
             if self.layout.filled[record.kind as usize].get(n) == Some(&true) {
@@ -252,7 +302,8 @@ impl Format<'_> {
             }
             Column::DsnDiag => {
                 if let Some(reply) = &record.reply {
-                    let by = if connection.is_some() { "smtp" } else { "x-tuma" };
+                    let by =
+                        if connection.is_some() || record.report().is_some() { "smtp" } else { "x-tuma" };
                     let _ = write!(out, "{by};{reply}");
                 }
             }
@@ -260,11 +311,17 @@ impl Format<'_> {
                 if let Some(connection) = connection {
                     host_and_ip(out, &connection.host, connection.remote);
                 }
+                text(out, record.report().and_then(|report| report.remote_mta.as_deref()));
             }
             Column::BounceCat => {
                 if matches!(
                     record.kind,
-                    Kind::Bounced | Kind::Expired | Kind::Deferred | Kind::Discarded | Kind::Suppressed
+                    Kind::Bounced
+                        | Kind::Expired
+                        | Kind::Deferred
+                        | Kind::Discarded
+                        | Kind::Suppressed
+                        | Kind::RemoteBounce
                 ) {
                     text(out, Some(record.category()));
                 }
@@ -281,7 +338,10 @@ impl Format<'_> {
                 (Kind::Discarded, _) => text(out, Some(Via::Discard.as_str())),
                 (_, connection) => text(out, connection.map(|connection| connection.via.as_str())),
             },
-            Column::DlvSourceIp => ip(out, connection.and_then(|connection| connection.local)),
+            Column::DlvSourceIp => {
+                ip(out, connection.and_then(|connection| connection.local));
+                text(out, record.report().and_then(|report| report.source_ip.as_deref()));
+            }
             Column::DlvDestinationIp => ip(out, connection.and_then(|connection| connection.remote)),
             Column::DlvEsmtpAvailable => text(out, connection.map(|connection| &*connection.extensions)),
             Column::DlvSize => push_number(out, message.map_or(0, |message| message.octets_each())),
@@ -295,6 +355,18 @@ impl Format<'_> {
             Column::Queue => text(out, record.queue.as_deref()),
             Column::VmtaPool => text(out, record.pool()),
             Column::UserString => text(out, Some(self.user_string)),
+            Column::DsnReportingMta | Column::ReportingMta => {
+                text(out, record.report().and_then(|report| report.reporting_mta.as_deref()));
+            }
+            Column::Format => text(out, record.report().map(|report| report.format)),
+            Column::RepSourceIp => ip(out, origin.peer),
+            Column::FeedbackType => {
+                text(out, record.report().and_then(|report| report.feedback_type.as_deref()));
+            }
+            Column::UserAgent => text(out, record.report().and_then(|report| report.user_agent.as_deref())),
+            Column::ReportedDomain => {
+                text(out, record.report().and_then(|report| report.reported_domain.as_deref()));
+            }
             Column::Tenant => text(out, tags.and_then(|tags| tags.tenant.as_deref())),
             Column::Campaign => text(out, tags.and_then(|tags| tags.campaign.as_deref())),
             Column::Priority => text(out, tags.map(|tags| tags.priority.as_str())),
@@ -315,7 +387,8 @@ fn dsn_action(record: &Record) -> &'static str {
         },
         Kind::Deferred => "delayed",
         Kind::Bounced | Kind::Expired | Kind::Discarded | Kind::Suppressed => "failed",
-        Kind::Received | Kind::Rejected => "",
+        Kind::RemoteBounce | Kind::RemoteStatus => record.report().map_or("", |report| report.action),
+        Kind::Received | Kind::Rejected | Kind::Complained => "",
     }
 }
 

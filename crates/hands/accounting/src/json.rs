@@ -10,7 +10,7 @@ use std::fmt::{Display, Write};
 use std::net::SocketAddr;
 
 /// The fields in the order in which they are written. `v`, `kind` and `time` are in every record.
-const FIELDS: [&str; 44] = [
+const FIELDS: [&str; 54] = [
     "v",
     "kind",
     "time",
@@ -55,6 +55,16 @@ const FIELDS: [&str; 44] = [
     "campaign",
     "priority",
     "class",
+    "format",
+    "found_by",
+    "proven",
+    "action",
+    "reporting_mta",
+    "remote_mta",
+    "feedback_type",
+    "user_agent",
+    "source_ip",
+    "reported_domain",
 ];
 
 const ALWAYS: u64 = 0b111;
@@ -180,7 +190,8 @@ impl JsonWriter {
         let origin = record.origin();
         let tags = record.tags();
         let status = status_of(record);
-        let failed = matches!(record.kind, Kind::Deferred | Kind::Bounced | Kind::Expired);
+        let failed =
+            matches!(record.kind, Kind::Deferred | Kind::Bounced | Kind::Expired | Kind::RemoteBounce);
 
         out.extend_from_slice(b"{\"v\":1,\"kind\":\"");
         out.extend_from_slice(record.kind.as_str().as_bytes());
@@ -188,7 +199,7 @@ impl JsonWriter {
         times.iso_millis(out, record.time);
         out.push(b'"');
         let mut line = Line { out, mask: layout.masks[record.kind as usize], field: 3 };
-        line.display("id", scratch, message.map(|message| message.id));
+        line.display("id", scratch, record.id());
         line.display("session", scratch, origin.session);
         if line.key("received_at", message.is_some()) {
             line.out.push(b'"');
@@ -206,6 +217,7 @@ impl JsonWriter {
             match record.subject {
                 crate::Subject::Recipient(_, index) => Some(u64::from(index)),
                 crate::Subject::Refused(_) => None,
+                crate::Subject::Reported(ref reported) => reported.index.map(u64::from),
             },
         );
         line.text("orcpt", recipient.and_then(|recipient| recipient.orcpt.as_deref()));
@@ -237,7 +249,7 @@ impl JsonWriter {
         line.text("source", connection.map(|connection| &*connection.source));
         line.text("pool", record.pool());
         // An outcome tells of its own connection's TLS, a receipt or refusal of the client's.
-        let inbound = matches!(record.kind, Kind::Received | Kind::Rejected);
+        let inbound = matches!(record.kind, Kind::Received | Kind::Rejected) || record.report().is_some();
         let tls = if inbound { origin.tls.as_ref() } else { connection.and_then(|c| c.tls.as_ref()) };
         line.text("tls", tls.map(|tls| &*tls.protocol));
         line.text("cipher", tls.map(|tls| &*tls.cipher));
@@ -264,6 +276,20 @@ impl JsonWriter {
         let priority = tags.map(|tags| tags.priority).filter(|priority| *priority != Priority::default());
         line.text("priority", priority.map(Priority::as_str));
         line.text("class", record.class.map(BounceClass::as_str));
+        let report = record.report();
+        line.text("format", report.map(|report| report.format));
+        line.text("found_by", report.map(|report| report.found_by));
+        if line.key("proven", report.is_some()) {
+            let proven = report.is_some_and(|report| report.proven);
+            line.out.extend_from_slice(if proven { b"true" } else { b"false" });
+        }
+        line.text("action", report.map(|report| report.action));
+        line.text("reporting_mta", report.and_then(|report| report.reporting_mta.as_deref()));
+        line.text("remote_mta", report.and_then(|report| report.remote_mta.as_deref()));
+        line.text("feedback_type", report.and_then(|report| report.feedback_type.as_deref()));
+        line.text("user_agent", report.and_then(|report| report.user_agent.as_deref()));
+        line.text("source_ip", report.and_then(|report| report.source_ip.as_deref()));
+        line.text("reported_domain", report.and_then(|report| report.reported_domain.as_deref()));
         debug_assert_eq!(line.field, FIELDS.len());
         for name in &layout.headers {
             if let Some(text) = record.header(name) {

@@ -30,7 +30,7 @@ pub use files::{DiskFiles, Files, Listed, LogFile};
 pub use json::JsonLines;
 pub use metrics::Metrics;
 pub use prometheus_client;
-pub use record::{Attempt, Connection, Kind, Record, Refused, Subject, Via};
+pub use record::{Attempt, Connection, Kind, Record, Refused, Reported, Subject, Via};
 pub use recorder::{Observer, Recorder};
 pub use status::status_text;
 pub use time::iso_time;

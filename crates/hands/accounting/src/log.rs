@@ -133,6 +133,15 @@ impl Log {
         }
     }
 
+    /// The same, and makes it durable.
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        self.flush()?;
+        match &mut self.segment {
+            Some(segment) => segment.file.sync(),
+            None => Ok(()),
+        }
+    }
+
     /// Writes what is pending, from where the last attempt stopped.
     fn drain(&mut self) -> io::Result<()> {
         let Some(segment) = &mut self.segment else { return Ok(()) };

@@ -30,6 +30,12 @@ pub struct Metrics {
     pub deferrals: Counter,
     /// Recipients or transactions refused.
     pub rejections: Counter,
+    /// Recipients whose failure was reported by mail.
+    pub remote_bounces: Counter,
+    /// Recipients whose delay or delivery was reported by mail.
+    pub remote_statuses: Counter,
+    /// Complaints.
+    pub complaints: Counter,
     /// Seconds from acceptance to delivery.
     pub delivery_seconds: Histogram,
 }
@@ -104,6 +110,9 @@ impl Metrics {
             octets_delivered: Counter::default(),
             deferrals: Counter::default(),
             rejections: Counter::default(),
+            remote_bounces: Counter::default(),
+            remote_statuses: Counter::default(),
+            complaints: Counter::default(),
             delivery_seconds: Histogram::new(SECONDS),
         };
         let sum = &metrics.sum;
@@ -121,6 +130,13 @@ impl Metrics {
             r.register("recipients_suppressed", "Recipients on a suppression list", sum.suppressed.clone());
             r.register("deferrals", "Attempts deferred, by recipient", metrics.deferrals.clone());
             r.register("rejections", "Recipients or transactions refused", metrics.rejections.clone());
+            r.register("remote_bounces", "Failures reported by mail", metrics.remote_bounces.clone());
+            r.register(
+                "remote_statuses",
+                "Delays and deliveries reported by mail",
+                metrics.remote_statuses.clone(),
+            );
+            r.register("complaints", "Complaints that came as mail", metrics.complaints.clone());
             r.register("messages_accepted", "Messages accepted", metrics.messages_accepted.clone());
             r.register("accepted_octets", "Octets of messages accepted", metrics.octets_accepted.clone());
             r.register(
@@ -160,6 +176,9 @@ impl Metrics {
             Kind::Discarded => drop(sum.discarded.inc()),
             Kind::Rejected => drop(self.rejections.inc()),
             Kind::Suppressed => drop(sum.suppressed.inc()),
+            Kind::RemoteBounce => drop(self.remote_bounces.inc()),
+            Kind::RemoteStatus => drop(self.remote_statuses.inc()),
+            Kind::Complained => drop(self.complaints.inc()),
         }
     }
 
@@ -196,6 +215,9 @@ impl Metrics {
             Kind::Discarded => self.sum.discarded.get(),
             Kind::Rejected => self.rejections.get(),
             Kind::Suppressed => self.sum.suppressed.get(),
+            Kind::RemoteBounce => self.remote_bounces.get(),
+            Kind::RemoteStatus => self.remote_statuses.get(),
+            Kind::Complained => self.complaints.get(),
         }
     }
 

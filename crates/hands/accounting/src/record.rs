@@ -1,8 +1,8 @@
 //! What is known of one outcome of one recipient.
 
 use mail::{
-    BounceClass, FieldName, Message, Origin, Outcome, Recipient, Reply, ReversePath, SpoolId, Tags, TlsInfo,
-    UnixMillis,
+    BounceClass, EnhancedStatusCode, FieldName, Message, Origin, Outcome, Recipient, Reply, ReversePath,
+    SpoolId, Tags, TlsInfo, UnixMillis,
 };
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,6 +27,12 @@ settings::words! {
         Rejected,
         /// On a suppression list, and so never tried.
         Suppressed,
+        /// Delivered to a host that then reported, by mail, that it could not deliver it.
+        RemoteBounce,
+        /// The same of mail that is late, or arrived.
+        RemoteStatus,
+        /// Somebody complained of it.
+        Complained,
     }
 }
 
@@ -62,6 +68,51 @@ pub enum Subject {
     Recipient(Arc<Message>, u32),
     /// A transaction, or one recipient of it, that was refused.
     Refused(Arc<Refused>),
+    /// Mail that was sent long ago, as a report tells of it.
+    Reported(Arc<Reported>),
+}
+
+/// What a report said of mail, and what of it is known to be true.
+#[derive(Clone, Debug, Default)]
+pub struct Reported {
+    /// Who handed us the report.
+    pub origin: Origin,
+    /// Our name for the mail it is about.
+    pub id: Option<SpoolId>,
+    /// The recipient's place in its envelope.
+    pub index: Option<u32>,
+    /// Its reverse-path as it came in.
+    pub sender: Option<ReversePath>,
+    /// Its recipient.
+    pub recipient: Option<Recipient>,
+    /// What it was filed under.
+    pub tags: Tags,
+    /// It is known whether it had a tenant, and which.
+    pub tenant_known: bool,
+    /// Its ENVID.
+    pub envid: Option<Box<str>>,
+    /// How it was found: `field`, `verp`, or `text` for what only the report says.
+    pub found_by: &'static str,
+    /// A signature of ours proves that mail went to this recipient.
+    pub proven: bool,
+    /// The report's form: `dsn`, `text`, `arf`, `jmrp`.
+    pub format: &'static str,
+    /// What became of the mail, in RFC 3464's word.
+    pub action: &'static str,
+    /// Why.
+    pub status: Option<EnhancedStatusCode>,
+    /// Who reports.
+    pub reporting_mta: Option<Box<str>>,
+    /// Who decided.
+    pub remote_mta: Option<Box<str>>,
+    /// The kind of a complaint.
+    pub feedback_type: Option<Box<str>>,
+    /// What made the report.
+    pub user_agent: Option<Box<str>>,
+    /// The address that the mail came from.
+    pub source_ip: Option<Box<str>>,
+    /// The domain that is thought to be responsible.
+    pub reported_domain: Option<Box<str>>,
 }
 
 /// What was known when we said no.
@@ -195,6 +246,34 @@ impl Record {
         }
     }
 
+    /// A record of what a report said.
+    pub fn reported(
+        kind: Kind,
+        time: UnixMillis,
+        reported: Arc<Reported>,
+        reply: Option<Arc<Reply>>,
+    ) -> Self {
+        Self {
+            kind,
+            time,
+            subject: Subject::Reported(reported),
+            reply,
+            attempt: Attempt::default(),
+            connection: None,
+            queue: None,
+            class: None,
+            category: None,
+        }
+    }
+
+    /// What the report said that it is made of, if it is made of one.
+    pub fn report(&self) -> Option<&Reported> {
+        match &self.subject {
+            Subject::Reported(reported) => Some(reported),
+            _ => None,
+        }
+    }
+
     /// Why it failed, in the operator's word or PowerMTA's.
     pub(crate) fn category(&self) -> &str {
         let class = self.class.unwrap_or(BounceClass::Other);
@@ -205,13 +284,16 @@ impl Record {
     pub fn message(&self) -> Option<&Arc<Message>> {
         match &self.subject {
             Subject::Recipient(message, _) => Some(message),
-            Subject::Refused(_) => None,
+            Subject::Refused(_) | Subject::Reported(_) => None,
         }
     }
 
     /// Our name for the accepted message.
     pub fn id(&self) -> Option<SpoolId> {
-        self.message().map(|message| message.id)
+        match &self.subject {
+            Subject::Reported(reported) => reported.id,
+            _ => self.message().map(|message| message.id),
+        }
     }
 
     /// The recipient of the accepted message; `None` for a refusal or an index outside the envelope.
@@ -219,13 +301,16 @@ impl Record {
         match &self.subject {
             Subject::Recipient(message, index) => message.envelope.recipients.get(*index as usize),
             Subject::Refused(_) => None,
+            Subject::Reported(reported) => reported.recipient.as_ref(),
         }
     }
 
     /// The recipient's address, accepted or refused; empty if there is none.
     pub fn recipient_text(&self) -> &str {
         match &self.subject {
-            Subject::Recipient(..) => self.recipient().map_or("", |recipient| recipient.path.as_str()),
+            Subject::Recipient(..) | Subject::Reported(_) => {
+                self.recipient().map_or("", |recipient| recipient.path.as_str())
+            }
             Subject::Refused(refused) => refused.recipient.as_deref().unwrap_or(""),
         }
     }
@@ -235,6 +320,7 @@ impl Record {
         match &self.subject {
             Subject::Recipient(message, _) => &message.origin,
             Subject::Refused(refused) => &refused.origin,
+            Subject::Reported(reported) => &reported.origin,
         }
     }
 
@@ -243,16 +329,23 @@ impl Record {
         match &self.subject {
             Subject::Recipient(message, _) => Some(message.envelope.reverse_path.as_str()),
             Subject::Refused(refused) => refused.reverse_path.as_ref().map(ReversePath::as_str),
+            Subject::Reported(reported) => reported.sender.as_ref().map(ReversePath::as_str),
         }
     }
 
     /// What the message is filed under.
-    pub(crate) fn tags(&self) -> Option<&Tags> {
-        self.message().map(|message| &message.tags)
+    pub fn tags(&self) -> Option<&Tags> {
+        match &self.subject {
+            Subject::Reported(reported) => Some(&reported.tags),
+            _ => self.message().map(|message| &message.tags),
+        }
     }
 
     /// The sender's own name for the message: the one that tagged it, else ENVID as it was given.
     pub(crate) fn envid(&self) -> Option<&str> {
+        if let Subject::Reported(reported) = &self.subject {
+            return reported.envid.as_deref();
+        }
         let message = self.message()?;
         message.tags.envid.as_deref().or(message.envelope.envid.as_deref())
     }

@@ -15,6 +15,13 @@ use std::time::{Duration, Instant};
 pub trait Observer: Send + Sync {
     /// Some records were made.
     fn observe(&self, records: &[Record]);
+
+    /// Makes durable what follows from the records it was told of. May wait for a disk, and gives up at the deadline;
+    /// false if it could not.
+    fn make_durable(&self, deadline: Instant) -> bool {
+        let _ = deadline;
+        true
+    }
 }
 
 /// Takes records; cheap to clone, one for the whole server.
@@ -233,6 +240,19 @@ impl Recorder {
                 file.push(records.iter());
             }
         }
+    }
+
+    /// Waits until everything that was recorded so far is on the disk: in every file, and with whoever observes; false
+    /// if it is not within `limit`. Blocks; for the few records of which nobody else keeps anything.
+    pub fn make_durable(&self, limit: Duration) -> bool {
+        let deadline = Instant::now() + limit;
+        let files = self.files();
+        // All of them are asked before any is waited for.
+        let asked: Vec<u64> = files.iter().map(|file| file.ask_sync()).collect();
+        let observers = Arc::clone(&self.0.observers.read().unwrap_or_else(PoisonError::into_inner));
+        let observed = observers.iter().fold(true, |all, observer| observer.make_durable(deadline) & all);
+        let written = files.iter().zip(asked);
+        written.fold(observed, |all, (file, asked)| file.wait_synced(asked, deadline) & all)
     }
 
     /// What is still remembered of a message, oldest first. Empty once newer records have taken its place.

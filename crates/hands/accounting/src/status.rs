@@ -11,6 +11,8 @@ pub(crate) fn status_of(record: &Record) -> Option<EnhancedStatusCode> {
         // What ended it was time, whatever the last deferral said (RFC 3463 X.4.7).
         Kind::Expired => return Some(EnhancedStatusCode::new(4, 4, 7)),
         Kind::Bounced | Kind::Discarded | Kind::Suppressed => 5,
+        Kind::RemoteBounce | Kind::RemoteStatus => return record.report().and_then(|report| report.status),
+        Kind::Complained => return None,
         Kind::Rejected => return record.reply.as_ref().and_then(|reply| reply.enhanced),
     };
     let given = record.reply.as_ref().and_then(|reply| reply.enhanced).filter(|code| code.class() == class);

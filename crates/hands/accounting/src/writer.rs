@@ -56,6 +56,10 @@ struct Queue {
     jammed: bool,
     /// Set once: no more records are taken, and the thread ends at this time at the latest.
     close_by: Option<Instant>,
+    /// Times that somebody asked for what was recorded to be made durable.
+    syncs_asked: u64,
+    /// How many of them were done.
+    syncs_done: u64,
 }
 
 /// What the producers and the thread share.
@@ -76,12 +80,13 @@ pub(crate) struct Shared {
     failing: AtomicBool,
     ended: AtomicBool,
     end: Condvar,
+    synced: Condvar,
 }
 
 /// Writes records of either form.
 enum Lines {
     Json(JsonWriter),
-    Csv(CsvWriter),
+    Csv(Box<CsvWriter>),
 }
 
 impl Shared {
@@ -147,6 +152,28 @@ impl Shared {
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
+    /// Asks for everything that is in the queue to be made durable. Gives what to wait for.
+    pub(crate) fn ask_sync(&self) -> u64 {
+        let mut queue = self.lock();
+        queue.syncs_asked += 1;
+        self.work.notify_one();
+        queue.syncs_asked
+    }
+
+    /// Waits until that is done; false if it is not by `deadline`.
+    pub(crate) fn wait_synced(&self, asked: u64, deadline: Instant) -> bool {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let waits = |queue: &mut Queue| queue.syncs_done < asked && !self.ended.load(Relaxed);
+        let waited = self.synced.wait_timeout_while(self.lock(), left, waits);
+        waited.unwrap_or_else(PoisonError::into_inner).0.syncs_done >= asked
+    }
+
+    fn sync_done(&self, asked: u64) {
+        let mut queue = self.lock();
+        queue.syncs_done = queue.syncs_done.max(asked);
+        self.synced.notify_all();
+    }
+
     /// True once the thread has ended.
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Relaxed)
@@ -168,15 +195,20 @@ impl Shared {
     }
 
     /// Waits for records and takes them all; nothing if none came by `until`. The time by which to end comes
-    /// with it, once there is one.
-    fn take(&self, spare: Vec<Record>, until: Option<Instant>) -> (Vec<Record>, Option<Instant>) {
+    /// with it, once there is one, and what is to be told once they are durable.
+    fn take(
+        &self,
+        spare: Vec<Record>,
+        until: Option<Instant>,
+    ) -> (Vec<Record>, Option<Instant>, Option<u64>) {
         let mut queue = self.lock();
         let mut lingered = false;
         loop {
             let ready = queue.records.len() >= self.wake_at || lingered;
             let now = Instant::now();
             let late = until.is_some_and(|until| now >= until);
-            if queue.close_by.is_some() || late || (ready && !queue.records.is_empty()) {
+            let asked = queue.syncs_asked > queue.syncs_done;
+            if queue.close_by.is_some() || late || asked || (ready && !queue.records.is_empty()) {
                 break;
             }
             let left = until.map(|until| until - now);
@@ -198,7 +230,8 @@ impl Shared {
         self.in_hand.store(taken.len() as u64, Relaxed);
         queue.jammed = false;
         self.room.notify_all();
-        (taken, queue.close_by)
+        let asked = (queue.syncs_asked > queue.syncs_done).then_some(queue.syncs_asked);
+        (taken, queue.close_by, asked)
     }
 
     /// Sleeps before the next try; earlier if the log is to be closed.
@@ -231,7 +264,7 @@ pub(crate) fn start(
     let bad = |(setting, problem): (&str, String)| io::Error::other(format!("{setting}: {problem}"));
     let lines = match config.format {
         Format::JsonLines => Lines::Json(JsonWriter::new(JsonLayout::new(&config).map_err(bad)?)),
-        Format::Csv => Lines::Csv(CsvWriter::new(CsvLayout::new(&config).map_err(bad)?)),
+        Format::Csv => Lines::Csv(Box::new(CsvWriter::new(CsvLayout::new(&config).map_err(bad)?))),
     };
     let mut takes = [false; Kind::ALL.len()];
     for kind in config.kinds() {
@@ -266,6 +299,7 @@ pub(crate) fn start(
         failing: AtomicBool::new(false),
         ended: AtomicBool::new(false),
         end: Condvar::new(),
+        synced: Condvar::new(),
     });
     let thread = Thread { shared: Arc::clone(&shared), log, lines, close_by: None, gave_up: false };
     std::thread::Builder::new().name("accounting".into()).spawn(move || {
@@ -294,6 +328,7 @@ impl Drop for Ending {
         let _queue = self.0.lock();
         self.0.ended.store(true, Relaxed);
         self.0.end.notify_all();
+        self.0.synced.notify_all();
     }
 }
 
@@ -311,7 +346,8 @@ impl Thread {
         let mut flush_at: Option<Instant> = None;
         loop {
             let until = [flush_at, self.log.due()].into_iter().flatten().min();
-            (records, self.close_by) = self.shared.take(records, until);
+            let asked;
+            (records, self.close_by, asked) = self.shared.take(records, until);
             let mut batch = records.len() as u64;
             let mut encoded = 0;
             for record in records.drain(..) {
@@ -343,6 +379,16 @@ impl Thread {
             self.shared.in_hand.store(0, Relaxed);
             if unflushed > 0 && flush_at.is_none() {
                 flush_at = Some(Instant::now() + flush_interval);
+            }
+            if let Some(asked) = asked {
+                // A segment whose end comes at the same time is synced as it ends.
+                if self.insist(Log::sync) {
+                    self.shared.written.fetch_add(unflushed, Relaxed);
+                    self.shared.sync_done(asked);
+                } else {
+                    self.shared.dropped.fetch_add(unflushed, Relaxed);
+                }
+                (unflushed, flush_at) = (0, None);
             }
             let closing = self.close_by.is_some();
             if closing || flush_at.is_some_and(|at| Instant::now() >= at) {

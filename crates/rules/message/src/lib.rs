@@ -18,6 +18,7 @@ mod dsn;
 mod encoding;
 mod header;
 mod letter;
+mod mime;
 mod pick;
 mod received;
 mod report;
@@ -31,6 +32,7 @@ pub use dsn::{
 pub use encoding::{decode_xtext, one_line, read_base64, write_base64, write_quoted_printable};
 pub use header::{Field, Fields, HeaderLimits, Scan, scan};
 pub use letter::{Letter, write_letter};
+pub use mime::{Leaf, field_value, leaves};
 pub use pick::{first_values, take_out_fields};
 pub use received::{ReceivedField, add_missing, with_protocol};
 pub use report::{ReportMail, write_report_mail};

@@ -15,7 +15,7 @@ use crate::transport::{
 use accounting::{Connection as RecordConnection, Via};
 use bytes::Bytes;
 use dispatch::{ConnectionId, SourceAt, Target};
-use mail::{Host, Outcome, Reply, UnixMillis};
+use mail::{Host, Outcome, Reply, ReversePath, UnixMillis};
 use net::Verification;
 use queue::orders::{Action, Fact, Facts as OrderFacts, Match, Order};
 use shaping::Treat;
@@ -510,15 +510,38 @@ impl Connection {
                         continue;
                     }
                     begun += 1;
-                    let recipients_max = session.client.extensions().rcpt_max;
+                    // Not those that the connection began with: a reload may have come.
+                    let personal = self.is_personal(&hot, &job);
+                    let recipients_max = if personal { 1 } else { session.client.extensions().rcpt_max };
                     if recipients_max > 0 && job.recipients() > recipients_max as usize {
                         // Another transaction is another message to the receiver, and needs its own leave.
                         let _ = self.events.send(Event::Narrowed(self.id, job.clone(), recipients_max)).await;
                         job.truncate(recipients_max);
+                        if job.indices().all(|index| suppressed.contains(&index)) {
+                            // Those who are left may not be written to.
+                            leaves.into_iter().for_each(Leave::give_back);
+                            lease.settle_message(Instant::now().into_std(), false);
+                            let results = self.with_suppressed(&job, Vec::new(), &suppressed);
+                            let done = settler.settle(&job, &hot, results, Instant::now()).await;
+                            let _ = self.events.send(Event::Done(self.id, done)).await;
+                            continue;
+                        }
                     }
-                    let mut run =
-                        Running { job, hot, content: None, leaves, suppressed, began: Instant::now() };
-                    match self.signatures(&mut run) {
+                    let mut content = self.without_options(&hot);
+                    let mut reverse_path = None;
+                    if personal && let Some(index) = job.indices().next() {
+                        let returns = self.shared.settings().returns.clone();
+                        let leaving = content.as_ref().unwrap_or(&hot.content);
+                        let mut prefix = Vec::with_capacity(512 + leaving.prefix.len());
+                        returns.write_fields(&hot.message, index, &mut prefix);
+                        prefix.extend_from_slice(&leaving.prefix);
+                        content = Some(Content { prefix: prefix.into(), body: leaving.body.clone() });
+                        reverse_path = returns.reverse_path(&hot.message, &job.queue.pool, index);
+                    }
+                    let began = Instant::now();
+                    let run =
+                        Running { job, hot, content, personal, reverse_path, leaves, suppressed, began };
+                    match self.signatures(&run) {
                         Some(made) => signing = Some(Signing { run, made }),
                         None => {
                             waiting = Some(run.transaction(next_token, run.content().prefix.clone()));
@@ -611,9 +634,25 @@ impl Connection {
         }
     }
 
+    /// True if each recipient of a message gets one of his own.
+    fn is_personal(&self, hot: &Hot, job: &dispatch::Job) -> bool {
+        let settings = self.shared.settings_now();
+        !settings.returns.is_idle() && settings.returns.is_personal(&hot.message, &job.queue.pool)
+    }
+
+    /// The content of a message without the fields that only spoke to us, if it has such.
+    fn without_options(&self, hot: &Hot) -> Option<Content> {
+        let settings = self.shared.settings_now();
+        if settings.signing.is_idle() {
+            None
+        } else {
+            settings.signing.without_options(&hot.message, &hot.content)
+        }
+    }
+
     /// The signatures of a message that is about to leave, or the outcome if it must not leave without; `None` if it
-    /// leaves without. Takes out of its content the fields that only spoke to us.
-    fn signatures(&self, run: &mut Running) -> Option<SignaturesMade> {
+    /// leaves without.
+    fn signatures(&self, run: &Running) -> Option<SignaturesMade> {
         // Not those that the connection began with: a key that was replaced is not used any more.
         let signing = {
             let settings = self.shared.settings_now();
@@ -622,8 +661,7 @@ impl Connection {
             }
             settings.signing.clone()
         };
-        run.content = signing.without_options(&run.hot.message, &run.hot.content);
-        let Running { job, hot, .. } = &*run;
+        let Running { job, hot, .. } = run;
         let facts = Facts {
             message: &hot.message,
             source: &self.settings.sources.get(self.source).egress.name,
@@ -646,7 +684,7 @@ impl Connection {
             }
         };
         let content = run.content().clone();
-        let kept = hot.signatures.clone();
+        let kept = if run.personal { None } else { hot.signatures.clone() };
         let id = hot.message.id;
         Some(Box::pin(async move {
             match signing.sign(content, &by, kept.as_deref(), figures.clone()).await {
@@ -898,6 +936,10 @@ struct Running {
     hot: Hot,
     /// What is sent in place of the message's own, but for signatures.
     content: Option<Content>,
+    /// It is made for its one recipient.
+    personal: bool,
+    /// The reverse-path, if it is not the message's own.
+    reverse_path: Option<ReversePath>,
     leaves: Vec<Leave>,
     suppressed: Vec<u32>,
     began: Instant,
@@ -914,6 +956,7 @@ impl Running {
         Transaction {
             token,
             message: self.hot.message.clone(),
+            reverse_path: self.reverse_path.clone(),
             recipients: self.job.indices().filter(|index| !self.suppressed.contains(index)).collect(),
             size: (prefix.len() + body.len()) as u64,
             content: [prefix, body],

@@ -294,6 +294,11 @@ impl Settler<'_> {
         if !self.settings.dsn.enabled || envelope.reverse_path == ReversePath::Null {
             return Vec::new();
         }
+        // Who reads reports reads the records too, and must not count a failure twice.
+        let addresses = &self.settings.report_addresses;
+        if envelope.reverse_path.mailbox().is_some_and(|to| addresses.iter().any(|own| own.takes(to))) {
+            return Vec::new();
+        }
         let late = self.is_late(&hot.message, wall);
         let mut failed = Vec::new();
         let mut told = Vec::new();

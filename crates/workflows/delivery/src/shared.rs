@@ -99,6 +99,10 @@ pub struct Settings {
     pub rules: Arc<Rules>,
     /// What failures are called.
     pub classes: Arc<bounce::ClassRules>,
+    /// What mail carries so that reports about it find it again.
+    pub returns: Arc<bounce::Returns>,
+    /// Addresses whose mail is read as reports: they are not told of what the records tell already.
+    pub report_addresses: Vec<bounce::ReportAddress>,
     /// The reply that records of suppressed recipients have.
     pub suppressed: Reply,
     /// Makes those rules again together with limits that an operator has ordered.

@@ -80,6 +80,8 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
         signing: Arc::default(),
         rules: rules.clone(),
         classes: Arc::new(bounce::ClassRules::compile([]).unwrap()),
+        returns: Arc::default(),
+        report_addresses: Vec::new(),
         suppressed: mail::Reply::new(550, (5, 7, 1), "suppressed"),
         make_rules: MakeRules(Arc::new(move |_| rules.clone())),
         run_max: 100,

@@ -6,12 +6,16 @@
 //! [`Webhooks`] posts records to those who want them, from a durable, bounded log of each webhook's own: an endpoint that is
 //! slow or dead costs its log, and nothing else.
 //!
+//! [`Feedback`] reads bounces and complaints that come as mail, and says which of them are proven.
+//!
 //! Nothing here decides what a reply means (`bounce`) or keeps the list (`suppression`).
 //!
 //! Read first: [`Suppressor`], then `webhook/mod.rs`.
 
+mod feedback;
 mod suppress;
 mod webhook;
 
+pub use feedback::{Feedback, FeedbackConfig, ForwardTo, ReportMail, Taken, Unmatched};
 pub use suppress::{SuppressOn, SuppressRule, SuppressScope, Suppressor};
 pub use webhook::{Secret, WebhookConfig, WebhookStatus, Webhooks};

@@ -7,7 +7,7 @@ use settings::Text;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use suppression::{Entry, Reason, Subject, Suppression};
 use tokio::sync::mpsc;
 use tracing::{error, warn};
@@ -24,6 +24,10 @@ settings::words! {
     pub enum SuppressOn {
         /// A next hop refused the recipient for good.
         Bounced,
+        /// A host to which it was delivered reported, by mail, that it could not deliver it.
+        RemoteBounce,
+        /// The recipient complained; `not-spam` is no complaint.
+        Complained,
     }
 }
 
@@ -43,7 +47,9 @@ settings::table! {
     pub struct SuppressRule {
         /// What it looks at.
         pub on: Vec<SuppressOn> = vec![SuppressOn::Bounced],
-        /// Classes of bounces; empty is the hard ones: `bad-mailbox`, `bad-domain` and `inactive-mailbox`.
+        /// Also reports that nothing proves: anybody can write one, about anybody.
+        pub unproven: bool = false,
+        /// Classes of bounces, which complaints have none of; empty is the hard ones: `bad-mailbox`, `bad-domain` and `inactive-mailbox`.
         pub class: Vec<Text<BounceClass>> = Vec::new(),
         /// So many of them within `within` are needed. What is counted of a recipient is forgotten at a restart.
         #[in(1..=1000)]
@@ -63,8 +69,20 @@ impl SuppressRule {
     fn holds_for(&self, record: &Record) -> bool {
         let on = match record.kind {
             Kind::Bounced => SuppressOn::Bounced,
+            Kind::RemoteBounce => SuppressOn::RemoteBounce,
+            Kind::Complained => SuppressOn::Complained,
             _ => return false,
         };
+        if let Some(report) = record.report() {
+            // Without knowing whose mail it was it is not known whose list it is.
+            let whose = report.tenant_known || self.scope == SuppressScope::All;
+            if !whose || !(report.proven || self.unproven) {
+                return false;
+            }
+            if on == SuppressOn::Complained {
+                return self.on.contains(&on) && report.feedback_type.as_deref() != Some("not-spam");
+            }
+        }
         let class = record.class.unwrap_or(BounceClass::Other);
         self.on.contains(&on)
             && if self.class.is_empty() {
@@ -77,12 +95,19 @@ impl SuppressRule {
 
 type Counted = (usize, Box<str>, Subject);
 
+/// What waits for the list.
+enum Job {
+    Entry(Entry),
+    /// Somebody wants to know when what came before is on it, and whether it is.
+    Tell(std::sync::mpsc::Sender<bool>),
+}
+
 /// Puts recipients on the suppression list by rule.
 pub struct Suppressor {
     rules: ArcSwap<Vec<SuppressRule>>,
     /// For rules that want several: how many so far, and since when.
     counts: Mutex<HashMap<Counted, (u32, UnixMillis)>>,
-    queue: mpsc::Sender<Entry>,
+    queue: mpsc::Sender<Job>,
     dropped: AtomicU64,
 }
 
@@ -99,8 +124,20 @@ impl Suppressor {
         tokio::spawn(async move {
             let mut batch = Vec::with_capacity(BATCH);
             while waiting.recv_many(&mut batch, BATCH).await > 0 {
-                if let Err(failure) = list.add(std::mem::take(&mut batch)).await {
+                let (mut entries, mut tell) = (Vec::new(), Vec::new());
+                for job in batch.drain(..) {
+                    match job {
+                        Job::Entry(entry) => entries.push(entry),
+                        Job::Tell(sender) => tell.push(sender),
+                    }
+                }
+                let added = if entries.is_empty() { Ok(0) } else { list.add(entries).await };
+                if let Err(failure) = &added {
                     error!(error = %failure, "recipients could not be put on the suppression list");
+                }
+                // Who no longer waits is none of our business.
+                for sender in tell {
+                    let _ = sender.send(added.is_ok());
                 }
             }
         });
@@ -166,7 +203,7 @@ impl Suppressor {
             let Some(recipient) = record.recipient() else { continue };
             let subject = Subject::of(&recipient.path.0);
             let tenant = match rule.scope {
-                SuppressScope::Tenant => record.message().and_then(|message| message.tags.tenant.clone()),
+                SuppressScope::Tenant => record.tags().and_then(|tags| tags.tenant.clone()),
                 SuppressScope::All => None,
             };
             if !self.counted((number, rule), tenant.as_deref().unwrap_or(""), &subject, record.time) {
@@ -176,12 +213,19 @@ impl Suppressor {
             let entry = Entry {
                 tenant,
                 subject,
-                reason: Reason::Bounce,
-                note: record.reply.as_ref().map(|reply| reply.to_string()).unwrap_or_default().into(),
+                reason: match record.kind {
+                    Kind::Complained => Reason::Complaint,
+                    _ => Reason::Bounce,
+                },
+                note: match (record.reply.as_ref(), record.report()) {
+                    (Some(reply), _) => reply.to_string().into(),
+                    (None, Some(report)) => report.feedback_type.clone().unwrap_or_default(),
+                    (None, None) => "".into(),
+                },
                 since: record.time,
                 until: (holds > 0).then(|| UnixMillis(record.time.0.saturating_add(holds))),
             };
-            if self.queue.try_send(entry).is_err() && self.dropped.fetch_add(1, Relaxed) == 0 {
+            if self.queue.try_send(Job::Entry(entry)).is_err() && self.dropped.fetch_add(1, Relaxed) == 0 {
                 error!("the suppression list is behind; recipients are left out and counted");
             }
         }
@@ -195,11 +239,18 @@ impl Observer for Suppressor {
             records.iter().for_each(|record| self.take(record, &rules));
         }
     }
+
+    fn make_durable(&self, deadline: Instant) -> bool {
+        let (sender, told) = std::sync::mpsc::channel();
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.queue.try_send(Job::Tell(sender)).is_ok() && told.recv_timeout(left).unwrap_or(false)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use accounting::Reported;
     use mail::{Envelope, Mailbox, Message, Origin, Recipient, Reply, ReversePath, SpoolId, Tags};
     use settings::Setting;
 
@@ -211,6 +262,7 @@ mod tests {
     fn rule() -> SuppressRule {
         SuppressRule {
             on: vec![SuppressOn::Bounced],
+            unproven: false,
             class: Vec::new(),
             count: 1,
             within: Duration::from_secs(3_600),
@@ -279,6 +331,33 @@ mod tests {
         let entries = listed(vec![all], &records);
         assert_eq!(shown(&entries), ["-:b@x.test"]);
         assert_eq!(entries[0].until, Some(UnixMillis(120_000)));
+    }
+
+    #[test]
+    fn reports_count_where_they_are_proven_or_a_rule_believes_everybody() {
+        let reported = |kind, proven, tenant_known, feedback_type: Option<&str>| {
+            let recipient = Some(Recipient::new(Mailbox::parse("joe@x.test").unwrap()));
+            let feedback_type = feedback_type.map(Box::from);
+            let reported = Reported { recipient, proven, tenant_known, feedback_type, ..Reported::default() };
+            let record = Record::reported(kind, UnixMillis(0), Arc::new(reported), None);
+            Record { class: (kind == Kind::RemoteBounce).then_some(BounceClass::BadMailbox), ..record }
+        };
+        let on = vec![SuppressOn::RemoteBounce, SuppressOn::Complained];
+        let both = SuppressRule { on, ..rule() };
+        let all = SuppressRule { scope: SuppressScope::All, ..both.clone() };
+        let anybody = SuppressRule { unproven: true, ..all.clone() };
+        for (kind, kind_of) in [(Kind::RemoteBounce, None), (Kind::Complained, Some("abuse"))] {
+            let count = |rule: &SuppressRule, proven, known| {
+                listed(vec![rule.clone()], &[reported(kind, proven, known, kind_of)]).len()
+            };
+            assert_eq!((count(&both, true, true), count(&rule(), true, true)), (1, 0));
+            assert_eq!((count(&both, true, false), count(&all, true, false)), (0, 1));
+            assert_eq!((count(&all, false, true), count(&anybody, false, true)), (0, 1));
+        }
+        let praise = reported(Kind::Complained, true, true, Some("not-spam"));
+        assert_eq!(listed(vec![both.clone()], &[praise]), []);
+        let entries = listed(vec![both], &[reported(Kind::Complained, true, true, Some("abuse"))]);
+        assert_eq!((entries[0].reason, &*entries[0].note), (Reason::Complaint, "abuse"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::auth::{Brake, Users};
 use crate::budget::{Budget, Taken};
 use crate::config::{ListenerConfig, ListenerTls, ReceptionConfig, Speaks};
+use crate::feedback::ReadReports;
 use crate::relay::RelayRules;
 use crate::reports::Collector;
 use crate::tagging::TagRules;
@@ -44,6 +45,8 @@ pub struct Rules {
     pub verify: VerifyRules,
     /// Whom the operator has asked at each phase. None costs nothing.
     pub policy: Option<Arc<dyn Policy>>,
+    /// Who reads reports on mail, if any are read.
+    pub report_reader: Option<Arc<dyn ReadReports>>,
     /// The rest.
     pub reception: ReceptionConfig,
     /// The reply to a recipient who is on a suppression list; `None` if RCPT does not say so.

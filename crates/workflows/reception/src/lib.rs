@@ -13,6 +13,7 @@ pub mod auth;
 mod budget;
 mod config;
 mod context;
+mod feedback;
 mod hooks;
 mod intake;
 mod relay;
@@ -27,6 +28,7 @@ pub use config::{
     TagField, TagHeadersConfig, UnknownPool, UserConfig,
 };
 pub use context::{Context, ListenerContext, QueuedNow, Rules};
+pub use feedback::{IncomingReport, ReadReports, ReportTaken};
 pub use intake::{Asked, Place, Submission};
 pub use relay::RelayRules;
 pub use reports::{Collector, ReportFigures, ReportsConfig, report};

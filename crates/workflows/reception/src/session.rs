@@ -216,10 +216,16 @@ impl Session {
             },
             Event::Rcpt { envelope, recipient } => {
                 let rules = context.rules.load();
-                let refusal = rules.relay.refusal(Some(peer), user.as_deref(), recipient).or_else(|| {
-                    let tenant = rules.tags.tenant_of(user.as_deref(), &self.listener.config);
-                    context.suppression_refusal(&rules, tenant, envelope, recipient)
+                // Reports come from anybody, and tell of those who are on a list too.
+                let is_read =
+                    rules.report_reader.as_ref().is_some_and(|reader| reader.takes(&recipient.path.0));
+                let refusal = (!is_read).then(|| {
+                    rules.relay.refusal(Some(peer), user.as_deref(), recipient).or_else(|| {
+                        let tenant = rules.tags.tenant_of(user.as_deref(), &self.listener.config);
+                        context.suppression_refusal(&rules, tenant, envelope, recipient)
+                    })
                 });
+                let refusal = refusal.flatten();
                 match refusal {
                     None if wants(&hooks, Phase::Rcpt) => Task::Ask(Ask::Rcpt(recipient.clone())),
                     None => Task::Answer(Answer::Accept),

@@ -256,6 +256,7 @@ mod tests {
             tags,
             verify: VerifyRules::new(&VerifyConfig::default(), &Domain::parse("mx.test").unwrap(), None),
             policy: None,
+            report_reader: None,
             reception: ReceptionConfig::default(),
             recipients_queued_max: 1,
         }

@@ -434,6 +434,7 @@ fn recipient_id(record: &Record) -> Option<String> {
     match &record.subject {
         accounting::Subject::Recipient(message, index) => Some(format!("{}.{index}", message.id)),
         accounting::Subject::Refused(_) => None,
+        accounting::Subject::Reported(reported) => Some(format!("{}.{}", reported.id?, reported.index?)),
     }
 }
 

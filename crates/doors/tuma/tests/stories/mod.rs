@@ -14,6 +14,7 @@ mod dkim_vault;
 mod dns;
 mod entrance;
 mod explain;
+mod feedback;
 mod filters;
 mod floods;
 mod http;

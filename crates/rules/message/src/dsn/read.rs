@@ -4,21 +4,15 @@
 
 use super::{Action, Address, DeliveryStatus, RecipientStatus};
 use crate::date::parse_date;
-use crate::encoding::{from_unitext, read_base64, read_quoted_printable};
+use crate::encoding::from_unitext;
 use crate::header::{Field, Fields, scan};
+use crate::mime::{BOUNDARY_MAX, PARTS_MAX, decoded_body, field_value, media_type, parameter, parts};
 use mail::EnhancedStatusCode;
-use memchr::memmem;
 use std::borrow::Cow;
 use std::fmt;
 
-/// Parts looked at; a report has three.
-const PARTS_MAX: usize = 32;
-
 /// Recipients read from one report.
 const RECIPIENTS_MAX: usize = 10_000;
-
-/// Longest boundary (RFC 2046 §5.1.1).
-const BOUNDARY_MAX: usize = 70;
 
 /// A notification that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -202,85 +196,6 @@ fn typed(field: &Field<'_>) -> Option<Address> {
     let (kind, text) = (kind.trim().to_ascii_lowercase(), text.trim());
     let text = if kind == "utf-8" { from_unitext(text).into_owned() } else { text.to_owned() };
     (!kind.is_empty()).then_some(Address { kind, text })
-}
-
-fn field_value(content: &[u8], name: &str) -> Option<String> {
-    Fields::new(content).find(|field| field.is(name)).map(|field| field.unfolded())
-}
-
-fn media_type(value: &str) -> &str {
-    value.split([';', ' ', '\t', '(']).next().unwrap_or("")
-}
-
-/// A parameter of a Content-Type value, quotes removed (RFC 2045 §5.1).
-fn parameter(value: &str, name: &str) -> Option<String> {
-    let mut rest = value.split_once(';')?.1;
-    loop {
-        rest = rest.trim_start_matches([' ', '\t', ';']);
-        let (key, after) = rest.split_once('=')?;
-        let after = after.trim_start_matches([' ', '\t']);
-        let mut text = String::new();
-        let mut end = after.len();
-        if let Some(quoted) = after.strip_prefix('"') {
-            let mut escaped = false;
-            for (at, c) in quoted.char_indices() {
-                match c {
-                    _ if escaped => (escaped, text) = (false, text + c.encode_utf8(&mut [0; 4])),
-                    '\\' => escaped = true,
-                    '"' => {
-                        end = at + 2;
-                        break;
-                    }
-                    _ => text.push(c),
-                }
-            }
-        } else {
-            end = after.find([';', ' ', '\t', '(']).unwrap_or(after.len());
-            text.push_str(&after[..end]);
-        }
-        if key.trim().eq_ignore_ascii_case(name) {
-            return Some(text);
-        }
-        rest = &after[end..];
-    }
-}
-
-/// Splits a multipart body; the last part may lack its closing delimiter.
-fn parts<'a>(body: &'a [u8], boundary: &str) -> Vec<&'a [u8]> {
-    let delimiter = format!("--{boundary}");
-    let mut found: Vec<&[u8]> = Vec::new();
-    let mut open: Option<usize> = None;
-    for at in memmem::find_iter(body, delimiter.as_bytes()) {
-        let after = &body[at + delimiter.len()..];
-        let closes = after.starts_with(b"--");
-        let tail = if closes { &after[2..] } else { after };
-        let blanks = tail.iter().take_while(|b| matches!(b, b' ' | b'\t')).count();
-        let ends_line = tail[blanks..].is_empty() || tail[blanks..].starts_with(b"\r\n");
-        if !ends_line || !(at == 0 || body[..at].ends_with(b"\r\n")) {
-            continue;
-        }
-        if let Some(from) = open {
-            // The CRLF before a delimiter belongs to the delimiter (RFC 2046 §5.1.1).
-            found.push(&body[from..at.saturating_sub(2).max(from)]);
-        }
-        let from = body.len() - tail.len() + blanks;
-        open = (!closes && found.len() < PARTS_MAX).then_some((from + 2).min(body.len()));
-        if open.is_none() {
-            break;
-        }
-    }
-    found.extend(open.map(|from| &body[from..]));
-    found
-}
-
-fn decoded_body(part: &[u8]) -> Cow<'_, [u8]> {
-    let body = &part[scan(part).body_start..];
-    let encoding = field_value(part, "content-transfer-encoding").unwrap_or_default();
-    match encoding.to_ascii_lowercase().as_str() {
-        "quoted-printable" => Cow::Owned(read_quoted_printable(body)),
-        "base64" => Cow::Owned(read_base64(body)),
-        _ => Cow::Borrowed(body),
-    }
 }
 
 /// Whatever the bytes, reading ends without a panic.

@@ -31,6 +31,7 @@ fn transaction(
     };
     let (head, tail) = content.split_at(content.len() / 2);
     Transaction {
+        reverse_path: None,
         token,
         message: Arc::new(message),
         recipients: (0..recipients).collect(),

@@ -6,7 +6,7 @@ use crate::command;
 use crate::data::{END_OF_DATA, Stuffer};
 use crate::parameter::{MailParameters, RcptParameters};
 use bytes::Bytes;
-use mail::{BodyType, Message, Outcome, Reply};
+use mail::{BodyType, Message, Outcome, Reply, ReversePath};
 use std::sync::Arc;
 
 /// A message for some of its recipients, as the caller hands it in.
@@ -16,6 +16,8 @@ pub struct Transaction {
     pub token: u64,
     /// The envelope.
     pub message: Arc<Message>,
+    /// The reverse-path to say in place of the envelope's.
+    pub reverse_path: Option<ReversePath>,
     /// Which recipients of the envelope, by index.
     pub recipients: Vec<u32>,
     /// The content in two pieces, back to back.
@@ -35,6 +37,12 @@ pub enum Answered {
     Data,
     /// The end of data.
     End,
+}
+
+impl Transaction {
+    fn reverse_path(&self) -> &ReversePath {
+        self.reverse_path.as_ref().unwrap_or(&self.message.envelope.reverse_path)
+    }
 }
 
 /// What became of one recipient.
@@ -267,7 +275,7 @@ pub(super) fn obstacle(tx: &Transaction, offered: &Extensions, tls: bool) -> Opt
 /// True if an address of the transaction or a header field holds octets beyond ASCII (RFC 6531 §3.6).
 fn needs_smtputf8(tx: &Transaction) -> bool {
     let envelope = &tx.message.envelope;
-    let addresses_ascii = envelope.reverse_path.as_str().is_ascii()
+    let addresses_ascii = tx.reverse_path().as_str().is_ascii()
         && tx.recipients.iter().all(|&n| {
             envelope.recipients.get(n as usize).is_none_or(|recipient| recipient.path.as_str().is_ascii())
         });
@@ -294,7 +302,7 @@ pub(super) fn write_mail(tx: &Transaction, offered: &Extensions, out: &mut Vec<u
         envid: envelope.envid.as_deref().filter(|_| offered.dsn),
         auth: None,
     };
-    command::write_mail(&envelope.reverse_path, &parameters, out);
+    command::write_mail(tx.reverse_path(), &parameters, out);
 }
 
 /// Appends RCPT with the parameters the server offers.

@@ -118,7 +118,7 @@ impl Hook {
 
     fn wants(&self, record: &Record) -> bool {
         let config = &self.config;
-        let tenant = || record.message().and_then(|message| message.tags.tenant.as_deref());
+        let tenant = || record.tags().and_then(|tags| tags.tenant.as_deref());
         (config.events.is_empty() || config.events.contains(&record.kind))
             && (config.tenants.is_empty()
                 || tenant().is_some_and(|tenant| config.tenants.iter().any(|own| own == tenant)))
@@ -422,5 +422,15 @@ impl Observer for Webhooks {
                 hook.take(records);
             }
         }
+    }
+
+    fn make_durable(&self, _deadline: Instant) -> bool {
+        // What could not be written is counted as left out.
+        let flushed = |hook: &Arc<Hook>| {
+            let before = hook.dropped.load(Relaxed);
+            hook.flush();
+            hook.dropped.load(Relaxed) == before
+        };
+        self.hooks.load().iter().fold(true, |all, hook| flushed(hook) & all)
     }
 }

@@ -2,12 +2,13 @@
 
 use super::{Session, refusal_reply, wall};
 use crate::context::Rules;
+use crate::feedback::read_report;
 use crate::hooks::Discarded;
 use crate::tagging::{Tagged, Verified, tag};
 use crate::verify::Incoming;
 use accounting::{Kind, Record};
 use bytes::Bytes;
-use mail::{BodyType, Envelope, Host, Message, Reply, UnixMillis};
+use mail::{BodyType, Envelope, Host, Message, Recipient, Reply, UnixMillis};
 use message::{HeaderLimits, ReceivedField, add_missing, is_seven_bit};
 use policy::{MailObject, Phase};
 use smtp::server::Answer;
@@ -74,7 +75,14 @@ impl Session {
         begins += taken;
         let mut content = Bytes::from(content).slice(begins..);
         let mut discarded = Vec::new();
-        if self.hooks.is_some() {
+        if let Some(reader) = &rules.report_reader {
+            let context = &self.context;
+            match Box::pin(read_report(context, reader, &mut envelope, &origin, &content, at)).await {
+                Ok(read) => discarded = read,
+                Err(reply) => return self.refused(&envelope, reply),
+            }
+        }
+        if self.hooks.is_some() && !envelope.recipients.is_empty() {
             let mut object = MailObject::new(envelope, tags, content);
             object.verified = judged.as_ref().map(|judged| judged.summary.clone());
             match Box::pin(self.object(object, &rules)).await {
@@ -83,7 +91,11 @@ impl Session {
                     if object.is_edited() {
                         scan = message::scan(&content);
                     }
-                    (envelope, tags, discarded) = (object.envelope, object.tags, gone);
+                    (envelope, tags) = (object.envelope, object.tags);
+                    let why = |(recipient, why): (Recipient, Box<str>)| {
+                        (recipient, format!("discarded by policy: {why}").into())
+                    };
+                    discarded.extend(gone.into_iter().map(why));
                 }
                 Err(answer) => return answer,
             }
@@ -217,7 +229,7 @@ impl Session {
             let index = (kept + n) as u32;
             records.push(Record::new(Kind::Received, at, &message, index));
             let mut record = Record::new(Kind::Discarded, at, &message, index);
-            record.reply = Some(Arc::new(Reply::new(250, (2, 0, 0), format!("discarded by policy: {why}"))));
+            record.reply = Some(Arc::new(Reply::new(250, (2, 0, 0), String::from(why))));
             records.push(record);
         }
         self.context.recorder.record_many(records);
