@@ -35,6 +35,7 @@ mod spool;
 mod submission;
 mod suppression;
 mod tags;
+mod top;
 mod transport;
 mod verification;
 mod webhooks;
