@@ -297,6 +297,7 @@ async fn dry_run(
     }
     let exchangers = server.delivery.exchangers(&target).await;
     let shown = route(server, &target, exchangers.as_deref().ok()).await;
+    let filed = tags.clone();
     let question = Question {
         entry: None,
         tenant: tags.tenant,
@@ -316,6 +317,10 @@ async fn dry_run(
         after_orders(&mut value["gates"], listed);
     }
     value["route"] = shown;
+    let source = told.sources.first().map_or("", |source| &**source);
+    let pool = told.queue.rsplit('/').next().unwrap_or_default();
+    value["dkim"] =
+        foretell::signatures(&server.delivery, query.sender.as_deref(), filed, (source, pool)).into();
     Ok(json!({ "about": about, "kind": "dry run", "cut": false, "answers": [value] }))
 }
 
