@@ -25,6 +25,7 @@ mod simulate;
 mod source;
 mod spool;
 mod suppression;
+mod top;
 mod webhook;
 
 pub use doctor::DoctorConfig;
@@ -72,6 +73,8 @@ enum Command {
     Sendmail(sendmail::Sendmail),
     /// What the running server is doing.
     Status(client::Status),
+    /// Watch the running server: rates, queues, sites, providers, sources, and the replies that hold mail up.
+    Top(top::Top),
     /// What is queued, and making it due now.
     #[command(subcommand)]
     Queue(queue::Queue),
@@ -165,6 +168,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Completions { shell } => Ok(completions(shell)),
         Command::Man { folder } => man(&folder),
         Command::Status(status) => status.run(),
+        Command::Top(top) => top.run(),
         Command::Queue(queue) => queue.run(),
         Command::Explain(explain) => explain.run(),
         Command::Order(order) => order.run(),

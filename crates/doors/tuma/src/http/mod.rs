@@ -102,7 +102,12 @@ impl Http {
             brake: Brake::default(),
             rates: access::Rates::default(),
             quotas: quota::Quotas::default(),
-            idempotency: Arc::default(),
+            idempotency: Idempotency::open(
+                folder,
+                access::wall(),
+                messages::idempotency::Bounds::of(&root.http),
+            )
+            .context("server.state_directory: idempotency keys")?,
             settings: ArcSwap::new(Settings::of(root)),
             certificates: None,
             loaded: AtomicBool::new(false),
@@ -364,13 +369,13 @@ fn calls() -> Vec<Call> {
             .answers::<ConfigShown>(200, "The text and its fingerprint"),
         call!(Admin "PUT" "/v1/config", "Puts another text in force; `If-Match` with the fingerprint of the one it replaces.", configuration::apply)
             .query::<configuration::Why>()
-            .body_of::<Text>("application/toml")
+            .body_of::<Text>(text)
             .body_max(configuration::TEXT_MAX)
             .secret()
             .refuses(&[409, 412, 422])
             .answers::<ConfigApplied>(200, "In force; the version that it replaced"),
         call!(Admin "POST" "/v1/config/validate", "What is wrong with a text; nothing changes.", configuration::validate)
-            .body_of::<Text>("application/toml")
+            .body_of::<Text>(text)
             .body_max(configuration::TEXT_MAX)
             .secret()
             .refuses(&[409, 422])

@@ -189,7 +189,8 @@ fn a_merge_outlives_a_kill() {
     tuma.kill();
 
     let sink = sink(keeping());
-    let tuma = setup.env("TUMA_NEXT_HOP", &sink.addr().to_string()).start();
+    let setup = setup.env("TUMA_NEXT_HOP", &sink.addr().to_string());
+    let tuma = setup.start();
     wait_until("the keys are known again", || {
         let (status, again) = tuma.post("/v1/messages", &key, &body);
         if status == 202 {
@@ -201,6 +202,15 @@ fn a_merge_outlives_a_kill() {
     assert!(arrived(&sink, "a@x.test").contains("\r\nvalue 1\r\n"));
     assert!(arrived(&sink, "b@x.test").contains("\r\nvalue 2\r\n"));
     assert_eq!(sink.messages().len(), 2);
+
+    // Nothing of it is in the spool any more, and the key is known still.
+    tuma.kill();
+    let tuma = setup.start();
+    wait_until("the spool is read", || tuma.post("/v1/messages", &key, &other).0 != 503);
+    assert_eq!(tuma.post("/v1/messages", &key, &other).0, 422);
+    assert_eq!(tuma.post("/v1/messages", &key, &body), (202, first));
+    tuma.wait_until_settled();
+    assert_eq!(sink.messages().len(), 2, "nothing is sent twice");
 }
 
 #[test]

@@ -36,6 +36,7 @@ mod spool;
 mod submission;
 mod suppression;
 mod tags;
+mod top;
 mod transport;
 mod verification;
 mod webhooks;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::process::Command;
 
 /// Requests of each kind and call.
-const EXAMPLES_MAX: &str = "8";
+const EXAMPLES_MAX: &str = "3";
 
 /// So that lists are not empty.
 const SOMETHING_OF_EACH: &str = r#"

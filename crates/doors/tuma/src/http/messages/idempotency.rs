@@ -1,12 +1,14 @@
 //! Requests that were answered, by their idempotency keys: the same request again makes no second message.
 //!
 //! A key stands in the record of each message that its request made, in the same commit, so whatever is known of a
-//! message after a crash its key is known too. From there this table is made again at a start; besides, the store
-//! keeps the keys of messages that are settled.
+//! message after a crash its key is known too. From there this table is made again at a start; the keys of messages that
+//! are settled by then come from a journal of its own.
 
+use super::journal::{Entry, Journal};
 use crate::http::refusal::Refusal;
 use mail::{RequestPart, SpoolId, UnixMillis};
 use std::collections::{HashMap, VecDeque};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Octets of a key at most.
@@ -29,7 +31,7 @@ struct Table {
 
 /// The table.
 #[derive(Default)]
-pub(crate) struct Idempotency(Mutex<Table>);
+pub(crate) struct Idempotency(Mutex<Table>, Mutex<Option<Journal>>);
 
 /// One request under way. While it lives, another of the same key is told to wait.
 pub(in crate::http) struct Running {
@@ -56,9 +58,18 @@ impl Running {
 
     /// A message was made.
     pub(in crate::http) fn make(&self, part: u32, id: SpoolId) {
-        let mut table = self.table.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = table.known.get_mut(&self.key) {
+        let at = {
+            let mut table = self.table.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(known) = table.known.get_mut(&self.key) else { return };
             known.parts.insert(part, id);
+            known.at
+        };
+        let mut journal = self.table.1.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = &mut *journal
+            && let Err(error) = open.note(&Entry { request: self.part(part), id, at })
+        {
+            tracing::error!(%error, "idempotency keys can no longer be written down; a restart will not know those of settled messages");
+            *journal = None;
         }
     }
 
@@ -75,7 +86,27 @@ pub(crate) struct Bounds {
     pub(crate) keeps_ms: u64,
 }
 
+impl Bounds {
+    /// As configured.
+    pub(crate) fn of(config: &crate::http::HttpConfig) -> Self {
+        let keeps_ms = u64::try_from(config.idempotency_keeps.as_millis()).unwrap_or(u64::MAX);
+        Self { keys_max: config.idempotency_keys_max, keeps_ms }
+    }
+}
+
 impl Idempotency {
+    /// The table with what an earlier run of the server wrote down, and a journal for this one.
+    pub(crate) fn open(folder: &Path, now: UnixMillis, bounds: Bounds) -> std::io::Result<Arc<Self>> {
+        let (journal, known) = Journal::open(folder, bounds.keys_max)?;
+        let table = Arc::new(Self(Mutex::default(), Mutex::new(Some(journal))));
+        for Entry { request, id, at } in known {
+            if now.0.saturating_sub(at.0) <= bounds.keeps_ms {
+                table.recall(request, id, at);
+            }
+        }
+        Ok(table)
+    }
+
     /// A request begins. `complete` is false while the spool is still being read: a key that is not known may then
     /// be known soon.
     pub(in crate::http) fn begin(

@@ -2,6 +2,7 @@
 
 pub(super) mod idempotency;
 pub(super) mod inject;
+mod journal;
 pub(super) mod request;
 
 use super::Shared;
@@ -124,8 +125,7 @@ pub(super) fn begin(
         None => format!("key {}", access.name()),
     };
     let config = server.http.config();
-    let keeps_ms = u64::try_from(config.idempotency_keeps.as_millis()).unwrap_or(u64::MAX);
-    let bounds = Bounds { keys_max: config.idempotency_keys_max, keeps_ms };
+    let bounds = Bounds::of(&config);
     let complete = server.spool.stats().segments_to_load == 0 && server.http.is_loaded();
     let (key, body) = (fingerprint(&[owner.as_bytes(), key]), fingerprint(&[body]));
     server.http.idempotency.begin(key, body, wall(), bounds, complete).map(Some)
