@@ -532,7 +532,8 @@ impl Connection {
                     let mut reverse_path = None;
                     if personal && let Some(index) = job.indices().next() {
                         let mut prefix = Vec::with_capacity(512 + content.prefix.len());
-                        returns.write_fields(&hot.message, index, &mut prefix);
+                        let pool = &job.queue.pool;
+                        returns.write_fields(&hot.message, pool, index, &content.body, &mut prefix);
                         prefix.extend_from_slice(&content.prefix);
                         content.prefix = prefix.into();
                         reverse_path = returns.reverse_path(&hot.message, &job.queue.pool, index);

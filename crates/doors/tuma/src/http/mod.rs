@@ -21,6 +21,7 @@ mod serve;
 mod sources;
 mod suppressions;
 mod time;
+mod unsubscribe;
 mod webhooks;
 
 pub use config::{HttpConfig, TenantConfig};
@@ -200,6 +201,7 @@ pub fn start(server: Arc<Server>, socket: std::net::TcpListener) -> Result<()> {
         .route("/v1/log-level", post(log_level));
     let routes = Router::new()
         .route("/health", get(health))
+        .merge(unsubscribe::routes())
         // A body of messages has bounds of its own.
         .merge(guarded(&server, Need::Send, send.layer(DefaultBodyLimit::disable())))
         .merge(guarded(&server, Need::Own, own.layer(DefaultBodyLimit::max(admin::TEMPLATE_MAX))))
