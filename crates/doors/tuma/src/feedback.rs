@@ -43,7 +43,7 @@ pub fn reader(root: &Root) -> Result<Option<Arc<dyn ReadReports>>> {
 
 /// What mail carries so that reports find it again.
 pub fn returns(root: &Root) -> Arc<Returns> {
-    Arc::new(Returns::new(&root.returns, &root.verp))
+    Arc::new(Returns::new(&root.returns, &root.verp, &root.unsubscribe))
 }
 
 /// The mistakes that no single table shows.
@@ -58,7 +58,12 @@ pub fn check(root: &Root, node: &Node, problems: &mut Problems) {
                 .hint("add `secret` to [returns]; openssl rand -hex 32 makes one");
         }
     }
-    let carries = root.returns.secret.is_some() || !root.verp.is_empty();
+    if root.unsubscribe.url.is_some() && root.returns.secret.is_none() {
+        problems
+            .error(node.at("unsubscribe.url"), "links to unsubscribe need a secret, and `returns` has none")
+            .hint("add `secret` to [returns]; openssl rand -hex 32 makes one");
+    }
+    let carries = (root.returns.secret.is_some() && root.returns.field) || !root.verp.is_empty();
     if carries && root.feedback.is_empty() {
         problems
             .warning(

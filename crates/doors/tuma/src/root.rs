@@ -71,6 +71,8 @@ settings::table! {
         /// Rules that say whose mail leaves with a reverse-path for each recipient (VERP), in the order in which they are
         /// tried.
         pub verp: Vec<bounce::VerpRule> = Vec::new(),
+        /// How readers unsubscribe with one click.
+        pub unsubscribe: bounce::UnsubscribeConfig = bounce::UnsubscribeConfig::default(),
         /// Addresses whose mail is read as bounces and complaints.
         pub feedback: Vec<outcomes::FeedbackConfig> = Vec::new(),
         /// Mail about mail.

@@ -23,3 +23,9 @@ pub use address::{Subject, SubjectError};
 pub use config::{AtRcpt, SuppressionConfig};
 pub use list::{Stats, Suppression};
 pub use record::{Entry, Reason};
+
+/// Whatever the octets, what is read of them as a record of the file is within them and reads back the same.
+#[doc(hidden)]
+pub fn decode_arbitrary(octets: &[u8]) {
+    record::decode_arbitrary(octets);
+}

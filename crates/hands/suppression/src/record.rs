@@ -163,3 +163,22 @@ impl Record {
         out[at + 4..at + HEAD].copy_from_slice(&length.to_le_bytes());
     }
 }
+
+/// See [`crate::decode_arbitrary`]. A checksum that fits is put in front, since no random octets have one.
+pub(crate) fn decode_arbitrary(octets: &[u8]) {
+    let mut framed = vec![0; 4];
+    framed.extend_from_slice(&(octets.len().min(RECORD_MAX) as u16).to_le_bytes());
+    framed.extend_from_slice(&octets[..octets.len().min(RECORD_MAX)]);
+    let sum = crc32fast::hash(&framed[HEAD..]);
+    framed[..4].copy_from_slice(&sum.to_le_bytes());
+    for octets in [octets, &framed] {
+        let Some((view, length)) = View::read(octets) else { continue };
+        assert!(length <= octets.len());
+        if view.adds {
+            let mut again = Vec::new();
+            Record::Add(view.entry()).write(&mut again);
+            let read = View::read(&again).expect("what was written is read");
+            assert_eq!(read.0.subject, view.subject);
+        }
+    }
+}

@@ -192,3 +192,19 @@ fn a_disk_that_fails_promises_nothing() {
     // Not even the beginning of the file can be written.
     assert!(Suppression::open(folder.path(), 10).is_err());
 }
+
+#[test]
+fn random_octets_are_read_as_records_within_their_bounds() {
+    let (mut seed, mut octets) = (5u64, Vec::new());
+    for _ in 0..20_000 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        octets.clear();
+        // A fixed part whose lengths often fit, and a text behind it.
+        let (tenant, subject, note) = (seed >> 62, seed >> 61 & 7, seed >> 59 & 1);
+        octets.extend_from_slice(&[(seed >> 40) as u8 & 3, (seed >> 48) as u8, 0, 0, 0, 0, 0, 0, 0, 1]);
+        octets.extend_from_slice(&[tenant as u8, subject as u8, 0, note as u8]);
+        let length = tenant + subject + note + u64::from(seed >> 33 & 7 == 0);
+        octets.extend((0..length).map(|n| (seed >> (n % 8 * 7)) as u8));
+        crate::decode_arbitrary(&octets);
+    }
+}

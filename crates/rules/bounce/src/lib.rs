@@ -28,7 +28,9 @@ pub use report::{
     FeedbackFields, RECIPIENTS_MAX, REPORT_MAX_OCTETS, Report, ReportFormat, ReportKind, ReportedRecipient,
     field_texts, read_report,
 };
-pub use returns::{ReportAddress, ReportAddressError, Returns, ReturnsConfig, VerpRule, VerpUse};
+pub use returns::{
+    ReportAddress, ReportAddressError, Returns, ReturnsConfig, UnsubscribeConfig, VerpRule, VerpUse,
+};
 
 /// Entry points for the fuzz targets: total functions that must neither panic nor loop.
 #[doc(hidden)]

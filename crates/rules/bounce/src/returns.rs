@@ -82,6 +82,40 @@ settings::table! {
     }
 }
 
+settings::table! {
+    /// Fields with which readers unsubscribe by one click (RFC 8058). They are put into mail that has none of its own, and
+    /// DKIM signs them. Needs `secret` of `returns`.
+    #[derive(Eq)]
+    #[check(UnsubscribeConfig::check)]
+    pub struct UnsubscribeConfig {
+        /// Where the HTTP listener's `/unsubscribe` can be reached from everywhere, such as
+        /// `https://u.example/unsubscribe`; left out, no fields are put in.
+        pub url: Option<String> = None,
+        /// Only mail of these tenants; empty is all mail.
+        pub tenants: Vec<String> = Vec::new(),
+        /// Only mail that leaves by these pools; empty is all.
+        pub pools: Vec<String> = Vec::new(),
+    }
+}
+
+/// Octets of the URL at most: with the token it stands on one line.
+const URL_MAX_OCTETS: usize = 120;
+
+impl UnsubscribeConfig {
+    fn check(&self, node: &Node, problems: &mut Problems) {
+        let Some(url) = &self.url else { return };
+        let host = url.strip_prefix("https://").unwrap_or("");
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~/:".contains(&b);
+        if host.is_empty() || url.len() > URL_MAX_OCTETS || !host.bytes().all(plain) {
+            problems
+                .error(node.at("url"), "`unsubscribe.url` is not the URL of a page to unsubscribe at")
+                .hint(format!(
+                    "RFC 8058 wants https; write https://host/unsubscribe, at most {URL_MAX_OCTETS} octets, without a query"
+                ));
+        }
+    }
+}
+
 /// An address whose mail is read as reports: one, or all of a domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReportAddress {
@@ -156,15 +190,24 @@ pub struct Returns {
     field_name: FieldName,
     believed_for: Duration,
     rules: Vec<VerpRule>,
+    /// Without a URL, or a secret, nobody is told how to unsubscribe.
+    unsubscribe: UnsubscribeConfig,
+}
+
+fn any(list: &[String], text: &str) -> bool {
+    list.is_empty() || list.iter().any(|own| own.eq_ignore_ascii_case(text))
 }
 
 impl Returns {
     /// Of the configuration.
-    pub fn new(config: &ReturnsConfig, rules: &[VerpRule]) -> Self {
+    pub fn new(config: &ReturnsConfig, rules: &[VerpRule], unsubscribe: &UnsubscribeConfig) -> Self {
         let texts = config.secret.iter().chain(&config.former_secrets).map(String::as_str);
         let secrets = Secrets::new(texts);
         let field = (config.field && !secrets.is_empty()).then(|| config.field_name.0.clone());
+        let url = unsubscribe.url.clone().filter(|_| !secrets.is_empty());
+        let url = url.map(|url| url.trim_end_matches('/').to_owned());
         Self {
+            unsubscribe: UnsubscribeConfig { url, ..unsubscribe.clone() },
             secrets,
             field,
             field_name: config.field_name.0.clone(),
@@ -190,21 +233,27 @@ impl Returns {
 
     /// True if mail carries nothing of the kind.
     pub fn is_idle(&self) -> bool {
-        self.field.is_none() && self.rules.is_empty()
+        self.field.is_none() && self.rules.is_empty() && self.unsubscribe.url.is_none()
     }
 
     /// True if each recipient of a message gets another message, or another reverse-path. Never for mail about mail.
     pub fn is_personal(&self, message: &Message, pool: &str) -> bool {
         message.envelope.reverse_path != ReversePath::Null
-            && (self.field.is_some() || self.form(message, pool).is_some())
+            && (self.field.is_some()
+                || self.form(message, pool).is_some()
+                || self.unsubscribes(message, pool).is_some())
+    }
+
+    /// The URL to unsubscribe at, if the mail says so.
+    fn unsubscribes(&self, message: &Message, pool: &str) -> Option<&str> {
+        let UnsubscribeConfig { url, tenants, pools } = &self.unsubscribe;
+        let tenant = message.tags.tenant.as_deref().unwrap_or("");
+        url.as_deref().filter(|_| any(tenants, tenant) && any(pools, pool))
     }
 
     fn form(&self, message: &Message, pool: &str) -> Option<VerpForm> {
         let tenant = message.tags.tenant.as_deref().unwrap_or("");
         let host = message.envelope.reverse_path.mailbox()?.host().to_string();
-        let any = |list: &[String], text: &str| {
-            list.is_empty() || list.iter().any(|own| own.eq_ignore_ascii_case(text))
-        };
         let holds =
             |rule: &&VerpRule| any(&rule.tenants, tenant) && any(&rule.pools, pool) && any(&rule.from, &host);
         match self.rules.iter().find(holds)?.form {
@@ -238,10 +287,25 @@ impl Returns {
         })
     }
 
-    /// The fields that go in front of a message for one of its recipients.
-    pub fn write_fields(&self, message: &Message, index: u32, out: &mut Vec<u8>) {
-        let Some(name) = &self.field else { return };
+    /// The fields that go in front of a message for one of its recipients. `content` is what it holds, for what it
+    /// says of its own.
+    pub fn write_fields(&self, message: &Message, pool: &str, index: u32, content: &[u8], out: &mut Vec<u8>) {
         let Some(reference) = self.reference(message, index) else { return };
+        let own = |field: message::Field<'_>| field.is("list-unsubscribe");
+        if let Some(url) =
+            self.unsubscribes(message, pool).filter(|_| !message::Fields::new(content).any(own))
+        {
+            // Only what is needed: the line has an end.
+            let sender = ReversePath::Null;
+            let short = Reference { sender, campaign: None, job: None, ..reference.clone() };
+            let token = self.secrets.sign(Purpose::Unsubscribe, &short);
+            out.extend_from_slice(b"List-Unsubscribe: <");
+            out.extend_from_slice(url.as_bytes());
+            out.extend_from_slice(b"/");
+            out.extend_from_slice(token.as_bytes());
+            out.extend_from_slice(b">\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n");
+        }
+        let Some(name) = &self.field else { return };
         let text = self.secrets.sign(Purpose::Field, &reference);
         out.extend_from_slice(name.as_str().as_bytes());
         out.extend_from_slice(b":");
@@ -258,7 +322,7 @@ impl Returns {
 
 impl Default for Returns {
     fn default() -> Self {
-        Self::new(&ReturnsConfig::default(), &[])
+        Self::new(&ReturnsConfig::default(), &[], &UnsubscribeConfig::default())
     }
 }
 
@@ -273,6 +337,7 @@ mod tests {
     fn the_tables_are_sound() {
         assert_eq!(settings::mistakes(&ReturnsConfig::schema()), Vec::<String>::new());
         assert_eq!(settings::mistakes(&VerpRule::schema()), Vec::<String>::new());
+        assert_eq!(settings::mistakes(&UnsubscribeConfig::schema()), Vec::<String>::new());
     }
 
     fn mailbox(text: &str) -> Mailbox {
@@ -307,10 +372,11 @@ mod tests {
             from: Vec::new(),
             form,
         };
-        let returns = Returns::new(&config, &[rule("other", VerpUse::Off), rule("acme", VerpUse::Plain)]);
+        let rules = [rule("other", VerpUse::Off), rule("acme", VerpUse::Plain)];
+        let returns = Returns::new(&config, &rules, &UnsubscribeConfig::default());
         let sent = message(ReversePath::Mailbox(mailbox("a@s.test")));
         let mut fields = Vec::new();
-        returns.write_fields(&sent, 1, &mut fields);
+        returns.write_fields(&sent, "pool", 1, b"", &mut fields);
         assert!(fields.split(|octet| *octet == b'\n').all(|line| line.len() < 79));
         let report = [b"Subject: returned\r\n\r\n".as_slice(), &fields, b"From: a@s.test\r\n"].concat();
         let texts = field_texts(&report, "x-tuma-ref");
@@ -323,6 +389,35 @@ mod tests {
         assert_eq!(path.as_str(), "a-u=x.test@s.test");
         assert!(!returns.is_personal(&message(ReversePath::Null), "pool"));
         assert!(returns.is_personal(&sent, "pool") && Returns::default().is_idle());
+    }
+
+    #[test]
+    fn mail_without_a_way_to_unsubscribe_gets_one() {
+        let secret = Some("0123456789abcdef0123456789abcdef".into());
+        let config = ReturnsConfig { secret, field: false, ..ReturnsConfig::default() };
+        let unsubscribe = UnsubscribeConfig {
+            url: Some("https://u.test/unsubscribe/".into()),
+            tenants: vec!["acme".into()],
+            pools: Vec::new(),
+        };
+        let returns = Returns::new(&config, &[], &unsubscribe);
+        let mut sent = message(ReversePath::Mailbox(mailbox("a@s.test")));
+        let fields = |message: &Message, content: &[u8]| {
+            let mut fields = Vec::new();
+            returns.write_fields(message, "pool", 0, content, &mut fields);
+            String::from_utf8(fields).unwrap()
+        };
+        let written = fields(&sent, b"Subject: x\r\n\r\nList-Unsubscribe: no field\r\n");
+        let token = written.strip_prefix("List-Unsubscribe: <https://u.test/unsubscribe/").unwrap();
+        let (token, rest) = token.split_once('>').unwrap();
+        assert_eq!(rest, "\r\nList-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n");
+        assert!(written.split("\r\n").all(|line| line.len() <= 998));
+        let read = returns.secrets().verify(Purpose::Unsubscribe, token).unwrap();
+        assert_eq!((read.recipient.as_str(), read.tenant.as_deref()), ("u@x.test", Some("acme")));
+        assert_eq!(fields(&sent, b"list-unsubscribe: <mailto:a@s.test>\r\n\r\n"), "");
+        sent.tags.tenant = None;
+        assert_eq!(fields(&sent, b""), "");
+        assert!(!returns.is_personal(&sent, "pool"));
     }
 
     #[test]

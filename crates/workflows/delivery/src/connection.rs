@@ -533,7 +533,8 @@ impl Connection {
                         let returns = self.shared.settings().returns.clone();
                         let leaving = content.as_ref().unwrap_or(&hot.content);
                         let mut prefix = Vec::with_capacity(512 + leaving.prefix.len());
-                        returns.write_fields(&hot.message, index, &mut prefix);
+                        let pool = &job.queue.pool;
+                        returns.write_fields(&hot.message, pool, index, &leaving.body, &mut prefix);
                         prefix.extend_from_slice(&leaving.prefix);
                         content = Some(Content { prefix: prefix.into(), body: leaving.body.clone() });
                         reverse_path = returns.reverse_path(&hot.message, &job.queue.pool, index);

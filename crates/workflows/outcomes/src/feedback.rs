@@ -329,7 +329,7 @@ fn unproven(report: &Report, recipient: &Mailbox, entry: &FeedbackConfig) -> Fou
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bounce::{ReturnsConfig, VerpForm, write_verp};
+    use bounce::{ReturnsConfig, UnsubscribeConfig, VerpForm, write_verp};
     use mail::{BounceClass, Message, SpoolId};
     use settings::Setting;
 
@@ -346,7 +346,11 @@ mod tests {
 
     fn returns() -> Arc<Returns> {
         let secret = Some("0123456789abcdef0123456789abcdef".into());
-        Arc::new(Returns::new(&ReturnsConfig { secret, ..ReturnsConfig::default() }, &[]))
+        Arc::new(Returns::new(
+            &ReturnsConfig { secret, ..ReturnsConfig::default() },
+            &[],
+            &UnsubscribeConfig::default(),
+        ))
     }
 
     fn feedback(unmatched: Unmatched, forward_to: Option<&str>) -> Feedback {
@@ -375,7 +379,7 @@ mod tests {
             extras: None,
         };
         let mut fields = Vec::new();
-        returns().write_fields(&message, 0, &mut fields);
+        returns().write_fields(&message, "pool", 0, b"", &mut fields);
         String::from_utf8(fields).unwrap()
     }
 

@@ -5,7 +5,7 @@ use crate::context::{Context, short_of_memory};
 use crate::session::refusal_reply;
 use crate::tagging::tag_asked;
 use accounting::{Kind, Record};
-use mail::{Envelope, Extras, Host, Message, Origin, Reply, SpoolId, UnixMillis};
+use mail::{Envelope, Extras, Host, Mailbox, Message, Origin, Reply, ReversePath, SpoolId, UnixMillis};
 use routing::Gathered;
 use spool::{Accepted, Content, Draft, Refusal};
 use std::sync::Arc;
@@ -71,6 +71,20 @@ impl Context {
     /// True if mail may be sent to this host by one whom we trust.
     pub fn reaches(&self, host: &Host) -> bool {
         self.rules.load().relay.reaches(host)
+    }
+
+    /// The reply to a recipient who is on a tenant's suppression list, or that of all, unless they are accepted and settled
+    /// later. Mail about mail reaches them.
+    pub fn suppressed(
+        &self,
+        tenant: Option<&str>,
+        reverse_path: &ReversePath,
+        to: &Mailbox,
+        now: UnixMillis,
+    ) -> Option<Reply> {
+        let rules = self.rules.load();
+        let reply = rules.suppressed.as_ref().filter(|_| *reverse_path != ReversePath::Null)?;
+        self.suppression.find(tenant, to, now).map(|_| reply.clone())
     }
 
     /// True if there is such a pool, or none is known of.

@@ -26,6 +26,7 @@ mod shapes;
 mod sources;
 mod suppressions;
 mod time;
+mod unsubscribe;
 mod webhooks;
 
 pub use config::{HttpConfig, TenantConfig};
@@ -192,6 +193,14 @@ fn calls() -> Vec<Call> {
             .answers_of(200, "It is", text)
             .answers_of(503, "It is not, and why", text),
         Call::new("GET", openapi::PATH, None, "This document.", document).answers::<Anything>(200, "OpenAPI 3.1"),
+        Call::new("GET", unsubscribe::PATH, None, "A page with a button to unsubscribe; it changes nothing.", unsubscribe::show)
+            .answers_of(200, "The page", "text/html")
+            .refuses(&[400, 404]),
+        Call::new("POST", unsubscribe::PATH, None, "Unsubscribes with one click (RFC 8058).", unsubscribe::unsubscribe)
+            .body_of::<String>("application/x-www-form-urlencoded")
+            .body_max(unsubscribe::BODY_MAX)
+            .answers_of(200, "It is done", text)
+            .refuses(&[404, 503]),
         // ---- messages
         call!(Send "POST" "/v1/messages", "Hands in a message, or one for each of many.", messages::send)
             .body::<messages::request::MessageRequest<'static>>()

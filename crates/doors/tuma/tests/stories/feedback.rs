@@ -136,3 +136,46 @@ fn what_is_no_report_is_handed_on() {
     });
     tuma.stop();
 }
+
+#[test]
+fn one_click_unsubscribes_and_a_look_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(keeping());
+    let more = "[returns]\nsecret = \"0123456789abcdef0123456789abcdef\"\nfield = false\n\
+        [unsubscribe]\nurl = \"https://u.test/unsubscribe\"\n";
+    let tuma = Setup::relay_with(folder.path(), sink.addr(), more).start();
+    let all = sent(&tuma, &sink);
+    let (_, path, header) = &all[1];
+    assert_eq!(path, "news@b.test");
+    let token =
+        header.strip_prefix("List-Unsubscribe: <https://u.test/unsubscribe/").expect("the link comes first");
+    let token = token.split('>').next().unwrap();
+    let link = format!("/unsubscribe/{token}");
+    let (status, page) = tuma.http("GET", &link, "");
+    assert!(
+        status == 200 && page.contains("joe@d.test") && page.contains("method=\"post\""),
+        "{status} {page}"
+    );
+    assert!(!is_listed(&tuma, "joe@d.test"));
+    assert_eq!(tuma.http("POST", &link, "nothing").0, 400);
+    assert_eq!(tuma.http("POST", &format!("{link}x"), "List-Unsubscribe=One-Click").0, 404);
+    assert!(!is_listed(&tuma, "joe@d.test"));
+    assert_eq!(tuma.http("POST", &link, "List-Unsubscribe=One-Click").0, 200);
+    assert!(is_listed(&tuma, "joe@d.test") && !is_listed(&tuma, "jane@d.test"));
+    let exported = tuma.says(&["suppression", "export"]);
+    assert!(exported.contains("\"reason\":\"unsubscribe\""), "{exported}");
+    // Who is on the list is refused when he is handed in over HTTP, and the others are not.
+    let (status, answer) = tuma.post(
+        "/v1/messages",
+        &[],
+        &serde_json::json!({
+            "from": "news@b.test",
+            "recipients": [{ "email": "joe@d.test" }, { "email": "jane@d.test" }],
+            "content": { "subject": "x", "text": "x" },
+        }),
+    );
+    assert_eq!(status, 202, "{answer:#}");
+    assert_eq!((&answer["queued"], &answer["refused"]), (&1.into(), &1.into()));
+    assert_eq!(answer["results"][0]["detail"], "recipient is on a suppression list");
+    tuma.stop();
+}

@@ -175,9 +175,15 @@ pub(in crate::http) async fn inject(
     }
     let mut fates = vec![Fate::Refused(String::new()); count];
     let mut fit = Vec::with_capacity(count);
+    let now = wall();
     for (at, to) in injection.recipients.iter().enumerate() {
+        let path = &injection.reverse_path;
+        let tenant = injection.asked.tenant.as_deref();
         match recipient(server, to) {
-            Ok(mailbox) => fit.push(Fit { at, mailbox }),
+            Ok(mailbox) => match server.reception.suppressed(tenant, path, &mailbox, now) {
+                Some(reply) => fates[at] = Fate::Refused(reply.text.to_string()),
+                None => fit.push(Fit { at, mailbox }),
+            },
             Err(why) => fates[at] = Fate::Refused(why),
         }
     }
