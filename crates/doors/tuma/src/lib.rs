@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 mod gauges;
 mod http;
+mod issuing;
 mod logging;
 mod memory;
 pub mod policies;

@@ -323,7 +323,7 @@ fn is_level(line: &[u8]) -> bool {
 
 /// Octets of a line, which begins with no blank, up to the first blank that needs to be levelled; at least one.
 fn level_len(line: &[u8]) -> usize {
-    let mut pairs = line.iter().zip(line[1..].iter().chain(&[b' ']));
+    let mut pairs = line.iter().zip(line[1..].iter().chain(b" "));
     let found =
         pairs.position(|(this, next)| *this == b'\t' || (*this == b' ' && matches!(next, b' ' | b'\t')));
     found.unwrap_or(line.len())
