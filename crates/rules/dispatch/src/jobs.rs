@@ -139,7 +139,7 @@ impl Dispatch {
                     Some(at) => {
                         note(format!("the queue moves to the pool {pool} by {by}"), false);
                         if let Some(line) = self.line_mut(LineKey(queue)) {
-                            line.moved = Some((at, key));
+                            line.divert(|to| to.moved = Some((at, key)));
                         }
                     }
                     None => {
@@ -151,7 +151,9 @@ impl Dispatch {
                 Effect::BackoffLeft { path, why } => {
                     note(format!("backoff ends: {}", left(why)), false);
                     for line in self.lines.iter_mut().flatten() {
-                        line.moved.take_if(|(_, by)| *by == path);
+                        if line.diverted.is_some() {
+                            line.divert(|to| to.moved = to.moved.filter(|(_, by)| *by != path));
+                        }
                     }
                 }
                 Effect::Slowed { factor, .. } => note(format!("rates are multiplied by {factor:.3}"), false),

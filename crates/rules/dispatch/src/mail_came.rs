@@ -4,6 +4,7 @@ use crate::egress::PoolAt;
 use crate::state::{Binding, Dispatch, Ending, LineName, LineState, PathAt, SiteKey, TargetKey, TargetState};
 use crate::target::Target;
 use queue::{LineKey, NewEntry};
+use smallvec::SmallVec;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -91,7 +92,7 @@ impl Dispatch {
             },
         );
         // Nothing else would find it while its site is not known.
-        if let Some(order) = self.line(line).and_then(|line| line.bounced_by)
+        if let Some(order) = self.line(line).and_then(LineState::bounced_by)
             && self.queue.pull(key)
         {
             let reply = Arc::new(self.order_reply(order));
@@ -138,11 +139,9 @@ impl Dispatch {
     fn line_for(&mut self, now: Instant, mail: &NewMail<'_>) -> LineKey {
         let pool = mail.pool.and_then(|name| self.egress.pool(name)).unwrap_or(PoolAt(0));
         let class = mail.class.min(queue::CLASSES as u8 - 1);
-        if let (Some(tenant), Some(campaign), Some(&target)) = (
-            self.tenants.find(mail.tenant),
-            self.campaigns.find(mail.campaign),
-            self.target_keys.get(mail.target),
-        ) {
+        if let (Some(tenant), Some(campaign), Some(target)) =
+            (self.tenants.find(mail.tenant), self.campaigns.find(mail.campaign), self.target_key(mail.target))
+        {
             let name = LineName { tenant, campaign, target, pool, class };
             if let Some(&line) = self.line_names.get(&name) {
                 return line;
@@ -164,9 +163,7 @@ impl Dispatch {
             name,
             aside: None,
             orders_version: 0,
-            bounced_by: None,
-            rerouted: None,
-            moved: None,
+            diverted: None,
             depends: false,
             listed_idle: false,
         });
@@ -186,7 +183,7 @@ impl Dispatch {
     /// The queue of the same mail in another pool.
     pub(crate) fn line_in_pool(&mut self, now: Instant, line: LineKey, pool: PoolAt) -> Option<LineKey> {
         let name = self.line(line)?.name;
-        let target = self.target(name.target)?.target.clone();
+        let target = self.target(name.target)?.target()?;
         let (tenant, campaign) =
             (self.tenants.get(name.tenant).cloned(), self.campaigns.get(name.campaign).cloned());
         let pool = self.egress.pools.get(usize::from(pool.0))?.name.clone();
@@ -201,13 +198,13 @@ impl Dispatch {
     }
 
     fn target_for(&mut self, target: &Target) -> TargetKey {
-        if let Some(&key) = self.target_keys.get(target) {
+        if let Some(key) = self.target_key(target) {
             return key;
         }
+        let name: Arc<str> = target.to_string().into();
         let state = TargetState {
-            name: target.to_string().into(),
-            target: target.clone(),
-            lines: Vec::new(),
+            name: name.clone(),
+            lines: SmallVec::new(),
             binding: Binding::Unknown,
             exchangers: 0,
             wants_site: false,
@@ -215,7 +212,7 @@ impl Dispatch {
             failed_before: 0,
         };
         let key = TargetKey(Self::insert(&mut self.targets, &mut self.free_targets, state));
-        self.target_keys.insert(target.clone(), key);
+        self.target_keys.insert(name, key);
         key
     }
 }

@@ -40,19 +40,19 @@ impl Dispatch {
         {
             let Some(target) = self.target_mut(key) else { continue };
             target.wants_site = false;
-            match &target.target {
+            match target.target() {
                 // The operator, or the address itself, says where it goes.
-                Target::Route(_) | Target::Literal(_) => {
-                    let name = target.target.to_string();
+                Some(Target::Route(_) | Target::Literal(_)) => {
+                    let name = target.name.clone();
                     self.bind(now, key, &name, &[], None, Duration::MAX);
                     self.forget_unused_target(now, key);
                 }
-                Target::Domain(_) => {
-                    let asks = target.target.clone();
+                Some(asks @ Target::Domain(_)) => {
                     target.asked = true;
                     self.resolving += 1;
                     self.actions.push(Action::Resolve(asks));
                 }
+                None => {}
             }
         }
     }
@@ -60,7 +60,7 @@ impl Dispatch {
     /// A look-up is over.
     pub fn site_found(&mut self, now: Instant, target: &Target, found: SiteFound) {
         self.resolving = self.resolving.saturating_sub(1);
-        let Some(&key) = self.target_keys.get(target) else { return };
+        let Some(key) = self.target_key(target) else { return };
         if let Some(target) = self.target_mut(key) {
             target.asked = false;
         }
@@ -79,7 +79,7 @@ impl Dispatch {
                 self.unbind(now, key);
                 let until = now + holds.clamp(self.config.site_known_for.1, self.config.site_known_for.0);
                 if let Some(state) = self.target_mut(key) {
-                    state.binding = Binding::Refused { reply, until };
+                    state.binding = Binding::Refused { reply: Box::new(reply), until };
                     for line in state.lines.clone() {
                         self.refuse_line(line);
                     }
@@ -101,7 +101,7 @@ impl Dispatch {
     /// Mail for a target cannot leave for a reason of its own, whatever its site does: all of it waits a while, then
     /// its site is asked for again and one message tries.
     pub fn target_failed(&mut self, now: Instant, target: &Target, reply: Reply) {
-        let Some(&key) = self.target_keys.get(target) else { return };
+        let Some(key) = self.target_key(target) else { return };
         let failed_before = self.target(key).map_or(0, |state| state.failed_before);
         let (first, longest) = self.config.resolve_again;
         let wait = first.saturating_mul(1 << failed_before.min(20)).min(longest);
@@ -109,7 +109,7 @@ impl Dispatch {
         self.unbind(now, key);
         let Some(state) = self.target_mut(key) else { return };
         state.failed_before = failed_before.saturating_add(1);
-        state.binding = Binding::Failed { reply, until, failures: failed_before + 1 };
+        state.binding = Binding::Failed { reply: Box::new(reply), until, failures: failed_before + 1 };
         self.wakes.push(Reverse((until, Wake::Target(key))));
         self.forget_unused_target(now, key);
     }
@@ -142,7 +142,7 @@ impl Dispatch {
         };
         let wait = first.saturating_mul(1 << (failures - 1).min(20)).min(longest);
         let until = now + wait;
-        state.binding = Binding::Failed { reply: reply.clone(), until, failures };
+        state.binding = Binding::Failed { reply: Box::new(reply.clone()), until, failures };
         let lines = state.lines.clone();
         self.wakes.push(Reverse((until, Wake::Target(key))));
         // One message makes the attempt that failed; the others wait in line without one, and so does what an order
@@ -285,7 +285,7 @@ impl Dispatch {
             state.orders_version = u64::MAX;
         }
         self.look_at_orders(line);
-        if self.line(line).is_some_and(|state| state.bounced_by.is_some()) {
+        if self.line(line).is_some_and(|state| state.bounced_by().is_some()) {
             self.bounce_walk = Some(0);
         }
     }
@@ -328,7 +328,7 @@ impl Dispatch {
         else {
             return;
         };
-        let reply = Arc::new(reply.clone());
+        let reply = Arc::new((**reply).clone());
         while let Some(key) = self.queue.take(line) {
             self.giving_up.push_back((key, Ending::Refused(reply.clone())));
         }
