@@ -42,7 +42,7 @@ async fn run(server: Weak<Server>) {
         };
         let is_changed = known.as_ref().is_some_and(|known| *known != (files.clone(), stamped.clone()));
         if is_changed {
-            match tokio::task::block_in_place(|| server.reload_certificates(&files)) {
+            match tokio::task::block_in_place(|| server.reload_certificates()) {
                 Ok(()) => {
                     info!("certificates have changed, and are shown from now on");
                     reminded = None;

@@ -159,6 +159,21 @@ pub fn register(
         },
     );
 
+    let issuing = server.issuing.clone();
+    metrics.labelled_counter_source(
+        "acme_orders",
+        "Certificates asked for by ACME, by what became of it",
+        "fate",
+        move || issuing.orders(),
+    );
+    let issuing = server.issuing.clone();
+    metrics.labelled_gauge_source(
+        "acme_failures",
+        "Failures in a row to get a certificate by ACME, by its table under tls",
+        "certificate",
+        move || issuing.failures(),
+    );
+
     let figures = server.delivery.notice_figures();
     metrics.labelled_counter_source(
         "notices",

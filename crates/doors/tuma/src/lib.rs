@@ -10,6 +10,7 @@ pub mod config;
 mod feedback;
 mod gauges;
 mod http;
+mod issuing;
 mod logging;
 mod memory;
 pub mod policies;

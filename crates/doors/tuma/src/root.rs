@@ -8,6 +8,7 @@ use delivery::{
     TlsPolicyConfig, TlsUse,
 };
 use mail::Domain;
+use net::tls::CertificateFiles;
 use reception::{
     CertificateConfig, ListenerConfig, ListenerTls, ReceptionConfig, RelayConfig, ReportsConfig,
     TagHeadersConfig, UserConfig, VerifyConfig,
@@ -46,6 +47,8 @@ settings::table! {
         pub tag_headers: TagHeadersConfig = TagHeadersConfig::default(),
         /// Certificates that listeners show; the key is a name of your choice.
         pub tls: BTreeMap<String, CertificateConfig> = BTreeMap::new(),
+        /// The authority that certificates are got from.
+        pub acme: acme::Config = acme::Config::default(),
         /// How mail of strangers is verified, at listeners with `verify`.
         pub verify: VerifyConfig = VerifyConfig::default(),
         /// Aggregate reports of DMARC, of what those listeners take.
@@ -196,6 +199,7 @@ impl Root {
                 );
             }
         }
+        self.check_acme(node, problems);
         self.check_assign(node, problems);
         self.check_dane(node, problems);
         match delivery::egress(&self.source, &self.pool, self.delivery.default_pool.as_deref()) {
@@ -228,6 +232,50 @@ impl Root {
         }
         if let Err((key, text)) = delivery::TlsPolicies::new(&self.tls_policy) {
             problems.error(node.at("tls_policy"), format!("tls_policy `{key}`: {text}"));
+        }
+    }
+
+    /// Certificates that are got need an authority that was agreed with, and somebody who answers it.
+    fn check_acme(&self, node: &Node, problems: &mut Problems) {
+        if let Some(name) = &self.http.tls
+            && !self.tls.contains_key(name)
+        {
+            let known = self.tls.keys().map(String::as_str);
+            let hint = match settings::nearest(name, known) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "add it as a table under `tls`".to_owned(),
+            };
+            let text = format!("no certificate is called {}", settings::quote(name));
+            problems.error(node.at("http.tls"), text).hint(hint);
+        }
+        for (name, table) in &self.tls {
+            if table.acme.is_empty() {
+                continue;
+            }
+            let at = || node.at(&format!("tls.{name}.acme"));
+            // It names files.
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+                problems
+                    .error(
+                        at(),
+                        format!("a certificate that is got cannot be called {}", settings::quote(name)),
+                    )
+                    .hint("write letters, digits, `-` and `_`, at most 64");
+            }
+            if !self.acme.terms_agreed {
+                problems
+                    .error(
+                        at(),
+                        "the authority gives certificates to those who agree to its terms of service",
+                    )
+                    .hint("read them, and write `terms_agreed = true` in [acme]");
+            }
+            if self.acme.listen.is_none() && self.http.listen.is_none() {
+                problems
+                    .error(at(), "nobody would answer the authority when it checks these names")
+                    .hint("write `listen = \"0.0.0.0:80\"` in [acme]");
+            }
         }
     }
 
@@ -420,11 +468,30 @@ impl Root {
     }
 
     /// PEM files of the certificates, by name.
-    pub fn certificate_files(&self) -> Vec<(PathBuf, PathBuf)> {
+    pub fn certificate_files(&self) -> Vec<CertificateFiles> {
         let mut all: Vec<(&String, &CertificateConfig)> = self.tls.iter().collect();
         // The first is shown to those who ask for no name.
         all.sort_by_key(|(name, _)| name.as_str() != "default");
-        all.into_iter().map(|(_, files)| (files.certificate.clone(), files.key.clone())).collect()
+        all.into_iter().map(|(name, table)| self.files_of(name, table)).collect()
+    }
+
+    /// The files of one table under `tls`: those that it names, or those of a certificate that is got.
+    pub(crate) fn files_of(&self, name: &str, table: &CertificateConfig) -> CertificateFiles {
+        if let (Some(chain), Some(key)) = (&table.certificate, &table.key) {
+            return CertificateFiles { chain: chain.clone(), key: key.clone(), stand_in: Vec::new() };
+        }
+        let file = acme::Store::new(&self.state_directory()).certificate(name);
+        let stand_in = table.acme.iter().map(|name| name.to_string()).collect();
+        CertificateFiles { chain: file.clone(), key: file, stand_in }
+    }
+
+    /// The files of the certificate that the HTTP listener shows, if it speaks HTTPS.
+    pub(crate) fn http_certificate_files(&self) -> Option<CertificateFiles> {
+        if let Some(name) = &self.http.tls {
+            return self.tls.get(name).map(|table| self.files_of(name, table));
+        }
+        let (chain, key) = (self.http.certificate.clone()?, self.http.key.clone()?);
+        Some(CertificateFiles { chain, key, stand_in: Vec::new() })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::config::{self, Loaded};
 use crate::http::{self, Http};
+use crate::issuing::Issuing;
 use crate::memory;
 use crate::policies::{self, Tallies};
 use crate::root::{Root, ServerConfig};
@@ -56,6 +57,8 @@ impl Source {
 pub struct Sockets {
     listeners: Vec<(String, ListenerConfig, Bound)>,
     http: Option<std::net::TcpListener>,
+    /// Where an authority is answered while it checks names.
+    acme: Option<std::net::TcpListener>,
     descriptors: Descriptors,
 }
 
@@ -76,7 +79,15 @@ impl Sockets {
                 std::net::TcpListener::bind(address).with_context(|| format!("http.listen {address}"))
             })
             .transpose()?;
-        Ok(Self { listeners, http, descriptors })
+        let acme = root
+            .acme
+            .listen
+            .filter(|_| root.tls.values().any(|table| !table.acme.is_empty()))
+            .map(|address| {
+                std::net::TcpListener::bind(address).with_context(|| format!("acme.listen {address}"))
+            })
+            .transpose()?;
+        Ok(Self { listeners, http, acme, descriptors })
     }
 
     /// Where mail is taken.
@@ -116,6 +127,8 @@ pub struct Server {
     pub log_level: LogLevel,
     /// HTTP's own.
     pub http: Arc<Http>,
+    /// Certificates that the server gets for itself.
+    pub issuing: Arc<Issuing>,
     certificates: Option<Arc<Certificates>>,
     judge: Judge,
     tallies: Arc<Tallies>,
@@ -128,7 +141,7 @@ pub struct Server {
 
 /// The certificates that listeners show, if any.
 fn certificates(root: &Root) -> Result<Option<Arc<Certificates>>> {
-    let files = certificate_files(root);
+    let files = root.certificate_files();
     if files.is_empty() {
         return if root.server.self_signed {
             Ok(Some(Certificates::self_signed(&[root.hostname().as_str()])?))
@@ -137,10 +150,6 @@ fn certificates(root: &Root) -> Result<Option<Arc<Certificates>>> {
         };
     }
     Ok(Some(Certificates::load(&files).context("tls")?))
-}
-
-fn certificate_files(root: &Root) -> Vec<CertificateFiles> {
-    root.certificate_files().into_iter().map(|(chain, key)| CertificateFiles { chain, key }).collect()
 }
 
 fn rules(root: &Root, policy: Option<Arc<dyn policy::Policy>>) -> Rules {
@@ -472,6 +481,7 @@ impl Server {
             metrics,
             log_level,
             http,
+            issuing: Arc::default(),
             certificates,
             judge,
             tallies,
@@ -484,7 +494,13 @@ impl Server {
         if let Some(socket) = sockets.http {
             http::start(server.clone(), socket)?;
         }
+        if let Some(socket) = sockets.acme {
+            socket.set_nonblocking(true)?;
+            let socket = tokio::net::TcpListener::from_std(socket)?;
+            tokio::spawn(server.issuing.challenges.clone().serve(socket));
+        }
         crate::certificates::watch(&server);
+        crate::issuing::start(&server);
         Ok(server)
     }
 
@@ -501,7 +517,7 @@ impl Server {
         let policy = policies::load(&root.policy, threads(&root), &self.tallies, self.dns.clone()).await;
         let policy = policy.map_err(|e| format!("{e:#}"))?;
         let rules = tokio::task::block_in_place(|| rules(&root, policy));
-        let files = certificate_files(&root);
+        let files = root.certificate_files();
         if !files.is_empty() {
             Certificates::load(&files).map_err(|e| e.to_string())?;
         }
@@ -556,6 +572,7 @@ impl Server {
             ("dns", new.dns != old.dns),
             ("mta_sts", new.mta_sts != old.mta_sts),
             ("dmarc_reports", new.dmarc_reports != old.dmarc_reports),
+            ("acme.listen", new.acme.listen != old.acme.listen),
             ("http", http_at_start(&new.http) != http_at_start(&old.http)),
             ("server", process(&new.server) != process(&old.server)),
             ("tls", self.certificates.is_none() && !new.tls.is_empty()),
@@ -605,17 +622,24 @@ impl Server {
         self.certificates.iter().flat_map(|certificates| certificates.expiry()).collect()
     }
 
-    /// The files of certificates as configured.
+    /// The files of certificates as configured, HTTP's last.
     pub(crate) fn certificate_files(&self) -> Vec<CertificateFiles> {
-        certificate_files(&self.root.lock().unwrap_or_else(PoisonError::into_inner))
+        self.with_root(|root| {
+            let mut files = root.certificate_files();
+            files.extend(root.http_certificate_files());
+            files
+        })
     }
 
     /// Reads the certificates again; on an error the old ones stay.
-    pub(crate) fn reload_certificates(&self, files: &[CertificateFiles]) -> Result<(), String> {
-        match &self.certificates {
-            Some(certificates) if !files.is_empty() => certificates.reload(files).map_err(|e| e.to_string()),
-            _ => Ok(()),
+    pub(crate) fn reload_certificates(&self) -> Result<(), String> {
+        let files = self.with_root(Root::certificate_files);
+        if let Some(certificates) = &self.certificates
+            && !files.is_empty()
+        {
+            certificates.reload(&files).map_err(|e| e.to_string())?;
         }
+        self.http.reload_certificate()
     }
 
     /// How often their files are looked at.
@@ -658,7 +682,7 @@ impl Server {
 
 /// What of HTTP is only read at start.
 fn http_at_start(config: &http::HttpConfig) -> (Option<SocketAddr>, usize, bool) {
-    (config.listen, config.connections_max, config.certificate.is_some())
+    (config.listen, config.connections_max, config.certificate.is_some() || config.tls.is_some())
 }
 
 /// Judges the addresses that DNS gives by the configuration of the moment.

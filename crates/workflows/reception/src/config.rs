@@ -1,6 +1,6 @@
 //! What an operator may set about reception.
 
-use mail::{FieldName, FieldNameError};
+use mail::{Domain, FieldName, FieldNameError};
 use routing::{DomainPattern, PriorityClass, TagText};
 use settings::{Cidr, Node, Problems, Size, Text};
 use std::fmt;
@@ -231,11 +231,52 @@ settings::table! {
 settings::table! {
     /// Certificates that listeners show. With several, the client's SNI chooses; one called `default`, or else the
     /// first by name, is shown to those who ask for none of their names.
+    #[check(CertificateConfig::check)]
     pub struct CertificateConfig {
         /// PEM file with the certificate and those that vouch for it.
-        pub certificate: PathBuf,
+        pub certificate: Option<PathBuf> = None,
         /// PEM file with its private key.
-        pub key: PathBuf,
+        pub key: Option<PathBuf> = None,
+        /// Instead of files: the names that a certificate is got and renewed for, from the authority of `[acme]`.
+        pub acme: Vec<Text<Domain>> = Vec::new(),
+    }
+}
+
+/// Names in one certificate at most, as authorities have it.
+const ACME_NAMES_MAX: usize = 100;
+
+impl CertificateConfig {
+    fn check(&self, node: &Node, problems: &mut Problems) {
+        match (&self.certificate, &self.key, self.acme.is_empty()) {
+            (Some(_), Some(_), true) | (None, None, false) => {}
+            (_, _, false) => {
+                problems
+                    .error(node.at("acme"), "a certificate comes from files or from `acme`, not both")
+                    .hint("take `certificate` and `key` away, or `acme`");
+            }
+            (Some(_), None, true) => {
+                problems.error(node.place, "this certificate needs its private key: `key` is missing");
+            }
+            (None, Some(_), true) => {
+                problems.error(node.place, "this key needs its certificate: `certificate` is missing");
+            }
+            (None, None, true) => {
+                problems
+                    .error(node.place, "there is no certificate in this table")
+                    .hint("write `certificate` and `key`, or `acme = [\"mail.example.com\"]`");
+            }
+        }
+        if self.acme.len() > ACME_NAMES_MAX {
+            problems.error(
+                node.at("acme"),
+                format!("a certificate has at most {ACME_NAMES_MAX} names: write several tables"),
+            );
+        }
+        for (n, name) in self.acme.iter().enumerate() {
+            if self.acme[..n].contains(name) {
+                problems.error(node.at(&format!("acme.{n}")), "this name is here twice");
+            }
+        }
     }
 }
 

@@ -89,8 +89,28 @@ impl Status {
             n("/spool/free_bytes") >> 20,
             if status["spool"]["accepts"] == Value::Bool(true) { "" } else { " — INTAKE STOPPED" }
         );
+        certificates(&status);
         sites(&status);
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What the server does about certificates that it gets for itself.
+fn certificates(status: &Value) {
+    let now_ms = mail::UnixMillis::from(std::time::SystemTime::now()).0 as i64;
+    for one in status["acme"].as_array().into_iter().flatten() {
+        let hours = |field: &str| Some((one[field].as_i64()? - now_ms).div_euclid(3_600_000));
+        let names: Vec<&str> =
+            one["names"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let until = match (hours("not_after_ms"), hours("renews_at_ms")) {
+            (Some(left), Some(turn)) => format!("{left} h left, renewed in {} h", turn.max(0)),
+            _ => "none yet".to_owned(),
+        };
+        say!("certificate {} ({}): {until}", one["certificate"].as_str().unwrap_or("?"), names.join(", "));
+        if let Some(error) = one["error"].as_str() {
+            let again = one["tries_again_at_ms"].as_i64().map_or(0, |at| (at - now_ms).max(0) / 60_000);
+            say!("  {} failures, tried again in {again} min: {error}", one["failures"]);
+        }
     }
 }
 

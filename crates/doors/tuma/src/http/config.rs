@@ -21,6 +21,8 @@ settings::table! {
         pub certificate: Option<PathBuf> = None,
         /// Its private key, a PEM file.
         pub key: Option<PathBuf> = None,
+        /// Instead of these two: the table under `tls` whose certificate is shown.
+        pub tls: Option<String> = None,
         /// Speak HTTP without TLS on an address that others can reach: behind a proxy that ends TLS.
         pub allow_plain: bool = false,
         /// Longest body of a request that hands in messages.
@@ -58,12 +60,15 @@ impl HttpConfig {
         if self.certificate.is_some() != self.key.is_some() {
             problems.error(node.at("certificate"), "`http.certificate` and `http.key` go together");
         }
+        if self.tls.is_some() && self.certificate.is_some() {
+            problems.error(node.at("tls"), "`http.tls` and `http.certificate` both name the certificate");
+        }
         let open = self.listen.is_some_and(|address| !address.ip().is_loopback());
-        if open && self.certificate.is_none() && !self.allow_plain {
+        if open && self.certificate.is_none() && self.tls.is_none() && !self.allow_plain {
             problems
                 .error(node.at("listen"), "`http.listen` is not a loopback address, and there is no `http.certificate`")
                 .hint(
-                    "API keys would cross the network for all to read: set `certificate` and `key`, or `allow_plain = true` \
+                    "API keys would cross the network for all to read: set `tls`, or `certificate` and `key`, or `allow_plain = true` \
                      behind a proxy that ends TLS",
                 );
         }

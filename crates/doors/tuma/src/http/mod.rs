@@ -38,7 +38,7 @@ use accounting::{Metrics, Record};
 use anyhow::{Context as _, Result};
 use arc_swap::ArcSwap;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use delivery::Order;
@@ -49,7 +49,6 @@ use reception::auth::Brake;
 use refusal::Refusal;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -86,17 +85,22 @@ pub struct Http {
 struct Settings {
     config: Arc<HttpConfig>,
     tenants: Arc<BTreeMap<String, TenantConfig>>,
+    certificate: Option<CertificateFiles>,
 }
 
 impl Settings {
     fn of(root: &Root) -> Arc<Self> {
-        Arc::new(Self { config: Arc::new(root.http.clone()), tenants: Arc::new(root.tenant.clone()) })
+        Arc::new(Self {
+            config: Arc::new(root.http.clone()),
+            tenants: Arc::new(root.tenant.clone()),
+            certificate: root.http_certificate_files(),
+        })
     }
 }
 
 impl Http {
     /// Opens what is stored, in the folder of what outlives the process.
-    pub fn open(root: &Root, folder: &Path) -> Result<Self> {
+    pub fn open(root: &Root, folder: &std::path::Path) -> Result<Self> {
         let store = Arc::new(Store::open(folder).context("server.state_directory")?);
         let mut http = Self {
             store,
@@ -127,15 +131,21 @@ impl Http {
     /// Puts other settings in force; what is wrong with the certificate is found before.
     pub fn reload(&self, root: &Root) {
         self.settings.store(Settings::of(root));
-        let config = self.config();
-        if let (Some(certificates), Some(chain), Some(key)) =
-            (&self.certificates, &config.certificate, &config.key)
-        {
-            let files = [CertificateFiles { chain: chain.clone(), key: key.clone() }];
-            if let Err(error) = certificates.reload(&files) {
-                tracing::error!(%error, "the HTTP certificate stays as it was");
-            }
+        if let Err(error) = self.reload_certificate() {
+            tracing::error!(%error, "the HTTP certificate stays as it was");
         }
+    }
+
+    /// Reads the certificate again; on an error the old one stays.
+    pub(crate) fn reload_certificate(&self) -> Result<(), String> {
+        match (&self.certificates, self.certificate_files()) {
+            (Some(certificates), Some(files)) => certificates.reload(&[files]).map_err(|e| e.to_string()),
+            _ => Ok(()),
+        }
+    }
+
+    fn certificate_files(&self) -> Option<CertificateFiles> {
+        self.settings.load().certificate.clone()
     }
 
     /// The spool was read to its end.
@@ -169,7 +179,10 @@ pub fn start(server: Arc<Server>, socket: std::net::TcpListener) -> Result<()> {
     socket.set_nonblocking(true)?;
     let socket = tokio::net::TcpListener::from_std(socket)?;
     tokio::spawn(compat::powermta::sample(Arc::downgrade(&server)));
-    let routes = openapi::router(&server, calls()).fallback(nothing_here).with_state(server.clone());
+    let routes = openapi::router(&server, calls())
+        .route(ACME_ROUTE, axum::routing::get(acme_challenge))
+        .fallback(nothing_here)
+        .with_state(server.clone());
     tokio::spawn(async move {
         if let Err(error) = serve::serve(socket, server.http.clone(), routes).await {
             tracing::error!(%error, "the HTTP listener ended");
@@ -413,6 +426,16 @@ pub fn openapi() -> Value {
 
 async fn document() -> axum::Json<Value> {
     axum::Json(openapi())
+}
+
+/// Where an authority looks while it checks a name (RFC 8555 §8.3). No call of the API: it has no place in its description.
+const ACME_ROUTE: &str = "/.well-known/acme-challenge/{token}";
+
+async fn acme_challenge(State(server): Shared, Path(token): Path<String>) -> Response {
+    match server.issuing.challenges.answer(&token) {
+        Some(answer) => ([(header::CONTENT_TYPE, "application/octet-stream")], answer).into_response(),
+        None => nothing_here().await.into_response(),
+    }
 }
 
 async fn nothing_here() -> Refusal {

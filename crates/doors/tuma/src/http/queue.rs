@@ -54,6 +54,7 @@ pub(super) async fn status(State(server): Shared) -> Response {
             "segments_to_load": stats.segments_to_load,
             "accepts": server.spool.may_accept().is_ok(),
         },
+        "acme": server.issuing.status(),
         "accounting": server.recorder.stats().iter().map(|file| format!("{file:?}")).collect::<Vec<_>>(),
         "queues": queue.queues,
         "paths": queue.paths,

@@ -8,7 +8,7 @@ use axum::extract::Request;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use net::Stream;
-use net::tls::{Acceptor, AcceptorConfig, CertificateFiles, Certificates};
+use net::tls::{Acceptor, AcceptorConfig, Certificates};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,10 +24,8 @@ const HEAD_MAX: usize = 64 * 1024;
 
 /// The certificate, if HTTPS is spoken.
 pub(super) fn certificates(http: &Http) -> Result<Option<Arc<Certificates>>> {
-    let config = http.config();
-    let (Some(chain), Some(key)) = (&config.certificate, &config.key) else { return Ok(None) };
-    let files = [CertificateFiles { chain: chain.clone(), key: key.clone() }];
-    Ok(Some(Certificates::load(&files)?))
+    let Some(files) = http.certificate_files() else { return Ok(None) };
+    Ok(Some(Certificates::load(&[files])?))
 }
 
 /// Takes connections for ever.

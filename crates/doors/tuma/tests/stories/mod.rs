@@ -1,5 +1,6 @@
 //! The stories.
 
+mod acme;
 mod attacks;
 mod chain;
 mod clock;

@@ -17,8 +17,11 @@ use std::sync::Arc;
 pub struct CertificateFiles {
     /// PEM file with the server's certificate first, then those that sign it.
     pub chain: PathBuf,
-    /// PEM file with the private key: PKCS #8, PKCS #1 or SEC1, not encrypted.
+    /// PEM file with the private key: PKCS #8, PKCS #1 or SEC1, not encrypted. It may be the chain's file.
     pub key: PathBuf,
+    /// While the chain's file is not there, a certificate for these names is made for the moment, which nobody vouches
+    /// for. None: a file that is not there is an error.
+    pub stand_in: Vec<String>,
 }
 
 /// Why certificates were not loaded: which file, and what about it.
@@ -52,8 +55,12 @@ impl std::error::Error for CertificateError {}
 pub struct Expiry {
     /// The chain's file; empty for a certificate made by [`Certificates::self_signed`].
     pub chain: PathBuf,
+    /// The server certificate's notBefore.
+    pub not_before: UnixMillis,
     /// The server certificate's notAfter.
     pub not_after: UnixMillis,
+    /// True if it was made for the moment, see [`CertificateFiles::stand_in`].
+    pub is_stand_in: bool,
 }
 
 impl Expiry {
@@ -92,13 +99,22 @@ impl Certificates {
 
     /// A certificate for `names` that nobody vouches for, made now: for trying things out.
     pub fn self_signed(names: &[&str]) -> Result<Arc<Self>, CertificateError> {
-        let failed = |e: &dyn fmt::Display| CertificateError::new(None, e);
-        let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
-        let made = rcgen::generate_simple_self_signed(names).map_err(|e| failed(&e))?;
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(|e| failed(&e))?;
-        let chain = vec![made.cert.der().clone()];
-        let entry = entry(&CertificateFiles::default(), chain, key)?;
+        let names = names.iter().map(|&name| name.to_owned()).collect();
+        let entry = made_now(&CertificateFiles { stand_in: names, ..CertificateFiles::default() })?;
         Ok(Arc::new(Self(ArcSwap::from_pointee(vec![entry]))))
+    }
+
+    /// Looks at a chain and its key without showing them: they must belong together and be for all of these names.
+    pub fn examine(files: &CertificateFiles, names: &[&str]) -> Result<Expiry, CertificateError> {
+        let (chain, key) = read_pair(&files.chain, &files.key)?;
+        let entry = entry(files, chain, key)?;
+        for &name in names {
+            let is_for = ServerName::try_from(name).is_ok_and(|name| covers(&entry.key, &name));
+            if !is_for {
+                return Err(CertificateError::new(Some(&files.chain), format_args!("is not for {name}")));
+            }
+        }
+        Ok(entry.expiry)
     }
 
     /// When each of them ends, in order.
@@ -131,10 +147,23 @@ fn read(files: &[CertificateFiles]) -> Result<Vec<Entry>, CertificateError> {
     files
         .iter()
         .map(|files| {
+            if !files.stand_in.is_empty() && !files.chain.exists() {
+                return made_now(files);
+            }
             let (chain, key) = read_pair(&files.chain, &files.key)?;
             entry(files, chain, key)
         })
         .collect()
+}
+
+/// A certificate that nobody vouches for.
+fn made_now(files: &CertificateFiles) -> Result<Entry, CertificateError> {
+    let failed = |e: &dyn fmt::Display| CertificateError::new(None, e);
+    let made = rcgen::generate_simple_self_signed(files.stand_in.clone()).map_err(|e| failed(&e))?;
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(|e| failed(&e))?;
+    let mut entry = entry(files, vec![made.cert.der().clone()], key)?;
+    entry.expiry.is_stand_in = true;
+    Ok(entry)
 }
 
 /// A chain and its private key from PEM files.
@@ -157,7 +186,8 @@ fn entry(
 ) -> Result<Entry, CertificateError> {
     let bad_chain = |problem: &str| CertificateError::new(Some(&files.chain), problem);
     let first = chain.first().ok_or_else(|| bad_chain("holds no certificate"))?;
-    let not_after = not_after(first).ok_or_else(|| bad_chain("its first certificate is malformed"))?;
+    let (not_before, not_after) =
+        validity(first).ok_or_else(|| bad_chain("its first certificate is malformed"))?;
     let key = CertifiedKey::from_der(chain, key, &provider()).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => CertificateError::new(
             Some(&files.key),
@@ -166,7 +196,8 @@ fn entry(
         rustls::Error::InvalidCertificate(why) => CertificateError::new(Some(&files.chain), why),
         other => CertificateError::new(Some(&files.key), other),
     })?;
-    Ok(Entry { expiry: Expiry { chain: files.chain.clone(), not_after }, key: Arc::new(key) })
+    let expiry = Expiry { chain: files.chain.clone(), not_before, not_after, is_stand_in: false };
+    Ok(Entry { expiry, key: Arc::new(key) })
 }
 
 pub(super) fn pem_problem(error: rustls::pki_types::pem::Error, what: &str) -> String {
@@ -178,8 +209,8 @@ pub(super) fn pem_problem(error: rustls::pki_types::pem::Error, what: &str) -> S
     }
 }
 
-/// notAfter of a certificate (RFC 5280 §4.1.2.5): just enough DER to walk there.
-fn not_after(certificate: &[u8]) -> Option<UnixMillis> {
+/// notBefore and notAfter of a certificate (RFC 5280 §4.1.2.5): just enough DER to walk there.
+fn validity(certificate: &[u8]) -> Option<(UnixMillis, UnixMillis)> {
     const SEQUENCE: u8 = 0x30;
     let (_, certificate, _) = der(certificate).filter(|d| d.0 == SEQUENCE)?;
     let (_, mut tbs, _) = der(certificate).filter(|d| d.0 == SEQUENCE)?;
@@ -192,8 +223,10 @@ fn not_after(certificate: &[u8]) -> Option<UnixMillis> {
         tbs = der(tbs)?.2;
     }
     let (_, validity, _) = der(tbs).filter(|d| d.0 == SEQUENCE)?;
-    let (tag, time, _) = der(der(validity)?.2)?;
-    der_time(tag, time)
+    let (tag, time, rest) = der(validity)?;
+    let not_before = der_time(tag, time)?;
+    let (tag, time, _) = der(rest)?;
+    Some((not_before, der_time(tag, time)?))
 }
 
 /// Tag, content and what follows.
@@ -268,13 +301,13 @@ mod tests {
     fn a_certificate_cut_or_broken_anywhere_is_an_error_at_most() {
         let certificates = Certificates::self_signed(&["a.test"]).unwrap();
         let der = certificates.0.load()[0].key.end_entity_cert().unwrap().to_vec();
-        assert!(not_after(&der).unwrap() > UnixMillis::from(std::time::SystemTime::now()));
+        assert!(validity(&der).unwrap().1 > UnixMillis::from(std::time::SystemTime::now()));
         for at in 0..der.len().min(200) {
-            not_after(&der[..at]);
+            validity(&der[..at]);
             for value in [0, 0x7F, 0x80, 0x84, 0xFF] {
                 let mut broken = der.clone();
                 broken[at] = value;
-                not_after(&broken);
+                validity(&broken);
             }
         }
     }

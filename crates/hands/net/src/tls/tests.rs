@@ -43,6 +43,7 @@ impl Folder {
         let files = CertificateFiles {
             chain: self.path(&format!("{name}.pem")),
             key: self.path(&format!("{name}.key")),
+            stand_in: Vec::new(),
         };
         fs::write(&files.chain, certificate.pem()).unwrap();
         fs::write(&files.key, key.serialize_pem()).unwrap();
@@ -267,7 +268,11 @@ async fn a_bad_reload_names_the_file_and_keeps_the_old() {
     let broken = file("broken.pem", "-----BEGIN CERTIFICATE-----\n!!!!\n");
     let empty = file("empty.pem", "");
     let missing = folder.path("missing.pem");
-    let files = |chain: &PathBuf, key: &PathBuf| CertificateFiles { chain: chain.clone(), key: key.clone() };
+    let files = |chain: &PathBuf, key: &PathBuf| CertificateFiles {
+        chain: chain.clone(),
+        key: key.clone(),
+        ..CertificateFiles::default()
+    };
     let cases = [
         (files(&missing, &good.key), &missing, "cannot be read: No such file"),
         (files(&good.chain, &missing), &missing, "cannot be read: No such file"),
@@ -389,7 +394,7 @@ async fn tlsa_records_decide_and_nobody_else() {
         let chain = folder.path("chain.pem");
         let text = fs::read_to_string(&files.chain).unwrap() + &folder.authority.pem();
         fs::write(&chain, text).unwrap();
-        CertificateFiles { chain, key: files.key.clone() }
+        CertificateFiles { chain, key: files.key.clone(), ..CertificateFiles::default() }
     };
     let record = |usage, selector, matching, data: Box<[u8]>| Tlsa { usage, selector, matching, data };
     let (own, own_key) = (der(&over.chain).to_vec(), key_of(&der(&over.chain)));

@@ -3,7 +3,7 @@
 use super::{Finding, PATIENCE};
 use crate::root::Root;
 use mail::UnixMillis;
-use net::tls::{CertificateFiles, Certificates};
+use net::tls::Certificates;
 use nix::sys::resource::{Resource, getrlimit};
 use std::fs::OpenOptions;
 use std::io::{ErrorKind, Write};
@@ -33,9 +33,8 @@ const NTP_TO_UNIX_SECONDS: i64 = 2_208_988_800;
 pub(super) fn files(root: &Root, found: &mut Vec<Finding>) {
     let now = UnixMillis::from(SystemTime::now());
     let mut pairs = root.certificate_files();
-    if let (Some(chain), Some(key)) = (&root.http.certificate, &root.http.key) {
-        pairs.push((chain.clone(), key.clone()));
-    }
+    // One of `tls` may be HTTP's too.
+    pairs.extend(root.http_certificate_files().filter(|files| !pairs.contains(files)));
     if pairs.is_empty() {
         let fix = "add [tls.default] with `certificate` and `key` before others are to send to this server";
         let text = if root.server.self_signed {
@@ -52,9 +51,9 @@ pub(super) fn files(root: &Root, found: &mut Vec<Finding>) {
             )),
         }
     }
-    for (chain, key) in pairs {
-        let about = chain.display().to_string();
-        match Certificates::load(&[CertificateFiles { chain, key }]) {
+    for files in pairs {
+        let about = files.chain.display().to_string();
+        match Certificates::load(&[files]) {
             Err(error) => {
                 found.push(Finding::fail(
                     "certificate",
@@ -65,6 +64,12 @@ pub(super) fn files(root: &Root, found: &mut Vec<Finding>) {
             }
             Ok(certificates) => {
                 for expiry in certificates.expiry() {
+                    if expiry.is_stand_in {
+                        let text = "none has been got by ACME yet";
+                        let fix = "start the server, and see in `tuma status` what the authority says";
+                        found.push(Finding::warn("certificate", &about, text, fix));
+                        continue;
+                    }
                     let days = expiry.days_left(now);
                     let text = format!("it ends in {days} days");
                     let fix = "renew it; the server takes the new file by itself";
