@@ -93,6 +93,7 @@ pub const HOUSE: &[Room] = &[
     room("notify", Hands, Rooms(&["mail"])),
     room("tenants", Hands, Rooms(&["mail"])),
     room("vault", Hands, Rooms(&[])),
+    room("js", Hands, Rooms(&["mail", "policy"])),
     room("lua", Hands, Rooms(&["mail", "message", "policy"])),
     room("milter", Hands, Rooms(&["mail", "policy"])),
     room("suppression", Hands, Rooms(&["mail"])),
