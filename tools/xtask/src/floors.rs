@@ -94,6 +94,7 @@ pub const HOUSE: &[Room] = &[
     room("tenants", Hands, Rooms(&["mail"])),
     room("vault", Hands, Rooms(&[])),
     room("acme", Hands, Rooms(&["mail"])),
+    room("js", Hands, Rooms(&["mail", "policy"])),
     room("lua", Hands, Rooms(&["mail", "message", "policy"])),
     room("milter", Hands, Rooms(&["mail", "policy"])),
     room("suppression", Hands, Rooms(&["mail"])),

@@ -1,20 +1,23 @@
 //! The operator's policies: which are configured, loaded and put in order.
 
-use lua::{Kind, LuaConfig, Names, Records, Script, Surroundings};
+use js::JsConfig;
+use lua::{LuaConfig, Script};
 use mail::Domain;
 use milter::{Milter, MilterConfig, Sidecar, SidecarConfig};
-use policy::{Chain, Policy, Tally};
+use policy::{Chain, Kind, Names, Policy, Records, Store, Surroundings, Tally};
 use resolve::{Answer, Resolver};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 settings::table! {
-    /// Whom the operator has asked at each phase of a session: the script first, then sidecars, then milters. None of them
+    /// Whom the operator has asked at each phase of a session: scripts first, then sidecars, then milters. None of them
     /// can allow what the rest of this file forbids. docs/policy.md tells how to write one.
     #[derive(Eq)]
     pub struct PolicyConfig {
         /// A script in Lua.
         pub lua: Option<LuaConfig> = None,
+        /// A script in JavaScript, asked after the one in Lua.
+        pub js: Option<JsConfig> = None,
         /// Programs that answer over HTTP, in the order in which they are asked.
         pub http: Vec<SidecarConfig> = Vec::new(),
         /// Milters, in the order in which they are asked.
@@ -29,7 +32,8 @@ type Counter = fn(&Tally) -> &AtomicU64;
 #[derive(Debug, Default)]
 pub struct Tallies {
     lua: Arc<Tally>,
-    store: Arc<lua::Store>,
+    js: Arc<Tally>,
+    store: Arc<Store>,
     http: Arc<Tally>,
     milter: Arc<Tally>,
 }
@@ -56,8 +60,8 @@ impl Tallies {
         }
     }
 
-    fn all(&self) -> [(&'static str, &Tally); 3] {
-        [("lua", &self.lua), ("http", &self.http), ("milter", &self.milter)]
+    fn all(&self) -> [(&'static str, &Tally); 4] {
+        [("lua", &self.lua), ("js", &self.js), ("http", &self.http), ("milter", &self.milter)]
     }
 }
 
@@ -69,14 +73,19 @@ pub async fn load(
     dns: Arc<dyn Resolver>,
 ) -> anyhow::Result<Option<Arc<dyn Policy>>> {
     let mut policies: Vec<Arc<dyn Policy>> = Vec::new();
+    let names: Arc<dyn Names> = Arc::new(Dns(dns));
+    let surroundings = |tally: &Arc<Tally>| Surroundings {
+        tally: tally.clone(),
+        store: tallies.store.clone(),
+        names: Some(names.clone()),
+    };
     if let Some(lua) = &config.lua {
-        let surroundings = Surroundings {
-            tally: tallies.lua.clone(),
-            store: tallies.store.clone(),
-            names: Some(Arc::new(Dns(dns))),
-        };
-        let script = Script::load(lua, threads, &surroundings).await;
+        let script = Script::load(lua, threads, &surroundings(&tallies.lua)).await;
         policies.push(script.map_err(|error| anyhow::anyhow!("policy.lua: {error}"))?);
+    }
+    if let Some(js) = &config.js {
+        let script = js::Script::load(js, threads, &surroundings(&tallies.js)).await;
+        policies.push(script.map_err(|error| anyhow::anyhow!("policy.js: {error}"))?);
     }
     for sidecar in &config.http {
         policies.push(Sidecar::new(sidecar.clone(), tallies.http.clone()));

@@ -2,9 +2,9 @@
 //! has no end: `cargo run --release -p lua --example hook_cost`.
 
 use bytes::Bytes;
-use lua::{LuaConfig, Script, Surroundings};
+use lua::{LuaConfig, Script};
 use mail::{Envelope, Mailbox, Origin, Recipient, ReversePath, SessionId, Tags};
-use policy::{Answer, Facts, MailObject, Policy, Question};
+use policy::{Answer, Facts, MailObject, Policy, Question, Surroundings};
 use std::sync::Arc;
 use std::time::Instant;
 

@@ -4,10 +4,10 @@ use crate::bounded;
 use crate::call::{self, Failure, Limits};
 use crate::config::LuaConfig;
 use crate::meter::Meter;
-use crate::surroundings::Surroundings;
 use mlua::{
     Error, Function, Lua, LuaOptions, LuaString, Result, StdLib, Table, UserData, UserDataMethods, Value,
 };
+use policy::Surroundings;
 use policy::{Phase, Phases};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

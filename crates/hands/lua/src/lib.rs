@@ -28,7 +28,6 @@ mod testing;
 
 pub use config::LuaConfig;
 pub use script::{LoadError, Script};
-pub use surroundings::{Kind, Names, Records, Store, Surroundings};
 pub use testing::{Tested, test};
 
 /// The interface of scripts, as annotations for the Lua language server.

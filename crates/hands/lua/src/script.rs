@@ -6,11 +6,11 @@ use crate::config::LuaConfig;
 use crate::context::Context;
 use crate::message::MessageData;
 use crate::session::{EnvelopeData, MailData, RcptData, SessionData, table};
-use crate::surroundings::Surroundings;
 use mail::{Envelope, ReversePath, Tags};
 use mlua::{AnyUserData, IntoLuaMulti, MultiValue};
 use policy::{
-    Answer, Asked, Conversation, Facts, MailObject, OnError, Phase, Phases, Policy, Question, Tally,
+    Answer, Asked, Conversation, Facts, MailObject, OnError, Phase, Phases, Policy, Question, Surroundings,
+    Tally,
 };
 use std::fmt;
 use std::sync::Arc;

@@ -7,13 +7,13 @@ use crate::context::Context;
 use crate::message::MessageData;
 use crate::script::Script;
 use crate::session::strict;
-use crate::surroundings::Surroundings;
 use crate::{LoadError, call};
 use mail::{Domain, Envelope, Mailbox, Origin, Recipient, ReversePath, SessionId, Tags};
 use mlua::{
     AnyUserData, Error, IntoLua, Lua, LuaString, MultiValue, Result, StdLib, Table, UserData,
     UserDataMethods, Value,
 };
+use policy::Surroundings;
 use policy::{Answer, Conversation, Facts, MailObject, Policy, Question};
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,9 +1,11 @@
 //! Scripts that do their work, and scripts that do not.
 
-use crate::{Kind, LoadError, LuaConfig, Names, Records, Script, Surroundings};
+use crate::{LoadError, LuaConfig, Script};
 use bytes::Bytes;
 use mail::{Envelope, Mailbox, Origin, Recipient, ReversePath, Tags};
-use policy::{Answer, Facts, MailObject, OnError, Phase, Policy, Question, Tally};
+use policy::{
+    Answer, Facts, Kind, MailObject, Names, OnError, Phase, Policy, Question, Records, Surroundings, Tally,
+};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;

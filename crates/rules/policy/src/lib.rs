@@ -13,12 +13,15 @@
 //!
 //! Read first: `question.rs`, then `object.rs`.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "only the clock makes an Instant"))]
+
 mod chain;
 mod facts;
 mod object;
 mod phase;
 mod question;
 mod reply;
+mod surroundings;
 mod tally;
 
 pub use chain::Chain;
@@ -27,4 +30,5 @@ pub use object::{EditError, MailObject};
 pub use phase::{Phase, Phases};
 pub use question::{Answer, Asked, Conversation, OnError, Policy, Question};
 pub use reply::{ReplyError, failure, reply, text};
+pub use surroundings::{Kind, Names, Records, STORE_TEXT_MAX_OCTETS, Store, Surroundings};
 pub use tally::Tally;

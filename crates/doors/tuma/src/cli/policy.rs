@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
+use js::JsConfig;
 use lua::LuaConfig;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,19 +12,25 @@ use std::process::ExitCode;
 pub(super) enum Policy {
     /// Load a script and run the tests it brings (`tuma.test`).
     Test {
-        /// The script.
+        /// The script, in Lua, or in JavaScript if its name ends in `.js` or `.cjs`.
         script: PathBuf,
     },
-    /// Print the interface of scripts as annotations for the Lua language server: put them into a file beside the script.
-    Annotations,
+    /// Print the interface of scripts for editors, as annotations for the Lua language server: put them into a file beside the
+    /// script.
+    Annotations {
+        /// As declarations for TypeScript, for scripts in JavaScript.
+        #[arg(long)]
+        typescript: bool,
+    },
 }
 
 impl Policy {
     pub(super) fn run(self) -> Result<ExitCode> {
         match self {
             Self::Test { script } => test(script),
-            Self::Annotations => {
-                say!("{}", lua::ANNOTATIONS.trim_end());
+            Self::Annotations { typescript } => {
+                let text = if typescript { js::DECLARATIONS } else { lua::ANNOTATIONS };
+                say!("{}", text.trim_end());
                 Ok(ExitCode::SUCCESS)
             }
         }
@@ -31,17 +38,27 @@ impl Policy {
 }
 
 fn test(script: PathBuf) -> Result<ExitCode> {
-    let config = LuaConfig::of(script);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let tested = match runtime.block_on(lua::test(&config)) {
+    let is_js = script.extension().is_some_and(|ending| ending == "js" || ending == "cjs");
+    // Of each test its name, and why it failed.
+    let tested: Result<Vec<(String, Option<String>)>, String> = runtime.block_on(async {
+        if is_js {
+            let tested = js::test(&JsConfig::of(script)).await.map_err(|error| error.to_string())?;
+            Ok(tested.into_iter().map(|test| (test.name, test.failure)).collect())
+        } else {
+            let tested = lua::test(&LuaConfig::of(script)).await.map_err(|error| error.to_string())?;
+            Ok(tested.into_iter().map(|test| (test.name, test.failure)).collect())
+        }
+    });
+    let tested = match tested {
         Ok(tested) => tested,
         Err(error) => bail!("{error}"),
     };
-    let failed = tested.iter().filter(|test| test.failure.is_some()).count();
-    for test in &tested {
-        match &test.failure {
-            None => say!("ok      {}", test.name),
-            Some(failure) => say!("FAILED  {}: {failure}", test.name),
+    let failed = tested.iter().filter(|(_, failure)| failure.is_some()).count();
+    for (name, failure) in &tested {
+        match failure {
+            None => say!("ok      {name}"),
+            Some(failure) => say!("FAILED  {name}: {failure}"),
         }
     }
     say!("{} tests, {failed} failed", tested.len());

@@ -321,3 +321,67 @@ fn tests_that_fail_say_where() {
     let text = output_of(&mut tuma(&["policy", "annotations"]));
     assert!(text.contains("---@class tuma.Session"), "{text}");
 }
+
+#[test]
+fn a_script_in_javascript_decides_and_its_failures_defer() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("policy.js");
+    let script = r#"
+tuma.on("hello", (session, hello) => { session.notes.name = hello.name })
+tuma.on("rcpt", async (session, rcpt) => {
+  switch (rcpt.local_part) {
+    case "no": return tuma.reject(550, "5.1.1", "no such user at " + session.notes.name)
+    case "later": await tuma.sleep(0.001); return tuma.defer("not now")
+    case "throw": throw new Error("thrown")
+    case "never": return new Promise(() => {})
+    case "loop": for (;;) {}
+    case "bomb": { const list = []; for (;;) list.push("x".repeat(1000) + list.length) }
+    case "nonsense": return true
+  }
+})
+tuma.on("message", (session, message) => { message.add_header("X-Seen", message.recipients.join()) })
+"#;
+    std::fs::write(&file, script).expect("write the script");
+    let sink = sink(keeping());
+    let settings = format!("[policy.js]\nfile = \"{}\"\ntimeout = \"500ms\"\n", file.display());
+    let setup = Setup::relay_with(folder.path(), sink.addr(), &settings);
+    let tuma = setup.start();
+    let mut session = greeted(&tuma);
+    session.say("MAIL FROM:<me@from.test>", "250");
+    session.say("RCPT TO:<no@to.test>", "550 5.1.1 no such user at client.test");
+    session.say("RCPT TO:<later@to.test>", "451 4.7.1 not now");
+    for bad in ["throw", "never", "loop", "bomb", "nonsense"] {
+        session.say(&format!("RCPT TO:<{bad}@to.test>"), "451 4.3.0");
+    }
+    session.say("RSET", "250");
+    let reply = session.message("me@from.test", &["yes@to.test"], MESSAGE);
+    assert!(reply.starts_with("250"), "{reply}");
+    wait_until("the message is delivered", || sink.messages().len() == 1);
+    let content = String::from_utf8_lossy(&sink.messages()[0].content).into_owned();
+    assert!(content.contains("X-Seen: yes@to.test\r\n"), "{content}");
+    // A reload takes the new script whole, and not one with a mistake.
+    std::fs::write(&file, "tuma.on('rcpt', () => tuma.reject(553, 'new'))").expect("write the script");
+    assert_eq!(tuma.http("POST", "/v1/reload", "").0, 200);
+    std::fs::write(&file, "tuma.on('rcpt', () => {").expect("write the script");
+    assert_ne!(tuma.http("POST", "/v1/reload", "").0, 200);
+    let mut session = greeted(&tuma);
+    session.say("MAIL FROM:<me@from.test>", "250");
+    session.say("RCPT TO:<yes@to.test>", "553 5.7.1 new");
+}
+
+#[test]
+fn the_script_in_javascript_that_is_shown_passes_its_tests() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../docs/policy.md");
+    let page = std::fs::read_to_string(page).expect("the page");
+    let blocks: Vec<&str> =
+        page.split("```js\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("policy.js");
+    // No resolver answers a test: what asks for names would fail.
+    let script = blocks.concat().replace("await tuma.dns.ptr(session.peer)", "[session.peer]");
+    std::fs::write(&file, script).expect("write the script");
+    let text = output_of(&mut tuma(&["policy", "test", file.to_str().unwrap()]));
+    assert!(text.ends_with("1 tests, 0 failed\n"), "{text}");
+    let text = output_of(&mut tuma(&["policy", "annotations", "--typescript"]));
+    assert!(text.contains("interface TumaSession"), "{text}");
+}
