@@ -1,5 +1,6 @@
 //! The whole configuration: every room's tables under one roof.
 
+use crate::cli::DoctorConfig;
 use crate::http::{HttpConfig, TenantConfig};
 use crate::policies::PolicyConfig;
 use delivery::{
@@ -105,6 +106,8 @@ settings::table! {
         pub mta_sts: resolve::StsConfig = resolve::StsConfig::default(),
         /// Names to addresses.
         pub dns: resolve::Config = resolve::Config::default(),
+        /// What `tuma doctor` asks.
+        pub doctor: DoctorConfig = DoctorConfig::default(),
         /// Records of what became of every recipient.
         pub accounting: accounting::AccountingConfig = accounting::AccountingConfig::default(),
     }

@@ -580,6 +580,11 @@ impl Server {
         self.root.lock().unwrap_or_else(std::sync::PoisonError::into_inner).server.memory_max.bytes()
     }
 
+    /// Where the configuration comes from.
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
     /// Looks at the configuration in force.
     pub fn with_root<R>(&self, look: impl FnOnce(&Root) -> R) -> R {
         look(&self.root.lock().unwrap_or_else(PoisonError::into_inner))

@@ -65,7 +65,8 @@ impl Context {
         registry.closed = true;
         let (hooks, tests) = (std::mem::take(&mut registry.hooks), std::mem::take(&mut registry.tests));
         drop((registry, chunk));
-        let mut context = Arc::into_inner(context).expect("the call that loaded it is over");
+        let still_running = || Failure::Script(Error::runtime("the script's body goes on after its end"));
+        let mut context = Arc::into_inner(context).ok_or_else(still_running)?;
         for (phase, function) in hooks {
             context.hooks[phase as usize].push(function);
         }

@@ -1,7 +1,7 @@
 //! Why is this mail not moving? Each gate is asked by the code that decides, in the order in which it does.
 
 use crate::hold::{Hold, Reason};
-use crate::state::{Aside, Binding, Dispatch, SiteKey};
+use crate::state::{Aside, Binding, Dispatch, LineState, SiteKey};
 use crate::target::Target;
 use mail::UnixMillis;
 use queue::orders::{Fact, Facts, Match, Scope};
@@ -222,9 +222,7 @@ impl Dispatch {
         match site {
             Some(site) => {
                 told.gates.push(GateReport::open("site", "its site is known"));
-                let moved = self.line(line).and_then(|line| line.moved);
-                let rerouted = self.line(line).and_then(|line| line.rerouted);
-                let pool = rerouted.or(moved.map(|(pool, _)| pool)).unwrap_or(pool);
+                let pool = self.line(line).and_then(LineState::other_pool).unwrap_or(pool);
                 let bytes = u64::from(view.entry.size);
                 self.explain_sources(now, wall, &mut told, site, pool, line.0, question, bytes);
             }

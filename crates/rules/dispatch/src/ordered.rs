@@ -224,8 +224,7 @@ impl Dispatch {
         self.queue.set_timeless(line, timeless);
         let Some(state) = self.line_mut(line) else { return };
         state.orders_version = version;
-        state.bounced_by = bounced;
-        state.rerouted = rerouted;
+        state.divert(|to| (to.bounced_by, to.rerouted) = (bounced, rerouted));
         state.depends = depends;
         let was_ordered = matches!(state.aside.as_deref(), Some((Aside::Order(_), _)));
         let since = self.order_since(held);
@@ -310,7 +309,7 @@ impl Dispatch {
         self.queue.transfer(now, key, line, now + wait);
         self.list_idle(now, from);
         self.entry_came(now, line);
-        if self.line(line).is_some_and(|line| line.bounced_by.is_some()) {
+        if self.line(line).is_some_and(|line| line.bounced_by().is_some()) {
             self.bounce_walk = Some(0);
         }
     }
@@ -411,7 +410,7 @@ impl Dispatch {
         let found: Vec<(EntryKey, OrderId)> = views
             .into_iter()
             .filter(|view| !view.attempted)
-            .filter_map(|view| Some((view.key, self.line(view.entry.line)?.bounced_by?)))
+            .filter_map(|view| Some((view.key, self.line(view.entry.line)?.bounced_by()?)))
             .collect();
         for (key, order) in found {
             if self.queue.pull(key) {

@@ -64,8 +64,7 @@ impl Dispatch {
         for (line, _) in &lines {
             let Some(state) = self.line_mut(*line) else { continue };
             state.name.pool = pool(state.name.pool);
-            state.rerouted = None;
-            state.moved = None;
+            state.divert(|to| (to.rerouted, to.moved) = (None, None));
             let name = state.name;
             // Two queues may have become one by name: new mail goes to one of them, the other runs dry.
             self.line_names.insert(name, *line);

@@ -161,7 +161,7 @@ impl Dispatch {
             self.queue.set_aside(line, true);
             return Placed::Aside;
         }
-        if let Some(order) = state.bounced_by {
+        if let Some(order) = state.bounced_by() {
             let reply = Arc::new(self.order_reply(order));
             if let Some(key) = self.queue.take(line) {
                 self.giving_up.push_back((key, Ending::Ordered(order, reply)));
@@ -169,7 +169,7 @@ impl Dispatch {
             return Placed::Aside;
         }
         let name = state.name;
-        let (rerouted, moved) = (state.rerouted, state.moved);
+        let other = state.other_pool();
         let depends = state.depends;
         if let Some(target) = self.target(name.target)
             && let Binding::Bound { until, .. } = &target.binding
@@ -178,7 +178,7 @@ impl Dispatch {
             // The exchangers may have changed; mail goes on by what is known until the answer is there.
             self.want_site(name.target);
         }
-        let pool = rerouted.or(moved.map(|(pool, _)| pool)).unwrap_or(name.pool);
+        let pool = other.unwrap_or(name.pool);
         self.place_by_pool(now, wall, site, group, line, pool, depends)
     }
 
@@ -394,7 +394,7 @@ impl Dispatch {
         let Some(target) = self
             .line(line)
             .and_then(|line| self.target(line.name.target))
-            .map(|target| target.target.clone())
+            .and_then(crate::state::TargetState::target)
         else {
             return Tried::Busy;
         };

@@ -11,6 +11,7 @@ use mail::{Reply, UnixMillis};
 use queue::orders::{OrderId, Orders};
 use queue::{EntryKey, GroupKey, LineKey, Queue};
 use shaping::{PathKey, Permit, Rules, Shaper};
+use smallvec::SmallVec;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -86,16 +87,43 @@ pub(crate) struct LineState {
     pub(crate) aside: Option<Box<(Aside, Instant)>>,
     /// The version of the orders that the following were taken from.
     pub(crate) orders_version: u64,
+    /// What few queues have: it is a million that have nothing to send which cost memory.
+    pub(crate) diverted: Option<Box<Diverted>>,
+    /// An order may name some of its messages, or some of its sources.
+    pub(crate) depends: bool,
+    /// It stands among those that may be forgotten.
+    pub(crate) listed_idle: bool,
+}
+
+/// Where a queue's mail goes instead.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Diverted {
     /// An order gives it up.
     pub(crate) bounced_by: Option<OrderId>,
     /// An order sends it by another pool.
     pub(crate) rerouted: Option<PoolAt>,
     /// A rule sends it by another pool, until that path leaves backoff.
     pub(crate) moved: Option<(PoolAt, PathKey)>,
-    /// An order may name some of its messages, or some of its sources.
-    pub(crate) depends: bool,
-    /// It stands among those that may be forgotten.
-    pub(crate) listed_idle: bool,
+}
+
+impl LineState {
+    pub(crate) fn bounced_by(&self) -> Option<OrderId> {
+        self.diverted.as_ref()?.bounced_by
+    }
+
+    /// The pool it goes by in place of its own.
+    pub(crate) fn other_pool(&self) -> Option<PoolAt> {
+        let diverted = self.diverted.as_ref()?;
+        diverted.rerouted.or(diverted.moved.map(|(pool, _)| pool))
+    }
+
+    pub(crate) fn divert(&mut self, change: impl FnOnce(&mut Diverted)) {
+        let mut diverted = self.diverted.as_deref().copied().unwrap_or_default();
+        change(&mut diverted);
+        let Diverted { bounced_by, rerouted, moved } = &diverted;
+        let any = bounced_by.is_some() || rerouted.is_some() || moved.is_some();
+        self.diverted = any.then(|| Box::new(diverted));
+    }
 }
 
 /// What is known of a target's site.
@@ -110,16 +138,17 @@ pub(crate) enum Binding {
         until: Instant,
     },
     /// Mail for it can never be delivered, for now.
-    Refused { reply: Reply, until: Instant },
+    Refused { reply: Box<Reply>, until: Instant },
     /// It could not be found out.
-    Failed { reply: Reply, until: Instant, failures: u32 },
+    Failed { reply: Box<Reply>, until: Instant, failures: u32 },
 }
 
+/// There may be a million of these that have nothing to send, so they hold what they must.
 pub(crate) struct TargetState {
-    pub(crate) target: Target,
-    /// Its text.
+    /// The target's text, which is its key too.
     pub(crate) name: Arc<str>,
-    pub(crate) lines: Vec<LineKey>,
+    /// Nearly all have one.
+    pub(crate) lines: SmallVec<[LineKey; 4]>,
     pub(crate) binding: Binding,
     /// Tells its exchangers, and what it asks of connections to them, from others: a site may have several sets of
     /// them, and mail must not reach one of another domain's, nor go by a connection made for less.
@@ -130,6 +159,13 @@ pub(crate) struct TargetState {
     pub(crate) asked: bool,
     /// How often in a row its mail could not leave for a reason of its own.
     pub(crate) failed_before: u32,
+}
+
+impl TargetState {
+    /// The target. None never comes, for the text was made of one.
+    pub(crate) fn target(&self) -> Option<Target> {
+        Target::parse(&self.name)
+    }
 }
 
 /// The queues of a site that leave by one pool.
@@ -242,7 +278,8 @@ pub struct Dispatch {
     pub(crate) line_names: HashMap<LineName, LineKey>,
     pub(crate) targets: Vec<Option<TargetState>>,
     pub(crate) free_targets: Vec<u32>,
-    pub(crate) target_keys: HashMap<Target, TargetKey>,
+    /// By their text.
+    pub(crate) target_keys: HashMap<Arc<str>, TargetKey>,
     pub(crate) sites: Vec<Option<SiteState>>,
     pub(crate) free_sites: Vec<u32>,
     pub(crate) site_keys: HashMap<Arc<str>, SiteKey>,
@@ -397,6 +434,15 @@ impl Dispatch {
 
     pub(crate) fn line_mut(&mut self, key: LineKey) -> Option<&mut LineState> {
         self.lines.get_mut(key.0 as usize)?.as_mut()
+    }
+
+    /// The key of a target that is known.
+    pub(crate) fn target_key(&self, target: &Target) -> Option<TargetKey> {
+        match target {
+            Target::Domain(domain) => self.target_keys.get(domain.as_str()),
+            other => self.target_keys.get(&*other.to_string()),
+        }
+        .copied()
     }
 
     pub(crate) fn target(&self, key: TargetKey) -> Option<&TargetState> {

@@ -255,7 +255,7 @@ impl Dispatch {
         if state.wants_site || state.asked || holds {
             return;
         }
-        let name = state.target.clone();
+        let name = state.name.clone();
         let site = match state.binding {
             Binding::Bound { site, .. } => Some(site),
             _ => None,

@@ -58,7 +58,7 @@ fn message(octets: usize) -> Vec<u8> {
         Date: Sun, 01 Mar 2026 10:00:00 +0000\r\nMessage-ID: <1@sender.test>\r\nMIME-Version: 1.0\r\n\
         Content-Type: text/plain; charset=utf-8\r\nList-Unsubscribe: <https://sender.test/u/1>\r\n\
         List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n\r\n";
-    let line = "Nobody reads what stands here, but it has words and blanks  as mail does.\r\n";
+    let line = "Nobody reads what stands here, but it has words and blanks as mail does.\r\n";
     [header.as_bytes(), line.repeat(octets / line.len()).as_bytes()].concat()
 }
 

@@ -511,9 +511,14 @@ impl Connection {
                     }
                     begun += 1;
                     // Not those that the connection began with: a reload may have come.
-                    let returns = self.shared.settings().returns.clone();
-                    let personal = !returns.is_idle() && returns.is_personal(&hot.message, &job.queue.pool);
-                    let recipients_max = if personal { 1 } else { session.client.extensions().rcpt_max };
+                    let returns = {
+                        let settings = self.shared.settings_now();
+                        let personal = !settings.returns.is_idle()
+                            && settings.returns.is_personal(&hot.message, &job.queue.pool);
+                        personal.then(|| settings.returns.clone())
+                    };
+                    let recipients_max =
+                        if returns.is_some() { 1 } else { session.client.extensions().rcpt_max };
                     if recipients_max > 0 && job.recipients() > recipients_max as usize {
                         // Another transaction is another message to the receiver, and needs its own leave.
                         let _ = self.events.send(Event::Narrowed(self.id, job.clone(), recipients_max)).await;
@@ -528,23 +533,18 @@ impl Connection {
                             continue;
                         }
                     }
-                    let mut content = self.leaving(&hot);
-                    let mut reverse_path = None;
-                    if personal && let Some(index) = job.indices().next() {
-                        let mut prefix = Vec::with_capacity(512 + content.prefix.len());
-                        let pool = &job.queue.pool;
-                        returns.write_fields(&hot.message, pool, index, &content.body, &mut prefix);
-                        prefix.extend_from_slice(&content.prefix);
-                        content.prefix = prefix.into();
-                        reverse_path = returns.reverse_path(&hot.message, &job.queue.pool, index);
-                    }
+                    let personal = returns.zip(job.indices().next()).map(|(returns, index)| {
+                        let (message, pool) = (&hot.message, &job.queue.pool);
+                        let mut fields = Vec::with_capacity(512);
+                        returns.write_fields(message, pool, index, &hot.content.body, &mut fields);
+                        Personal { fields, reverse_path: returns.reverse_path(message, pool, index) }
+                    });
                     let began = Instant::now();
-                    let run =
-                        Running { job, hot, content, personal, reverse_path, leaves, suppressed, began };
-                    match self.signatures(&run) {
+                    let mut run = Running { job, hot, content: None, personal, leaves, suppressed, began };
+                    match self.signatures(&mut run) {
                         Some(made) => signing = Some(Signing { run, made }),
                         None => {
-                            waiting = Some(run.transaction(next_token, run.content.prefix.clone()));
+                            waiting = Some(run.transaction(next_token, run.content().prefix.clone()));
                             running.insert(next_token, run);
                             next_token += 1;
                         }
@@ -554,7 +554,7 @@ impl Connection {
                     let Some(Signing { run, .. }) = signing.take() else { continue };
                     match made {
                         Ok(signatures) => {
-                            let prefix = [&signatures[..], &run.content.prefix].concat().into();
+                            let prefix = [&signatures[..], &run.content().prefix].concat().into();
                             waiting = Some(run.transaction(next_token, prefix));
                             running.insert(next_token, run);
                             next_token += 1;
@@ -634,21 +634,21 @@ impl Connection {
         }
     }
 
-    /// The content of a message as it leaves: without the fields that only spoke to us.
-    fn leaving(&self, hot: &Hot) -> Content {
-        let signing = self.shared.settings().signing.clone();
-        signing.without_options(&hot.message, &hot.content).unwrap_or_else(|| hot.content.clone())
-    }
-
     /// The signatures of a message that is about to leave, or the outcome if it must not leave without; `None` if it
-    /// leaves as it is.
-    fn signatures(&self, run: &Running) -> Option<SignaturesMade> {
+    /// leaves without. Takes out of its content the fields that only spoke to us.
+    fn signatures(&self, run: &mut Running) -> Option<SignaturesMade> {
         // Not those that the connection began with: a key that was replaced is not used any more.
-        let signing = self.shared.settings().signing.clone();
-        if signing.is_idle() {
-            return None;
-        }
-        let Running { job, hot, .. } = run;
+        let signing = {
+            let settings = self.shared.settings_now();
+            if settings.signing.is_idle() {
+                run.put_fields();
+                return None;
+            }
+            settings.signing.clone()
+        };
+        run.content = signing.without_options(&run.hot.message, &run.hot.content);
+        run.put_fields();
+        let Running { job, hot, .. } = &*run;
         let facts = Facts {
             message: &hot.message,
             source: &self.settings.sources.get(self.source).egress.name,
@@ -670,10 +670,8 @@ impl Connection {
                 return Some(Box::pin(std::future::ready(Err(outcome))));
             }
         };
-        let content = run.content.clone();
-        // Only a message with several recipients can go to several sites.
-        let kept =
-            (hot.message.envelope.recipients.len() > 1 && !run.personal).then(|| hot.signatures.clone());
+        let content = run.content().clone();
+        let kept = hot.signatures.clone().filter(|_| run.personal.is_none());
         let id = hot.message.id;
         Some(Box::pin(async move {
             match signing.sign(content, &by, kept.as_deref(), figures.clone()).await {
@@ -742,11 +740,7 @@ impl Connection {
         let hot = match &errand.hot {
             Some(hot) => hot.clone(),
             None => match &known {
-                Some(kept) => Hot {
-                    message: kept.message.clone(),
-                    content: Content::default(),
-                    signatures: Arc::default(),
-                },
+                Some(kept) => Hot::new(kept.message.clone(), Content::default()),
                 None => match self.shared.read(errand.handle()).await {
                     Ok(hot) => hot,
                     Err(error) => {
@@ -927,24 +921,44 @@ struct AtHand {
 struct Running {
     job: dispatch::Job,
     hot: Hot,
-    /// As it is sent, but for signatures.
-    content: Content,
-    /// It is made for its one recipient.
-    personal: bool,
-    /// The reverse-path, if it is not the message's own.
-    reverse_path: Option<ReversePath>,
+    /// What is sent in place of the message's own, but for signatures.
+    content: Option<Content>,
+    /// What it has that another recipient's has not.
+    personal: Option<Personal>,
     leaves: Vec<Leave>,
     suppressed: Vec<u32>,
     began: Instant,
 }
 
+/// What is made for one recipient.
+struct Personal {
+    /// Fields that go in front, until they are there.
+    fields: Vec<u8>,
+    /// The reverse-path, if it is not the message's own.
+    reverse_path: Option<ReversePath>,
+}
+
 impl Running {
+    /// Puts the recipient's own fields in front, where a signature covers them.
+    fn put_fields(&mut self) {
+        let fields = self.personal.as_mut().map(|personal| std::mem::take(&mut personal.fields));
+        let Some(fields) = fields.filter(|fields| !fields.is_empty()) else { return };
+        let Content { prefix, body } = self.content();
+        let (prefix, body) = ([&fields[..], prefix].concat().into(), body.clone());
+        self.content = Some(Content { prefix, body });
+    }
+
+    /// As it is sent, but for signatures.
+    fn content(&self) -> &Content {
+        self.content.as_ref().unwrap_or(&self.hot.content)
+    }
+
     fn transaction(&self, token: u64, prefix: Bytes) -> Transaction {
-        let body = self.content.body.clone();
+        let body = self.content().body.clone();
         Transaction {
             token,
             message: self.hot.message.clone(),
-            reverse_path: self.reverse_path.clone(),
+            reverse_path: self.personal.as_ref().and_then(|personal| personal.reverse_path.clone()),
             recipients: self.job.indices().filter(|index| !self.suppressed.contains(index)).collect(),
             size: (prefix.len() + body.len()) as u64,
             content: [prefix, body],

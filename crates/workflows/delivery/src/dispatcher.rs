@@ -195,7 +195,7 @@ impl Dispatcher {
         if may_go && message.send_at().is_none_or(|at| at <= wall) {
             // The recipients of a merge go one by one.
             let uses = if message.merge().is_some() { count as u32 } else { groups };
-            self.hot.insert(handle, Hot { message, content, signatures: Arc::default() }, uses);
+            self.hot.insert(handle, Hot::new(message, content), uses);
         }
     }
 

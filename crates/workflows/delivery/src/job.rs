@@ -13,8 +13,17 @@ use std::time::Instant;
 pub(crate) struct Hot {
     pub(crate) message: Arc<Message>,
     pub(crate) content: Content,
-    /// Signatures that were made for another site.
-    pub(crate) signatures: Arc<KeptSignatures>,
+    /// Signatures that were made for another site; kept only where there may be one.
+    pub(crate) signatures: Option<Arc<KeptSignatures>>,
+}
+
+impl Hot {
+    /// A message as it was taken or read.
+    pub(crate) fn new(message: Arc<Message>, content: Content) -> Self {
+        // Only a message with several recipients can go to several sites, and each of a merge's is another message.
+        let may_be_several = message.envelope.recipients.len() > 1 && message.merge().is_none();
+        Self { message, content, signatures: may_be_several.then(Arc::default) }
+    }
 }
 
 /// A job with its message, if that is still in memory.

@@ -174,6 +174,18 @@ impl Delivery {
         ended
     }
 
+    /// Who would sign a message with this content if it left now by this source: a line for each signature, or one
+    /// that says why there is none. The same code answers when it leaves.
+    pub fn signatures(
+        &self,
+        message: &mail::Message,
+        content: &[u8],
+        source: &str,
+        pool: &str,
+    ) -> Vec<String> {
+        self.shared.settings().signing.told(&signing::Facts { message, source, pool, content })
+    }
+
     /// A message as the spool has it, for questions about it.
     pub async fn read(&self, handle: spool::Handle) -> Option<mail::Message> {
         self.shared.read(handle).await.ok().map(|hot| (*hot.message).clone())

@@ -105,7 +105,7 @@ pub(crate) fn expand(
             field.write(&mut prefix);
             // Each recipient's message is another, and signed anew.
             let content = Content { prefix: prefix.into(), body: body.into() };
-            Ok(Hot { message, content, signatures: Arc::default() })
+            Ok(Hot { message, content, signatures: None })
         }
         Err(why) => Err((hot, format!("the template cannot be filled in: {why}"))),
     }

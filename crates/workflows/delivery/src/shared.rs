@@ -5,7 +5,7 @@ use crate::exchangers::Exchangers;
 use crate::job::Hot;
 use crate::ordered_limits::OrderedLimits;
 use crate::route::Routes;
-use crate::signing::{KeptSignatures, Signing, SigningFigures};
+use crate::signing::{Signing, SigningFigures};
 use crate::sources::Sources;
 use crate::transport::{InTheClear, PublishedMemory, TlsPolicies, TlsReports, TlsReportsConfig};
 use accounting::Recorder;
@@ -273,6 +273,11 @@ impl Shared {
         self.settings.load_full()
     }
 
+    /// The same for a look that is soon over.
+    pub(crate) fn settings_now(&self) -> arc_swap::Guard<Arc<Settings>> {
+        self.settings.load()
+    }
+
     pub(crate) fn set_settings(&self, settings: Settings) {
         self.settings.store(Arc::new(settings));
     }
@@ -323,11 +328,7 @@ impl Shared {
         let spool = self.spool.clone();
         let read = tokio::task::spawn_blocking(move || spool.read(handle)).await;
         match read {
-            Ok(Ok(stored)) => Ok(Hot {
-                message: Arc::new(stored.message),
-                content: stored.content,
-                signatures: Arc::new(KeptSignatures::default()),
-            }),
+            Ok(Ok(stored)) => Ok(Hot::new(Arc::new(stored.message), stored.content)),
             Ok(Err(error)) => Err(error),
             Err(panic) => {
                 error!(?handle, %panic, "reading a message ended in a panic");

@@ -33,6 +33,7 @@ pub use intake::{Asked, Place, Submission};
 pub use relay::RelayRules;
 pub use reports::{Collector, ReportFigures, ReportsConfig, report};
 pub use tagging::{TagRules, UserTags};
+pub use verify::drive::drive;
 pub use verify::{
     BadFrom, DmarcFail, OnTemporary, OrganizationBy, SpfFail, VerifyConfig, VerifyFigures, VerifyRules,
 };

@@ -5,36 +5,25 @@
 
 use crate::auth::{Exchange, Step};
 use crate::budget::Taken;
-use crate::context::{Context, ListenerContext, Rules};
-use crate::feedback::read_report;
-use crate::hooks::{Ask, Discarded, Hooks, greeting};
-use crate::tagging::{Tagged, Verified, tag};
-use crate::verify::Incoming;
-use accounting::{Kind, Record, Refused};
-use bytes::Bytes;
-use mail::{BodyType, Envelope, Host, Message, Origin, Recipient, Reply, SessionId, UnixMillis};
-use message::{HeaderLimits, ReceivedField, add_missing, is_seven_bit};
+use crate::context::{Context, ListenerContext};
+use crate::hooks::{Ask, Hooks, greeting};
+use accounting::{Record, Refused};
+use mail::{Envelope, Origin, Reply, SessionId, UnixMillis};
 use net::Stream;
-use policy::{Facts, MailObject, Phase};
+use policy::{Facts, Phase};
 use smtp::server::transitions::State;
 use smtp::server::{Answer, Connection, Event, Server};
-use spool::{Accepted, Content, Draft, Refusal};
-use std::cell::RefCell;
-use std::future::{Future, poll_fn};
+use spool::{Accepted, Refusal};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
 use std::time::SystemTime;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc::OwnedPermit;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep};
 use tracing::{debug, warn};
 
-thread_local! {
-    /// What is read lands here and is taken by the machine at once, so that an idle session owns no buffer.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; 64 * 1024].into_boxed_slice());
-}
+mod taking;
+mod wire;
 
 /// Who is at the other end: the connection's own addresses, or what a trusted proxy says.
 #[derive(Clone, Debug)]
@@ -423,230 +412,6 @@ impl Session {
         self.server.answer(now(), answer);
     }
 
-    /// Reserves what a message needs before the client is told to send it.
-    async fn reserve(&mut self) -> Answer {
-        if self.permit.is_some() {
-            return Answer::Accept;
-        }
-        if self.taken.budget().is_short() {
-            return Answer::Reply(crate::context::short_of_memory());
-        }
-        match self.context.reserve().await {
-            Ok(permit) => {
-                self.permit = Some(permit);
-                Answer::Accept
-            }
-            Err(reply) => Answer::Reply(reply),
-        }
-    }
-
-    /// Takes a whole message: the 250 is made of the proof that it is durable.
-    async fn message(&mut self, mut envelope: Envelope, mut content: Vec<u8>) -> Answer {
-        let permit = match self.permit.take() {
-            Some(permit) => permit,
-            // BDAT without a Data question before it, or a second message on one reservation.
-            None => match self.context.reserve().await {
-                Ok(permit) => permit,
-                Err(reply) => return self.refused(&envelope, reply),
-            },
-        };
-        let rules = self.context.rules.load_full();
-        let mut scan = message::scan(&content);
-        if let Some(reply) = scan.refusal(&header_limits(&rules)) {
-            return self.refused(&envelope, reply);
-        }
-        let origin = self.origin();
-        let (id, at) = (self.context.spool.next_id(), wall());
-        let mut begins = 0;
-        let mut judged = None;
-        let (peer, user) = (origin.peer.map(|peer| peer.ip()), origin.user.as_deref());
-        if self.listener.config.verify && rules.verify.concerns(&rules.relay, peer, user) {
-            let incoming = Incoming { content: &content, envelope: &envelope, origin: &origin, at };
-            let (dns, figures) = (&*self.context.dns, &self.context.verify_figures);
-            // In a box, so that a session that does not verify is no larger for it.
-            match Box::pin(rules.verify.verify(incoming, dns, figures, self.context.reports.get())).await {
-                Ok(found) => judged = Some(found),
-                Err(reply) => return self.refused(&envelope, reply),
-            }
-            begins = rules.verify.take_out_forged(&mut content);
-        }
-        let verified =
-            judged.as_ref().map(|judged| Verified { verdicts: &judged.verdicts, summary: &judged.summary });
-        let rest = &mut content[begins..];
-        let tagged = tag(&rules, &self.listener.config, &origin, &envelope, verified, rest);
-        let Tagged { mut tags, headers, begins: taken } = match tagged {
-            Ok(tagged) => tagged,
-            Err(reply) => return self.refused(&envelope, reply),
-        };
-        begins += taken;
-        let mut content = Bytes::from(content).slice(begins..);
-        let mut discarded = Vec::new();
-        if let Some(reader) = &rules.report_reader {
-            let context = &self.context;
-            match Box::pin(read_report(context, reader, &mut envelope, &origin, &content, at)).await {
-                Ok(read) => discarded = read,
-                Err(reply) => return self.refused(&envelope, reply),
-            }
-        }
-        if self.hooks.is_some() && !envelope.recipients.is_empty() {
-            let mut object = MailObject::new(envelope, tags, content);
-            object.verified = judged.as_ref().map(|judged| judged.summary.clone());
-            match Box::pin(self.object(object, &rules)).await {
-                Ok((object, gone)) => {
-                    content = object.content();
-                    if object.is_edited() {
-                        scan = message::scan(&content);
-                    }
-                    (envelope, tags) = (object.envelope, object.tags);
-                    let why = |(recipient, why): (Recipient, Box<str>)| {
-                        (recipient, format!("discarded by policy: {why}").into())
-                    };
-                    discarded.extend(gone.into_iter().map(why));
-                }
-                Err(answer) => return answer,
-            }
-        }
-        if begins > 0 {
-            scan = message::scan(&content);
-        }
-        if envelope.body == BodyType::SevenBit && !is_seven_bit(&content) {
-            // Many clients send eight bits without a word; the next hop shall be told what it gets.
-            envelope.body = BodyType::EightBitMime;
-        }
-        let mut for_discarded = None;
-        if !discarded.is_empty() {
-            // The recipients that are kept come first, so that a record's index means the same in both.
-            let mut whole = envelope.clone();
-            let kept = whole.recipients.len();
-            let (recipients, reasons): (Vec<_>, Vec<_>) = discarded.into_iter().unzip();
-            whole.recipients.extend(recipients);
-            let size = content.len() as u64;
-            let (origin, tags, headers) = (origin.clone(), tags.clone(), headers.clone());
-            let envelope = whole;
-            let message =
-                Message { id, received_at: at, size, envelope, origin, tags, headers, extras: None };
-            for_discarded = Some((Arc::new(message), kept, reasons));
-            if kept == 0 {
-                self.record_discarded(for_discarded, at);
-                return Answer::Reply(queued(id));
-            }
-        }
-        let host = Host::Domain(rules.hostname.clone());
-        let for_recipient = match &envelope.recipients[..] {
-            [one] => Some(&one.path),
-            _ => None,
-        };
-        let mut prefix = Vec::with_capacity(320 + judged.as_ref().map_or(0, |judged| judged.fields.len()));
-        // In front of everything, so that a reader who trusts us need not look further (RFC 8601 §4.1).
-        if let Some(judged) = &judged {
-            prefix.extend_from_slice(&judged.fields);
-        }
-        ReceivedField { origin: &origin, smtputf8: envelope.smtputf8, id, by: &host, for_recipient, at }
-            .write(&mut prefix);
-        if self.listener.config.add_missing_fields {
-            add_missing(&mut prefix, &scan, id, &host, at);
-        }
-        if let Some(judged) = judged.as_ref().filter(|_| rules.verify.seals()) {
-            let header = [&prefix, &content[..scan.header_len]].concat();
-            let (body, figures) = (content.slice(scan.body_start..), &self.context.verify_figures);
-            let mut sealed = Box::pin(rules.verify.seal(judged, header, body, at, figures)).await;
-            sealed.extend_from_slice(&prefix);
-            prefix = sealed;
-        }
-        if scan.needs_separator() {
-            prefix.extend_from_slice(b"\r\n");
-        }
-        let content = Content { prefix: Bytes::from(prefix), body: content };
-        let message = Message {
-            id,
-            received_at: at,
-            size: content.len(),
-            envelope,
-            origin,
-            tags,
-            headers,
-            extras: None,
-        };
-        match self.context.take(permit, Draft { message, content }).await {
-            Ok(_) => {
-                self.record_discarded(for_discarded, at);
-                Answer::Reply(queued(id))
-            }
-            Err(refusal) => {
-                warn!(session = %self.id, %refusal, "message refused");
-                Answer::Reply(refusal_reply(refusal))
-            }
-        }
-    }
-
-    /// Asks the policy about a whole message: what is left of it, and whom it is not to reach. What the policy made
-    /// of it is held to the same limits as what a client sends.
-    async fn object(
-        &mut self,
-        mut object: MailObject,
-        rules: &Rules,
-    ) -> Result<(MailObject, Discarded), Answer> {
-        self.gather_facts();
-        let Some(hooks) = &mut self.hooks else { return Ok((object, Vec::new())) };
-        let before = object.envelope.clone();
-        let mut discarded = hooks.take_discarded(&mut object.envelope);
-        if object.envelope.recipients.is_empty() || !hooks.want(Phase::Message) {
-            return Ok((object, discarded));
-        }
-        let refused = match hooks.ask_message(&mut object).await {
-            Ok(more) => {
-                discarded.extend(more);
-                let session = &rules.session.session;
-                let edited = object.is_edited();
-                let limits = header_limits(rules);
-                let held = if !edited {
-                    None
-                } else if object.content().len() as u64 > session.message_size_max.bytes() {
-                    Some(Reply::new(552, (5, 3, 4), "message too large"))
-                } else {
-                    message::scan(&object.content()).refusal(&limits)
-                };
-                if object.envelope.recipients.len() > session.recipients_max as usize {
-                    warn!(session = %self.id, "a policy added more recipients than smtp.recipients_max");
-                    Some(Answer::Reply(policy::failure()))
-                } else {
-                    held.map(Answer::Reply)
-                }
-            }
-            Err(answer) => Some(answer),
-        };
-        match refused {
-            None => Ok((object, discarded)),
-            Some(answer) => {
-                if let Answer::Reply(reply) | Answer::Close(reply) = &answer {
-                    self.server.note_refused(&before, reply);
-                }
-                Err(answer)
-            }
-        }
-    }
-
-    /// Two records for each recipient that is accepted and not delivered: the sum of what came in and what became of
-    /// it comes out even.
-    fn record_discarded(&self, discarded: Option<(Arc<Message>, usize, Vec<Box<str>>)>, at: UnixMillis) {
-        let Some((message, kept, reasons)) = discarded else { return };
-        let mut records = Vec::with_capacity(reasons.len() * 2);
-        for (n, why) in reasons.into_iter().enumerate() {
-            let index = (kept + n) as u32;
-            records.push(Record::new(Kind::Received, at, &message, index));
-            let mut record = Record::new(Kind::Discarded, at, &message, index);
-            record.reply = Some(Arc::new(Reply::new(250, (2, 0, 0), String::from(why))));
-            records.push(record);
-        }
-        self.context.recorder.record_many(records);
-    }
-
-    /// A message is refused: each of its recipients is for the records.
-    fn refused(&mut self, envelope: &Envelope, reply: Reply) -> Answer {
-        self.server.note_refused(envelope, &reply);
-        Answer::Reply(reply)
-    }
-
     /// Records what was refused, by the machine or by us: one record for each transaction or recipient, as many
     /// as the session may leave.
     fn record_refusals(&mut self) {
@@ -697,156 +462,6 @@ impl Session {
             }
         }
     }
-
-    /// Sends what is left to say, with little patience, and closes.
-    async fn close(&mut self) {
-        let limit = std::time::Duration::from_secs(5);
-        let _ = tokio::time::timeout(limit, async {
-            if self.flush().await
-                && let Some(stream) = &mut self.stream
-            {
-                let _ = tokio::io::AsyncWriteExt::shutdown(stream).await;
-            }
-        })
-        .await;
-    }
-
-    /// Sends all output. False if the connection is gone or the client does not read.
-    async fn flush(&mut self) -> bool {
-        let limit = std::time::Duration::from_secs(30);
-        let work = poll_fn(|cx| {
-            while !self.server.output().is_empty() {
-                match self.write(cx) {
-                    Poll::Ready(Ok(())) => {}
-                    Poll::Ready(Err(_)) => return Poll::Ready(false),
-                    Poll::Pending => return Poll::Pending,
-                }
-            }
-            match self.stream.as_mut().map(|stream| Pin::new(stream).poll_flush(cx)) {
-                Some(Poll::Ready(Ok(()))) => Poll::Ready(true),
-                Some(Poll::Pending) => Poll::Pending,
-                _ => Poll::Ready(false),
-            }
-        });
-        tokio::time::timeout(limit, work).await.unwrap_or(false)
-    }
-
-    /// Writes output once.
-    fn write(&mut self, cx: &mut TaskContext<'_>) -> Poll<std::io::Result<()>> {
-        let Some(stream) = &mut self.stream else {
-            return Poll::Ready(Err(std::io::ErrorKind::NotConnected.into()));
-        };
-        let output = self.server.output();
-        match Pin::new(stream).poll_write(cx, output) {
-            Poll::Ready(Ok(0)) => Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
-            Poll::Ready(Ok(count)) if count == output.len() => {
-                output.clear();
-                self.needs_flush = true;
-                Poll::Ready(Ok(()))
-            }
-            Poll::Ready(Ok(count)) => {
-                output.drain(..count);
-                self.needs_flush = true;
-                Poll::Ready(Ok(()))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-
-    /// Waits for octets, for the client to take some, or for time to pass.
-    async fn wait(&mut self, drain: &mut crate::context::Drain) -> Waited {
-        poll_fn(|cx| {
-            let mut progress = false;
-            while !self.server.output().is_empty() {
-                match self.write(cx) {
-                    Poll::Ready(Ok(())) => progress = true,
-                    Poll::Ready(Err(_)) => return Poll::Ready(Waited::Gone),
-                    Poll::Pending => break,
-                }
-            }
-            if self.needs_flush {
-                match self.stream.as_mut().map(|stream| Pin::new(stream).poll_flush(cx)) {
-                    Some(Poll::Ready(Ok(()))) => self.needs_flush = false,
-                    Some(Poll::Pending) => {}
-                    _ => return Poll::Ready(Waited::Gone),
-                }
-            }
-            if progress && !self.left.is_empty() {
-                return Poll::Ready(Waited::Progress);
-            }
-            if !self.draining && drain.poll(cx) {
-                self.draining = true;
-                self.server.shut_down();
-                return Poll::Ready(Waited::Progress);
-            }
-            // What was read before goes first; and content is not read while memory is spent. Commands are: who
-            // holds nothing takes nothing, and gets its 452.
-            if self.left.is_empty() && !self.is_short() {
-                match self.read(cx) {
-                    Poll::Ready(true) => return Poll::Ready(Waited::Progress),
-                    Poll::Ready(false) => return Poll::Ready(Waited::Gone),
-                    Poll::Pending => {}
-                }
-            }
-            self.server.release();
-            self.poll_timer(cx)
-        })
-        .await
-    }
-
-    /// Reads once and gives it to the machine. `false` is the end of the connection.
-    fn read(&mut self, cx: &mut TaskContext<'_>) -> Poll<bool> {
-        let Some(stream) = &mut self.stream else { return Poll::Ready(false) };
-        SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
-            match Pin::new(stream).poll_read(cx, &mut buffer) {
-                Poll::Pending => Poll::Pending,
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                    let octets = buffer.filled();
-                    if self.permit.is_some() {
-                        self.taken.add(octets.len() as u64);
-                    }
-                    let taken = self.server.receive(now(), octets);
-                    self.left.extend_from_slice(&octets[taken..]);
-                    Poll::Ready(true)
-                }
-                Poll::Ready(_) => Poll::Ready(false),
-            }
-        })
-    }
-
-    /// True if this session holds content and there is no memory for more.
-    fn is_short(&self) -> bool {
-        self.taken.octets() > 0 && self.taken.budget().is_spent()
-    }
-
-    fn poll_timer(&mut self, cx: &mut TaskContext<'_>) -> Poll<Waited> {
-        let Some(at) = self.server.wake_at().map(Instant::from_std) else { return Poll::Pending };
-        // While memory is short, look again soon: nobody else tells when there is some. It may be that nobody ever
-        // would: when partial messages hold all of it, somebody's has to be given up.
-        let at = if self.is_short() {
-            let now = Instant::now();
-            let since = *self.short_since.get_or_insert(now);
-            if now.duration_since(since) > self.context.rules.load().reception.intake_wait {
-                return Poll::Ready(Waited::Short);
-            }
-            at.min(now + std::time::Duration::from_millis(50))
-        } else {
-            self.short_since = None;
-            at
-        };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(at)));
-        // A later deadline need not move the timer: it rings early, and is set anew then.
-        if timer.is_elapsed() || at < timer.deadline() {
-            timer.as_mut().reset(at);
-        }
-        if timer.as_mut().poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        self.server.wake(now());
-        Poll::Ready(Waited::Progress)
-    }
 }
 
 /// What a step of AUTH leads to.
@@ -896,21 +511,6 @@ pub(crate) fn refusal_reply(refusal: Refusal) -> Reply {
         Refusal::Busy => Reply::new(451, (4, 3, 2), "too busy now, try again later"),
         Refusal::TooLarge => Reply::new(552, (5, 3, 4), "message has too many recipients or is too large"),
         Refusal::Closed => Reply::new(451, (4, 3, 2), "shutting down, try again later"),
-    }
-}
-
-/// What a client is told of a message that was taken.
-fn queued(id: mail::SpoolId) -> Reply {
-    Reply::new(250, (2, 0, 0), format!("queued as {id}"))
-}
-
-fn header_limits(rules: &Rules) -> HeaderLimits {
-    let session = &rules.session.session;
-    HeaderLimits {
-        hops_max: rules.reception.hops_max,
-        header_max_octets: session.header_size_max.len(),
-        fields_max: session.header_count_max,
-        field_max_octets: session.header_size_max.len(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `tuma dkim`: keys from their making to the day when DNS forgets them.
 
-mod check;
+pub(super) mod check;
 
 use crate::config;
 use crate::root::Root;
@@ -125,6 +125,11 @@ impl Kind {
         })
     }
 
+    /// One key where two were asked for.
+    pub(super) fn one(self) -> Self {
+        if self == Self::Both { Self::Rsa2048 } else { self }
+    }
+
     fn like(key: &SigningKey) -> Self {
         match (key.kind(), key.bits()) {
             (KeyKind::Ed25519, _) => Self::Ed25519,
@@ -152,15 +157,15 @@ impl Dkim {
 }
 
 /// A key that was made, and where it is.
-struct Made {
+pub(super) struct Made {
     selector: Selector,
     domain: Domain,
-    key: SigningKey,
-    file: PathBuf,
+    pub(super) key: SigningKey,
+    pub(super) file: PathBuf,
 }
 
 impl Made {
-    fn record_name(&self) -> String {
+    pub(super) fn record_name(&self) -> String {
         record_name(&self.selector, &self.domain)
     }
 
@@ -192,7 +197,7 @@ pub(super) fn zone_lines(name: &str, record: &str) -> String {
 }
 
 /// Makes a key and writes its file, which only its owner can read and which must not be there yet.
-fn make(domain: &Domain, selector: &Selector, kind: Kind, directory: &Path) -> Result<Made> {
+pub(super) fn make(domain: &Domain, selector: &Selector, kind: Kind, directory: &Path) -> Result<Made> {
     let name = record_name(selector, domain);
     ensure!(Domain::parse(&name).is_ok(), "selector and domain are too long together for DNS: {name}");
     let key = kind.make()?;
@@ -271,7 +276,7 @@ fn own_key(root: &Root, name: &str, identity: &DkimConfig) -> Result<SigningKey>
 }
 
 /// The keys of an identity that belong into DNS: its own, and the next one.
-fn keys_of(
+pub(super) fn keys_of(
     root: &Root,
     name: &str,
     identity: &DkimConfig,

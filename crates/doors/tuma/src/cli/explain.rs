@@ -114,6 +114,7 @@ fn print(answer: &Value) {
         say!("  sources: {}", sources.join(", "));
     }
     way(&answer["route"]);
+    texts(&answer["dkim"]).iter().for_each(|signature| say!("  DKIM {signature}"));
     for gate in answer["gates"].as_array().into_iter().flatten() {
         print_gate(gate);
     }

@@ -10,7 +10,9 @@ mod bounce;
 mod client;
 mod config;
 mod dkim;
+mod doctor;
 mod explain;
+mod init;
 mod key;
 mod limit;
 mod order;
@@ -24,6 +26,8 @@ mod source;
 mod spool;
 mod suppression;
 mod webhook;
+
+pub use doctor::DoctorConfig;
 
 use clap::{Parser, Subcommand};
 use std::net::SocketAddr;
@@ -55,6 +59,10 @@ struct Api {
 enum Command {
     /// Run the server.
     Serve(serve::Serve),
+    /// Begin: write a configuration and a DKIM key for a domain, and print the DNS records to publish.
+    Init(init::Init),
+    /// Look for what the world and this machine lack for mail to arrive, and say how to mend it.
+    Doctor(doctor::Doctor),
     /// Check, print or describe the configuration.
     #[command(subcommand)]
     Config(config::Config),
@@ -96,6 +104,8 @@ enum Command {
     /// Webhooks: how they are doing, what was put aside, and posting again.
     #[command(subcommand)]
     Webhook(webhook::Webhook),
+    /// Print the OpenAPI 3.1 document of the HTTP API, which a running server gives at `/v1/openapi.json`.
+    Openapi,
     /// Make the running server read its configuration again.
     Reload(Api),
     /// Change the running server's log level until it is restarted or reloaded.
@@ -147,6 +157,8 @@ pub fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(serve) => serve.run(),
+        Command::Init(init) => init.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Config(config) => config.run(),
         Command::Send(send) => send.run(),
         Command::Sendmail(sendmail) => sendmail.run(),
@@ -164,6 +176,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Policy(policy) => policy.run(),
         Command::Suppression(suppression) => suppression.run(),
         Command::Webhook(webhook) => webhook.run(),
+        Command::Openapi => {
+            say!("{:#}", crate::http::openapi());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Reload(api) => client::reload(&api),
         Command::LogLevel(level) => level.run(),
         Command::Spool(spool) => spool.run(),

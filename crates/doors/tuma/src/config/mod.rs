@@ -133,6 +133,13 @@ fn conceal_lines(schema: &Schema, sources: &Sources, problems: &mut Problems) {
     }
 }
 
+/// The keys of secrets, in whatever table.
+pub fn secret_keys_of<T: Setting>() -> BTreeSet<&'static str> {
+    let mut keys = BTreeSet::new();
+    secret_keys(&T::schema(), &mut keys);
+    keys
+}
+
 fn secret_keys(schema: &Schema, keys: &mut BTreeSet<&'static str>) {
     for field in schema.table().into_iter().flat_map(|table| &table.fields) {
         if field.secret {

@@ -127,6 +127,19 @@ pub(super) enum Need {
     Admin,
 }
 
+impl Need {
+    /// In words, for the document.
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::Send => "a key that may send: sender, operator or admin",
+            Self::Own => "any key; a tenant's sees and changes that tenant's only",
+            Self::View => "a viewer, operator or admin without a tenant",
+            Self::Operate => "an operator or admin without a tenant",
+            Self::Admin => "an admin without a tenant",
+        }
+    }
+}
+
 /// Requests of keys within a minute.
 #[derive(Default)]
 pub(super) struct Rates(Mutex<HashMap<String, (Instant, u32)>>);
@@ -228,9 +241,20 @@ fn unauthorized(text: &str) -> Refusal {
     Refusal::new(axum::http::StatusCode::UNAUTHORIZED, text)
 }
 
+/// What lets requests in.
+#[derive(Clone)]
+pub(super) struct Guard {
+    pub(super) http: Arc<Http>,
+    pub(super) need: Need,
+    /// Octets of a body at most, where the guard reads it.
+    pub(super) body_max: Option<usize>,
+    /// The body has secrets, which the log of changes is not to keep.
+    pub(super) secret: bool,
+}
+
 /// Lets those in who may, and writes down what they change.
 pub(super) async fn guard(
-    State((http, need)): State<(Arc<Http>, Need)>,
+    State(Guard { http, need, body_max, secret }): State<Guard>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -250,7 +274,7 @@ pub(super) async fn guard(
     let mut detail = String::new();
     if changes {
         let (parts, body) = request.into_parts();
-        let max = if need == Need::Own { super::admin::TEMPLATE_MAX } else { super::BODY_MAX };
+        let max = body_max.unwrap_or(super::BODY_MAX);
         let octets = match axum::body::to_bytes(body, max).await {
             Ok(octets) => octets,
             Err(_) => {
@@ -258,7 +282,10 @@ pub(super) async fn guard(
                 return Refusal::new(axum::http::StatusCode::PAYLOAD_TOO_LARGE, text).into_response();
             }
         };
-        detail = message::one_line(&String::from_utf8_lossy(&octets), DETAIL_MAX);
+        detail = match secret {
+            true => format!("{} octets", octets.len()),
+            false => message::one_line(&String::from_utf8_lossy(&octets), DETAIL_MAX),
+        };
         request = Request::from_parts(parts, octets.into());
     }
     request.extensions_mut().insert(access.clone());

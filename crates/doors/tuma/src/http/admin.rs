@@ -1,11 +1,12 @@
 //! Keys, tenants, stored templates, and the log of changes.
 
 use super::access::{Access, wall};
+use super::extract::{Path, Query};
 use super::messages::request::{PartsIn, read_json};
 use super::refusal::{Refusal, object, text};
 use super::{Http, Shared};
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::{Extension, Json};
 use mail::{Domain, UnixMillis};
@@ -201,7 +202,7 @@ pub(super) async fn list_tenants(State(server): Shared) -> Json<Value> {
 
 // ---- templates --------------------------------------------------------------------------------------------
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OfTenant {
     tenant: Option<String>,
@@ -303,7 +304,7 @@ pub(super) async fn delete_template(
 
 // ---- audit ------------------------------------------------------------------------------------------------
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AuditQuery {
     before: Option<i64>,

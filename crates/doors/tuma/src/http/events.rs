@@ -5,12 +5,13 @@
 
 use super::Shared;
 use super::access::Access;
+use super::extract::Query;
 use super::messages::sees;
 use super::refusal::{Refusal, hint};
 use crate::server::Server;
 use accounting::{Kind, Record};
 use axum::body::Body;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -36,7 +37,7 @@ const QUIET_MAX: Duration = Duration::from_secs(15);
 /// Pieces that wait for a live reader who is slow; then the connection ends, and he comes back by his cursor.
 const WAITING_MAX: usize = 64;
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EventsQuery {
     after: Option<String>,

@@ -3,12 +3,13 @@
 //!
 //! The gates are the dispatcher's own words. Here only what is asked about is found.
 
+use super::extract::Query;
 use super::queue::names;
 use super::refusal::{Refusal, hint};
 use super::{Shared, ask, event, foretell, seconds};
 use crate::server::Server;
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use delivery::orders::Scope;
 use delivery::{Explained, Found, GateReport, Named, Order, Question, SearchLimits, Target};
 use mail::{Host, Mailbox, Message, ReversePath, SpoolId, Tags};
@@ -29,7 +30,7 @@ const RECIPIENTS_MAX: usize = 20;
 const TEXT_MAX: usize = 1_000;
 
 /// What is asked. The tags are those of mail that is not there yet.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ExplainQuery {
     about: String,
@@ -296,6 +297,7 @@ async fn dry_run(
     }
     let exchangers = server.delivery.exchangers(&target).await;
     let shown = route(server, &target, exchangers.as_deref().ok()).await;
+    let filed = tags.clone();
     let question = Question {
         entry: None,
         tenant: tags.tenant,
@@ -315,6 +317,10 @@ async fn dry_run(
         after_orders(&mut value["gates"], listed);
     }
     value["route"] = shown;
+    let source = told.sources.first().map_or("", |source| &**source);
+    let pool = told.queue.rsplit('/').next().unwrap_or_default();
+    value["dkim"] =
+        foretell::signatures(&server.delivery, query.sender.as_deref(), filed, (source, pool)).into();
     Ok(json!({ "about": about, "kind": "dry run", "cut": false, "answers": [value] }))
 }
 

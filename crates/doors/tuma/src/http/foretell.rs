@@ -2,7 +2,8 @@
 
 use super::refusal::{Refusal, hint};
 use crate::root::Root;
-use mail::{Envelope, Mailbox, Recipient, ReversePath, Tags};
+use delivery::Delivery;
+use mail::{Envelope, Mailbox, Message, Origin, Recipient, ReversePath, SpoolId, Tags, UnixMillis};
 use reception::ListenerConfig;
 use routing::{Assign, Facts, Gathered};
 
@@ -42,6 +43,30 @@ pub(super) fn tags(
     Assign::compile(&root.assign).apply(&facts, &mut gathered);
     gathered.fill(None, listener.and_then(|listener| listener.pool.as_deref()));
     Ok(gathered.finish())
+}
+
+/// Who would sign mail of a sender who is its author too, by the first of its sources.
+pub(super) fn signatures(
+    delivery: &Delivery,
+    sender: Option<&str>,
+    tags: Tags,
+    (source, pool): (&str, &str),
+) -> Vec<String> {
+    let author = sender.and_then(|text| Mailbox::parse(text).ok());
+    let content =
+        author.as_ref().map(|author| format!("From: <{}>\r\n\r\n", author.as_str())).unwrap_or_default();
+    let reverse_path = author.map_or(ReversePath::Null, ReversePath::Mailbox);
+    let message = Message {
+        id: SpoolId(0),
+        received_at: UnixMillis(0),
+        size: content.len() as u64,
+        envelope: Envelope::new(reverse_path, Vec::new()),
+        origin: Origin::default(),
+        tags,
+        headers: Vec::new(),
+        extras: None,
+    };
+    delivery.signatures(&message, content.as_bytes(), source, pool)
 }
 
 /// The listener of a name; without one, the only one there is.

@@ -1,11 +1,12 @@
 //! What is not as usual between sources and sites: backoff, suspensions, warm-up; listed and released.
 
+use super::extract::Query;
 use super::orders::kept_or_not;
 use super::refusal::{Refusal, object, text};
 use super::{Shared, ask, seconds};
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use delivery::{LimitStatus, Order, Release};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -13,7 +14,8 @@ use serde_json::{Value, json};
 /// Rows of one answer at most.
 const LIMITS_MAX: usize = 10_000;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct LimitsQuery {
     site: Option<String>,
     max: Option<usize>,

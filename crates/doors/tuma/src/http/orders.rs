@@ -1,5 +1,6 @@
 //! Operator orders: listed, previewed, given, cancelled.
 
+use super::extract::Path;
 use super::refusal::{Refusal, hint, known_keys, object, text};
 use super::time::rfc3339;
 use super::{Shared, ask};
@@ -7,7 +8,7 @@ use crate::server::Server;
 use crate::traffic;
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use delivery::orders::{Action, Order as Ordered, OrderError, OrderId, Scope};
 use delivery::{NewOrder, Order, SearchLimits, Target, order_to_json};

@@ -1,10 +1,11 @@
 //! What is queued, by site, by queue and by message.
 
+use super::extract::Query;
 use super::refusal::Refusal;
 use super::{Shared, ask, now, seconds, stopping};
 use crate::server::Server;
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use delivery::{Order, Target};
 use mail::Host;
@@ -93,7 +94,8 @@ fn site(site: &delivery::SiteStatus) -> Value {
     })
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct QueuesQuery {
     max: Option<usize>,
 }
@@ -123,7 +125,8 @@ pub(super) async fn queues(State(server): Shared, Query(query): Query<QueuesQuer
     Json(Value::Array(list)).into_response()
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct QueueQuery {
     destination: Option<String>,
     max: Option<usize>,
@@ -161,7 +164,8 @@ pub(super) async fn queue(State(server): Shared, Query(query): Query<QueueQuery>
     Json(Value::Array(list)).into_response()
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(super) struct FlushQuery {
     destination: Option<String>,
 }

@@ -1,12 +1,13 @@
 //! Egress sources: listed, and taken in and out of use.
 
+use super::extract::Path;
 use super::orders::kept_or_not;
 use super::refusal::{Refusal, object, text};
 use super::{Shared, ask, seconds};
 use crate::server::Server;
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use delivery::{Order, Release, SourceStatus};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;

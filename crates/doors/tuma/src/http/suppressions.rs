@@ -1,21 +1,20 @@
 //! The suppression list: asked, changed, paged through.
 
 use super::Shared;
+use super::extract::Query;
 use super::refusal::{Refusal, known_keys, object, text};
 use crate::server::Server;
+use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Query, State};
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::extract::State;
 use mail::{Mailbox, UnixMillis};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 use std::time::SystemTime;
 use suppression::{Entry, Reason, Subject};
 
 /// Octets of a body: a part of a list that is imported.
-const BODY_MAX: usize = 4 * 1024 * 1024;
+pub(super) const BODY_MAX: usize = 4 * 1024 * 1024;
 /// Entries of one page at most.
 const PAGE_MAX: usize = 10_000;
 /// Recipients on the list that an explanation names.
@@ -24,17 +23,6 @@ const NAMED_MAX: usize = 10;
 const NOTE_MAX: usize = 200;
 
 const KEYS: [&str; 6] = ["address", "tenant", "reason", "note", "for", "until_ms"];
-
-/// What asks.
-pub(super) fn view() -> Router<Arc<Server>> {
-    Router::new().route("/v1/suppressions", get(ask)).route("/v1/suppressions/stats", get(stats))
-}
-
-/// What changes the list; its bodies may be larger than those of others.
-pub(super) fn operate() -> Router<Arc<Server>> {
-    let changes = post(add).delete(remove);
-    Router::new().route("/v1/suppressions", changes).layer(DefaultBodyLimit::max(BODY_MAX))
-}
 
 fn wall() -> UnixMillis {
     UnixMillis::from(SystemTime::now())
@@ -51,7 +39,7 @@ fn shown(entry: &Entry) -> Value {
     })
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Asked {
     address: Option<String>,

@@ -4,26 +4,17 @@
 use super::Shared;
 use super::refusal::Refusal;
 use crate::server::Server;
-use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
 use bounce::{Purpose, Reference};
 use mail::UnixMillis;
-use std::sync::Arc;
 use std::time::SystemTime;
 use suppression::{Entry, Reason, Subject};
 
 /// Octets of the body at most: it says `List-Unsubscribe=One-Click`, in either form.
 const BODY_MAX: usize = 4 * 1024;
-
-/// The link, which asks for no key: who has it was written to.
-pub(super) fn routes() -> Router<Arc<Server>> {
-    let link = get(show).post(unsubscribe);
-    Router::new().route("/unsubscribe/{token}", link).layer(DefaultBodyLimit::max(BODY_MAX))
-}
 
 fn read(server: &Server, token: &str) -> Result<Reference, Refusal> {
     let settings = server.delivery.settings();
@@ -32,7 +23,7 @@ fn read(server: &Server, token: &str) -> Result<Reference, Refusal> {
 }
 
 /// A page with a button, for people. It changes nothing by itself.
-async fn show(State(server): Shared, Path(token): Path<String>) -> Result<Response, Refusal> {
+pub(super) async fn show(State(server): Shared, Path(token): Path<String>) -> Result<Response, Refusal> {
     let reference = read(&server, &token)?;
     let who = escaped(reference.recipient.as_str());
     // The token was verified, so it is letters, digits, `-` and `_`.
@@ -49,14 +40,15 @@ async fn show(State(server): Shared, Path(token): Path<String>) -> Result<Respon
     Ok((fields, Html(page)).into_response())
 }
 
-async fn unsubscribe(
+/// Does it. The link asks for no key: who has it was written to.
+pub(super) async fn unsubscribe(
     State(server): Shared,
     Path(token): Path<String>,
     body: Bytes,
 ) -> Result<Response, Refusal> {
     let reference = read(&server, &token)?;
     let said = |text: &str| body.windows(text.len()).any(|part| part == text.as_bytes());
-    if !said("List-Unsubscribe") || !said("One-Click") {
+    if body.len() > BODY_MAX || !said("List-Unsubscribe") || !said("One-Click") {
         return Err(Refusal::bad("the body must say List-Unsubscribe=One-Click (RFC 8058)"));
     }
     let entry = Entry {

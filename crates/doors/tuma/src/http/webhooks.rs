@@ -1,29 +1,18 @@
 //! Webhooks: how they are doing, what was put aside, and posting again.
 
 use super::Shared;
+use super::extract::{Path, Query};
 use super::refusal::{Refusal, object};
 use crate::server::Server;
+use axum::Json;
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
-use axum::routing::{get, post};
-use axum::{Json, Router};
+use axum::extract::State;
 use outcomes::WebhookStatus;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 /// Records shown at most.
 const SHOWN_MAX: usize = 1_000;
-
-/// What asks.
-pub(super) fn view() -> Router<Arc<Server>> {
-    Router::new().route("/v1/webhooks", get(list)).route("/v1/webhooks/{name}/dead", get(dead))
-}
-
-/// What posts again.
-pub(super) fn operate() -> Router<Arc<Server>> {
-    Router::new().route("/v1/webhooks/{name}/replay", post(replay))
-}
 
 fn shown(status: &WebhookStatus) -> Value {
     json!({
@@ -42,7 +31,7 @@ fn shown(status: &WebhookStatus) -> Value {
 }
 
 /// All webhooks.
-async fn list(State(server): Shared) -> Json<Value> {
+pub(super) async fn list(State(server): Shared) -> Json<Value> {
     Json(server.webhooks.status().iter().map(shown).collect())
 }
 
@@ -51,14 +40,14 @@ fn no_such(server: &Server, name: &str) -> Refusal {
     Refusal::no_such("webhook", name, names.iter().map(String::as_str))
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+pub(super) struct Asked {
     max: Option<usize>,
 }
 
 /// What was put aside.
-async fn dead(
+pub(super) async fn dead(
     State(server): Shared,
     Path(name): Path<String>,
     Query(asked): Query<Asked>,
@@ -70,7 +59,7 @@ async fn dead(
 }
 
 /// Posts what was put aside again; with `"all": true` everything that is kept.
-async fn replay(
+pub(super) async fn replay(
     State(server): Shared,
     Path(name): Path<String>,
     body: Bytes,

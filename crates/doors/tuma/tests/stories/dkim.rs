@@ -176,6 +176,24 @@ fn rules_say_who_signs() {
         session.taken("b@esp.test", &format!("{to}@d.test"), fields);
     }
     tuma.wait_until_settled();
+    // The same is told of mail that is not there yet.
+    let foretold = |sender: &str, pool: &str| {
+        let told = tuma.says_json(&["explain", "z@d.test", "--sender", sender, "--pool", pool]);
+        told["answers"][0]["dkim"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|line| line.as_str().unwrap().into())
+            .collect()
+    };
+    let bulk: Vec<String> = foretold("x@a.test", "bulk");
+    let selectors: Vec<&str> =
+        bulk.iter().map(|line| line.split(" s=").nth(1).unwrap().split(',').next().unwrap()).collect();
+    assert_eq!(selectors, ["s", "e1", "r1"], "{bulk:?}");
+    let quiet: Vec<String> = foretold("x@quiet.test", "bulk");
+    assert_eq!(quiet, ["not signed: a rule of `sign` says so"]);
+    let nobody: Vec<String> = foretold("x@none.test", "one");
+    assert_eq!(nobody, ["not signed: nobody signs for its author"]);
     tuma.stop();
     let zone: Vec<(&str, &str)> = ["r1._domainkey.a.test", "e1._domainkey.a.test", "s._domainkey.esp.test"]
         .into_iter()

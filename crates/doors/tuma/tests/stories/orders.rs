@@ -351,3 +351,60 @@ fn a_limit_holds_over_a_restart_and_ends_by_itself() {
     let kept = std::fs::read_to_string(folder.path().join("state/orders.json")).unwrap();
     assert!(!kept.contains("brief"), "{kept}");
 }
+
+#[test]
+fn kumomta_s_admin_calls_give_orders() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = "[source.main]\n[source.warm]\n[pool.main]\nsources = { main = 1 }\n[pool.warm]\nsources = { warm = 1 }\n\
+                [tenant.acme]\n[tenant.other]\n[delivery]\ndefault_pool = \"main\"\n";
+    let sink = sink(keeping());
+    let tuma = Setup::relay_with(folder.path(), sink.addr(), more).start();
+    let asked = |method: &str, path: &str, body: &serde_json::Value| {
+        let fields = [("Content-Type", "application/json")];
+        let (status, _, text) = tuma.http_with(method, path, &fields, &body.to_string());
+        let value: serde_json::Value =
+            serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status} {text}"));
+        (status, value)
+    };
+    let suspend = serde_json::json!({ "tenant": "acme", "reason": "a pause", "duration": "1h 30m" });
+    let (status, suspended) = asked("POST", "/api/admin/suspend/v1", &suspend);
+    assert_eq!(status, 200, "{suspended}");
+    let send = |tenant: &str, to: &str| {
+        let body = serde_json::json!({
+            "from": "a@acme.test", "recipients": [to], "tenant": tenant, "content": { "text": "x" },
+        });
+        assert_eq!(tuma.post("/v1/messages", &[], &body).0, 202);
+    };
+    send("acme", "ann@far.test");
+    send("other", "bob@far.test");
+    wait_until("the other tenant's mail has left", || sink.messages().len() == 1);
+    assert_eq!(tuma.figure("/recipients/queued"), 1, "that of acme waits");
+    let (_, list) = asked("GET", "/api/admin/suspend/v1", &serde_json::json!({}));
+    assert_eq!((&list[0]["id"], &list[0]["tenant"]), (&suspended["id"], &"acme".into()), "{list}");
+    // It is an order like any other.
+    assert!(tuma.says(&["order", "ls"]).contains("a pause"));
+
+    let (status, bounced) =
+        asked("POST", "/api/admin/bounce/v1", &serde_json::json!({ "tenant": "acme", "reason": "gone" }));
+    assert_eq!((status, &bounced["total_bounced"]), (200, &1.into()), "{bounced}");
+    wait_until("it is bounced", || tuma.figure("/recipients/bounced") == 1);
+    for (path, id) in [("/api/admin/suspend/v1", &suspended["id"]), ("/api/admin/bounce/v1", &bounced["id"])]
+    {
+        assert_eq!(asked("DELETE", path, &serde_json::json!({ "id": id })).0, 200);
+        assert_eq!(asked("DELETE", path, &serde_json::json!({ "id": id })).0, 404, "it is over");
+        assert_eq!(asked("GET", path, &serde_json::json!({})).1, serde_json::json!([]));
+    }
+
+    let ready = serde_json::json!({ "name": "main->far.test@smtp_client", "reason": "r" });
+    let (status, said) = asked("POST", "/api/admin/suspend-ready-q/v1", &ready);
+    assert_eq!(status, 200, "{said}");
+    let (_, list) = asked("GET", "/api/admin/suspend-ready-q/v1", &serde_json::json!({}));
+    assert_eq!(list[0]["name"], "main->far.test");
+    assert_eq!(asked("GET", "/api/admin/suspend/v1", &serde_json::json!({})).1, serde_json::json!([]));
+
+    let rebind = serde_json::json!({ "tenant": "acme", "reason": "warm", "data": { "pool": "warm" } });
+    assert_eq!(asked("POST", "/api/admin/rebind/v1", &rebind), (200, serde_json::json!({})));
+    assert!(tuma.says(&["order", "ls"]).contains("warm"));
+    let other = serde_json::json!({ "tenant": "acme", "data": { "campaign": "x" } });
+    assert_eq!(asked("POST", "/api/admin/rebind/v1", &other).0, 422, "what cannot be done is refused");
+}

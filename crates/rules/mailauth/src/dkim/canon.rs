@@ -224,6 +224,8 @@ impl BodyCanon {
 
     fn update_relaxed(&mut self, piece: &[u8], out: &mut impl FnMut(&[u8])) {
         let mut at = 0;
+        // Up to where the line was looked at, so that each octet is, once; and whether it needs no change.
+        let (mut line_end, mut level) = (0, false);
         while at < piece.len() {
             if std::mem::take(&mut self.half) {
                 if piece[at] == b'\n' {
@@ -234,23 +236,32 @@ impl BodyCanon {
                 }
                 continue;
             }
-            match piece[at] {
-                b' ' | b'\t' => {
-                    self.blank = true;
-                    at += 1;
-                }
-                b'\r' => {
-                    self.half = true;
-                    at += 1;
-                }
-                _ => {
-                    let rest = &piece[at..];
-                    let len =
-                        rest.iter().position(|b| matches!(b, b' ' | b'\t' | b'\r')).unwrap_or(rest.len());
-                    self.give_octets(&rest[..len], out);
-                    at += len;
-                }
+            if at >= line_end {
+                let rest = &piece[at..];
+                line_end = at + memchr::memchr(b'\r', rest).unwrap_or(rest.len());
+                level = is_level(&piece[at..line_end]);
             }
+            let line = &piece[at..line_end];
+            at += match line {
+                [] => {
+                    self.half = true;
+                    1
+                }
+                // Most lines are canonical already, and go on as a whole.
+                [b' ', ..] if level && !self.blank => {
+                    self.give_octets(line, out);
+                    line.len()
+                }
+                [b' ' | b'\t', ..] => {
+                    self.blank = true;
+                    line.iter().position(|b| !matches!(b, b' ' | b'\t')).unwrap_or(line.len())
+                }
+                line => {
+                    let len = if level { line.len() } else { level_len(line) };
+                    self.give_octets(&line[..len], out);
+                    len
+                }
+            };
         }
     }
 
@@ -293,6 +304,29 @@ impl BodyCanon {
             self.gathered.clear();
         }
     }
+}
+
+/// True if a line, or a part of one that ends no word, has no blanks to level: no tab, no two spaces in a row, and none at
+/// its end.
+fn is_level(line: &[u8]) -> bool {
+    let ([_, ..], [.., last]) = (line, line) else { return false };
+    if matches!(last, b' ' | b'\t') {
+        return false;
+    }
+    // Without a branch in the loop the compiler compares many octets at a time.
+    let pairs = line.iter().zip(&line[1..]);
+    let found = pairs.fold(0, |found, (&this, &next)| {
+        found | u8::from(this == b'\t') | (u8::from(this == b' ') & u8::from(next == b' '))
+    });
+    found == 0
+}
+
+/// Octets of a line, which begins with no blank, up to the first blank that needs to be levelled; at least one.
+fn level_len(line: &[u8]) -> usize {
+    let mut pairs = line.iter().zip(line[1..].iter().chain(b" "));
+    let found =
+        pairs.position(|(this, next)| *this == b'\t' || (*this == b' ' && matches!(next, b' ' | b'\t')));
+    found.unwrap_or(line.len())
 }
 
 /// The SHA-256 of a body in canonical form, taken piece by piece.
@@ -474,6 +508,14 @@ mod tests {
         hash.update(b"abc\r\nmore\r\n");
         let limited = hash.finish();
         assert_eq!((limited.hash, limited.octets), (whole.hash, 11));
+    }
+
+    /// A line that is long and needs levelling at many places takes time in proportion to its length, not to its square.
+    #[test]
+    fn a_long_line_is_looked_at_once() {
+        let line = [b"word  ".repeat(500_000), b"\tend \r\n".to_vec()].concat();
+        let expected = [b"word ".repeat(500_000), b"end\r\n".to_vec()].concat();
+        assert_eq!(body(Canon::Relaxed, &String::from_utf8(line).unwrap()).as_bytes(), expected);
     }
 
     #[test]

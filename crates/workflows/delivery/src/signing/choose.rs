@@ -110,6 +110,32 @@ impl Signing {
         }
     }
 
+    /// What is to be said of a message's signatures: a line for each, or one that says why there is none.
+    pub(crate) fn told(&self, facts: &Facts<'_>) -> Vec<String> {
+        let unsigned = |why: &str, policy: super::Unsigned, setting: &str| match policy {
+            super::Unsigned::Send => format!("not signed: {why}"),
+            policy => format!("not signed: {why}; so signing.{setting} = \"{policy}\""),
+        };
+        match self.choose(facts) {
+            Choice::By(by) => by
+                .iter()
+                .map(|chosen| match chosen.identity() {
+                    Ok(identity) => {
+                        let (name, kind) = (&chosen.signer.name, identity.key.kind());
+                        let (selector, domain) = (&identity.selector, &identity.domain);
+                        format!("by dkim.{name}: d={domain} s={selector}, {kind}")
+                    }
+                    Err(failure) => unsigned(&failure.to_string(), self.config().failed, "failed"),
+                })
+                .collect(),
+            Choice::Failed(failure) => vec![unsigned(&failure.to_string(), self.config().failed, "failed")],
+            Choice::Nobody => vec!["not signed: a rule of `sign` says so".into()],
+            Choice::Unmatched => {
+                vec![unsigned("nobody signs for its author", self.config().unmatched, "unmatched")]
+            }
+        }
+    }
+
     /// The identities that the message's own fields ask for; none if it has no such field.
     fn asked_for(&self, content: &[u8]) -> Result<Vec<Chosen>, Failure> {
         let name = self.config().options_field.as_str();

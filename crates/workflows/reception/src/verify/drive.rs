@@ -7,7 +7,7 @@ use resolve::Resolver;
 use tokio::time::{Instant, timeout_at};
 
 /// Runs a machine to its end. After the deadline nothing is answered any more.
-pub(crate) async fn drive<M: Machine>(mut machine: M, dns: &dyn Resolver, deadline: Instant) -> M::Outcome
+pub async fn drive<M: Machine>(mut machine: M, dns: &dyn Resolver, deadline: Instant) -> M::Outcome
 where
     M::Outcome: Clone,
 {

@@ -9,19 +9,19 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// What was found.
-pub(super) struct Looked {
+pub(in crate::cli) struct Looked {
     identity: String,
     /// What the key is for: `signs`, `next` or `former`.
     state: &'static str,
-    record_name: String,
+    pub(in crate::cli) record_name: String,
     /// Nothing is to be done at once.
-    pub(super) good: bool,
+    pub(in crate::cli) good: bool,
     /// One word for it.
     found: &'static str,
     /// In a sentence.
-    text: String,
+    pub(in crate::cli) text: String,
     /// What is to be done.
-    advice: Vec<String>,
+    pub(in crate::cli) advice: Vec<String>,
 }
 
 impl Looked {
@@ -56,7 +56,7 @@ async fn ask(dns: &Dns, name: &str) -> Result<Vec<Vec<u8>>, String> {
 }
 
 /// Looks at the record of a key.
-pub(super) async fn key(
+pub(in crate::cli) async fn key(
     dns: &Dns,
     name: &str,
     identity: &DkimConfig,

@@ -17,6 +17,7 @@ use axum::{Extension, Json};
 use compose::{Attachment, Content, Parts, Person, read_people};
 use mail::{Mailbox, ReversePath};
 use reception::Asked;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -24,14 +25,16 @@ use serde_json::{Map, Value, json};
 /// Recipients and errors told of at most.
 const TOLD_MAX: usize = 1_000;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Request<'a> {
+#[schemars(rename = "KumoInject")]
+pub(in crate::http) struct Request<'a> {
     envelope_sender: String,
     #[serde(borrow)]
     recipients: Vec<Recipient<'a>>,
     content: ContentIn,
     #[serde(borrow)]
+    #[schemars(with = "Option<Map<String, Value>>")]
     substitutions: Option<&'a RawValue>,
     #[serde(default)]
     #[allow(dead_code, reason = "it is always so")]
@@ -44,23 +47,27 @@ struct Request<'a> {
     template_dialect: Option<Value>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "KumoRecipient")]
 struct Recipient<'a> {
     email: String,
     name: Option<String>,
     #[serde(borrow)]
+    #[schemars(with = "Option<Map<String, Value>>")]
     substitutions: Option<&'a RawValue>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(untagged)]
+#[schemars(rename = "KumoContent")]
 enum ContentIn {
     Raw(String),
     Builder(Box<Builder>),
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "KumoBuilder")]
 struct Builder {
     text_body: Option<String>,
     html_body: Option<String>,
@@ -69,12 +76,15 @@ struct Builder {
     attachments: Vec<File>,
     #[serde(default)]
     headers: serde_json::Map<String, Value>,
+    #[schemars(with = "Option<PersonIn>")]
     from: Option<Person>,
     subject: Option<String>,
+    #[schemars(with = "Option<PersonIn>")]
     reply_to: Option<Person>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "KumoFile")]
 struct File {
     data: String,
     content_type: String,
@@ -82,6 +92,16 @@ struct File {
     content_id: Option<String>,
     #[serde(default)]
     base64: bool,
+}
+
+/// A person.
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "its description is what is wanted")]
+#[schemars(rename = "KumoPerson")]
+struct PersonIn {
+    email: String,
+    #[serde(default)]
+    name: Option<String>,
 }
 
 /// `POST /api/inject/v1`.

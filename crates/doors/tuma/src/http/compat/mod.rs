@@ -2,5 +2,6 @@
 //! `POST /v1/messages` takes, and answer as the other would.
 
 pub(super) mod kumomta;
+pub(super) mod kumomta_admin;
 pub(super) mod powermta;
 pub(super) mod sendgrid;

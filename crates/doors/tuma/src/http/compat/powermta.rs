@@ -3,10 +3,11 @@
 //! Rates are of the last minute and the last hour, by samples taken every ten seconds.
 
 use crate::http::Shared;
+use crate::http::extract::Query;
 use crate::http::refusal::Refusal;
 use crate::server::Server;
 use accounting::Kind;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
@@ -109,7 +110,8 @@ fn connections_out(server: &Server) -> u64 {
     u64::try_from(server.delivery.figures().connections_out.get()).unwrap_or(0)
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub(in crate::http) struct Format {
     format: Option<String>,
 }

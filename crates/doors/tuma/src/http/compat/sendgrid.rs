@@ -19,6 +19,7 @@ use axum::response::{IntoResponse, Response};
 use compose::{Attachment, Content, Parts, Person};
 use mail::{METADATA_MAX_OCTETS, Mailbox, ReversePath, UnixMillis};
 use reception::Asked;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -26,12 +27,16 @@ use std::collections::BTreeMap;
 /// Personalizations of one request at most, as there.
 const PERSONALIZATIONS_MAX: usize = 1_000;
 
-#[derive(Deserialize)]
-struct Request {
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "SendgridMail")]
+pub(in crate::http) struct Request {
     personalizations: Vec<Personalization>,
+    #[schemars(with = "Option<PersonIn>")]
     from: Option<Person>,
+    #[schemars(with = "Option<PersonIn>")]
     reply_to: Option<Person>,
     #[serde(default)]
+    #[schemars(with = "Vec<PersonIn>")]
     reply_to_list: Vec<Person>,
     subject: Option<String>,
     #[serde(default)]
@@ -50,14 +55,19 @@ struct Request {
     mail_settings: Option<Value>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
+#[schemars(rename = "SendgridPersonalization")]
 struct Personalization {
     #[serde(default)]
+    #[schemars(with = "Vec<PersonIn>")]
     to: Vec<Person>,
     #[serde(default)]
+    #[schemars(with = "Vec<PersonIn>")]
     cc: Vec<Person>,
     #[serde(default)]
+    #[schemars(with = "Vec<PersonIn>")]
     bcc: Vec<Person>,
+    #[schemars(with = "Option<PersonIn>")]
     from: Option<Person>,
     subject: Option<String>,
     #[serde(default)]
@@ -70,19 +80,31 @@ struct Personalization {
     send_at: Option<u64>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
+#[schemars(rename = "SendgridText")]
 struct Text {
     r#type: String,
     value: String,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
+#[schemars(rename = "SendgridFile")]
 struct File {
     content: String,
     r#type: Option<String>,
     filename: Option<String>,
     disposition: Option<String>,
     content_id: Option<String>,
+}
+
+/// A person.
+#[derive(JsonSchema)]
+#[allow(dead_code, reason = "its description is what is wanted")]
+#[schemars(rename = "SendgridPerson")]
+struct PersonIn {
+    email: String,
+    #[serde(default)]
+    name: Option<String>,
 }
 
 /// `POST /v3/mail/send`.

@@ -5,6 +5,7 @@ use crate::http::refusal::{Refusal, hint};
 use compose::{Attachment, Content, Mistake, Parts, Person, read_people};
 use mail::{Mailbox, Priority, ReversePath, UnixMillis};
 use reception::Asked;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -20,7 +21,7 @@ const TAGS_MAX: usize = 20;
 const SUBSTITUTIONS_MAX_OCTETS: usize = 256 * 1024;
 
 /// The body.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(in crate::http) struct MessageRequest<'a> {
     from: Option<PersonIn>,
@@ -30,6 +31,7 @@ pub(in crate::http) struct MessageRequest<'a> {
     recipients: Vec<RecipientIn<'a>>,
     content: ContentIn,
     #[serde(borrow)]
+    #[schemars(with = "Option<serde_json::Map<String, Value>>")]
     substitutions: Option<&'a RawValue>,
     tenant: Option<String>,
     campaign: Option<String>,
@@ -44,7 +46,7 @@ pub(in crate::http) struct MessageRequest<'a> {
     expires_at: Option<TimeIn>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct EnvelopeIn {
     from: Option<String>,
@@ -54,7 +56,7 @@ struct EnvelopeIn {
 #[derive(Debug)]
 pub(super) struct PersonIn(Person);
 
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct PersonFields {
     email: String,
@@ -65,7 +67,7 @@ struct PersonFields {
 #[derive(Debug)]
 struct RecipientIn<'a>(RecipientFields<'a>);
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct RecipientFields<'a> {
     #[serde(borrow)]
@@ -73,6 +75,7 @@ struct RecipientFields<'a> {
     #[serde(borrow)]
     name: Option<Cow<'a, str>>,
     #[serde(borrow)]
+    #[schemars(with = "Option<serde_json::Map<String, Value>>")]
     substitutions: Option<&'a RawValue>,
 }
 
@@ -84,7 +87,7 @@ enum ContentIn {
 }
 
 /// Parts; a stored template has the same form.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::http) struct PartsIn {
     template: Option<String>,
@@ -108,7 +111,7 @@ struct PeopleIn(Vec<Person>);
 #[derive(Debug, Default)]
 struct FieldsIn(Vec<(String, String)>);
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct AttachmentIn {
     filename: Option<String>,
@@ -271,6 +274,61 @@ impl<'de> Deserialize<'de> for TimeIn {
         from.deserialize_any(Read)
     }
 }
+
+// ---- telling of what may be of more than one form ---------------------------------------------------------
+
+/// Describes what is read by hand.
+macro_rules! described {
+    ($name:ty, $word:literal, |$all:ident| $schema:expr) => {
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                $word.into()
+            }
+
+            fn json_schema($all: &mut SchemaGenerator) -> Schema {
+                $schema
+            }
+        }
+    };
+}
+
+described!(PersonIn, "Person", |all| {
+    let fields = all.subschema_for::<PersonFields>();
+    json_schema!({
+        "description": "Such as `Ann <a@b.example>`, or an object.",
+        "anyOf": [{ "type": "string" }, fields],
+    })
+});
+described!(RecipientIn<'_>, "Recipient", |all| {
+    let fields = all.subschema_for::<RecipientFields<'static>>();
+    json_schema!({
+        "description": "An address, or an object with the recipient's name and values.",
+        "anyOf": [{ "type": "string" }, fields],
+    })
+});
+described!(ContentIn, "Content", |all| {
+    let parts = all.subschema_for::<PartsIn>();
+    json_schema!({
+        "description": "A whole message as RFC 5322 has it, or its parts.",
+        "anyOf": [{ "type": "string" }, parts],
+    })
+});
+described!(PeopleIn, "People", |all| {
+    let person = all.subschema_for::<PersonIn>();
+    json_schema!({
+        "description": "Addresses: a text with commas between them, or a list.",
+        "anyOf": [{ "type": "string" }, { "type": "array", "items": person }],
+    })
+});
+described!(FieldsIn, "HeaderFields", |_all| json_schema!({
+    "description": "Header fields, each a text.",
+    "type": "object",
+    "additionalProperties": { "type": "string" },
+}));
+described!(TimeIn, "Time", |_all| json_schema!({
+    "description": "Milliseconds since 1970, or a time such as `2026-12-24T18:00:00Z`.",
+    "anyOf": [{ "type": "integer", "minimum": 0 }, { "type": "string" }],
+}));
 
 // ---- reading a body ---------------------------------------------------------------------------------------
 
