@@ -511,8 +511,14 @@ impl Connection {
                     }
                     begun += 1;
                     // Not those that the connection began with: a reload may have come.
-                    let personal = self.is_personal(&hot, &job);
-                    let recipients_max = if personal { 1 } else { session.client.extensions().rcpt_max };
+                    let returns = {
+                        let settings = self.shared.settings_now();
+                        let personal = !settings.returns.is_idle()
+                            && settings.returns.is_personal(&hot.message, &job.queue.pool);
+                        personal.then(|| settings.returns.clone())
+                    };
+                    let recipients_max =
+                        if returns.is_some() { 1 } else { session.client.extensions().rcpt_max };
                     if recipients_max > 0 && job.recipients() > recipients_max as usize {
                         // Another transaction is another message to the receiver, and needs its own leave.
                         let _ = self.events.send(Event::Narrowed(self.id, job.clone(), recipients_max)).await;
@@ -527,22 +533,15 @@ impl Connection {
                             continue;
                         }
                     }
-                    let mut content = self.without_options(&hot);
-                    let mut reverse_path = None;
-                    if personal && let Some(index) = job.indices().next() {
-                        let returns = self.shared.settings().returns.clone();
-                        let leaving = content.as_ref().unwrap_or(&hot.content);
-                        let mut prefix = Vec::with_capacity(512 + leaving.prefix.len());
-                        let pool = &job.queue.pool;
-                        returns.write_fields(&hot.message, pool, index, &leaving.body, &mut prefix);
-                        prefix.extend_from_slice(&leaving.prefix);
-                        content = Some(Content { prefix: prefix.into(), body: leaving.body.clone() });
-                        reverse_path = returns.reverse_path(&hot.message, &job.queue.pool, index);
-                    }
+                    let personal = returns.zip(job.indices().next()).map(|(returns, index)| {
+                        let (message, pool) = (&hot.message, &job.queue.pool);
+                        let mut fields = Vec::with_capacity(512);
+                        returns.write_fields(message, pool, index, &hot.content.body, &mut fields);
+                        Personal { fields, reverse_path: returns.reverse_path(message, pool, index) }
+                    });
                     let began = Instant::now();
-                    let run =
-                        Running { job, hot, content, personal, reverse_path, leaves, suppressed, began };
-                    match self.signatures(&run) {
+                    let mut run = Running { job, hot, content: None, personal, leaves, suppressed, began };
+                    match self.signatures(&mut run) {
                         Some(made) => signing = Some(Signing { run, made }),
                         None => {
                             waiting = Some(run.transaction(next_token, run.content().prefix.clone()));
@@ -635,34 +634,21 @@ impl Connection {
         }
     }
 
-    /// True if each recipient of a message gets one of his own.
-    fn is_personal(&self, hot: &Hot, job: &dispatch::Job) -> bool {
-        let settings = self.shared.settings_now();
-        !settings.returns.is_idle() && settings.returns.is_personal(&hot.message, &job.queue.pool)
-    }
-
-    /// The content of a message without the fields that only spoke to us, if it has such.
-    fn without_options(&self, hot: &Hot) -> Option<Content> {
-        let settings = self.shared.settings_now();
-        if settings.signing.is_idle() {
-            None
-        } else {
-            settings.signing.without_options(&hot.message, &hot.content)
-        }
-    }
-
     /// The signatures of a message that is about to leave, or the outcome if it must not leave without; `None` if it
-    /// leaves without.
-    fn signatures(&self, run: &Running) -> Option<SignaturesMade> {
+    /// leaves without. Takes out of its content the fields that only spoke to us.
+    fn signatures(&self, run: &mut Running) -> Option<SignaturesMade> {
         // Not those that the connection began with: a key that was replaced is not used any more.
         let signing = {
             let settings = self.shared.settings_now();
             if settings.signing.is_idle() {
+                run.put_fields();
                 return None;
             }
             settings.signing.clone()
         };
-        let Running { job, hot, .. } = run;
+        run.content = signing.without_options(&run.hot.message, &run.hot.content);
+        run.put_fields();
+        let Running { job, hot, .. } = &*run;
         let facts = Facts {
             message: &hot.message,
             source: &self.settings.sources.get(self.source).egress.name,
@@ -685,7 +671,7 @@ impl Connection {
             }
         };
         let content = run.content().clone();
-        let kept = if run.personal { None } else { hot.signatures.clone() };
+        let kept = hot.signatures.clone().filter(|_| run.personal.is_none());
         let id = hot.message.id;
         Some(Box::pin(async move {
             match signing.sign(content, &by, kept.as_deref(), figures.clone()).await {
@@ -937,16 +923,31 @@ struct Running {
     hot: Hot,
     /// What is sent in place of the message's own, but for signatures.
     content: Option<Content>,
-    /// It is made for its one recipient.
-    personal: bool,
-    /// The reverse-path, if it is not the message's own.
-    reverse_path: Option<ReversePath>,
+    /// What it has that another recipient's has not.
+    personal: Option<Personal>,
     leaves: Vec<Leave>,
     suppressed: Vec<u32>,
     began: Instant,
 }
 
+/// What is made for one recipient.
+struct Personal {
+    /// Fields that go in front, until they are there.
+    fields: Vec<u8>,
+    /// The reverse-path, if it is not the message's own.
+    reverse_path: Option<ReversePath>,
+}
+
 impl Running {
+    /// Puts the recipient's own fields in front, where a signature covers them.
+    fn put_fields(&mut self) {
+        let fields = self.personal.as_mut().map(|personal| std::mem::take(&mut personal.fields));
+        let Some(fields) = fields.filter(|fields| !fields.is_empty()) else { return };
+        let Content { prefix, body } = self.content();
+        let (prefix, body) = ([&fields[..], prefix].concat().into(), body.clone());
+        self.content = Some(Content { prefix, body });
+    }
+
     /// As it is sent, but for signatures.
     fn content(&self) -> &Content {
         self.content.as_ref().unwrap_or(&self.hot.content)
@@ -957,7 +958,7 @@ impl Running {
         Transaction {
             token,
             message: self.hot.message.clone(),
-            reverse_path: self.reverse_path.clone(),
+            reverse_path: self.personal.as_ref().and_then(|personal| personal.reverse_path.clone()),
             recipients: self.job.indices().filter(|index| !self.suppressed.contains(index)).collect(),
             size: (prefix.len() + body.len()) as u64,
             content: [prefix, body],
