@@ -164,10 +164,21 @@ shapes! {
         recipients: RecipientCounts,
         memory: MemoryShown,
         spool: SpoolShown,
+        acme: Vec<IssuingShown>,
         accounting: Vec<String>,
         queues: u64,
         paths: u64,
         sites: Vec<SiteShown>,
+    }
+    /// A certificate that is got by ACME.
+    IssuingShown {
+        certificate: String,
+        names: Vec<String>,
+        not_after_ms: Option<u64>,
+        renews_at_ms: Option<u64>,
+        failures: u32,
+        error: Option<String>,
+        tries_again_at_ms: Option<u64>,
     }
     /// Recipients by what became of them since the start.
     RecipientCounts {
