@@ -96,6 +96,8 @@ fn kept(folder: &Path, version: u64) -> Result<Kept, Refusal> {
 fn replace(path: &Path, text: &str, like: Option<&std::fs::Metadata>) -> std::io::Result<()> {
     let beside = beside(path);
     let write = || {
+        // Opened before anything changes: what cannot be done is found out while the old text still stands.
+        let folder = File::open(folder_of(path))?;
         let _ = std::fs::remove_file(&beside);
         let mut out = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside)?;
         out.write_all(text.as_bytes())?;
@@ -106,9 +108,14 @@ fn replace(path: &Path, text: &str, like: Option<&std::fs::Metadata>) -> std::io
         }
         out.sync_all()?;
         std::fs::rename(&beside, path)?;
-        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+        folder.sync_all()
     };
     write().inspect_err(|_| drop(std::fs::remove_file(&beside)))
+}
+
+/// The folder of a file; that of a bare name is where the server runs.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Where a text stands before it is in force. In the same folder, so that what it includes is found.

@@ -1,7 +1,8 @@
 //! The configuration over HTTP: read, validated, applied, taken back.
 
-use crate::harness::{Setup, Tuma, keeping, sink};
+use crate::harness::{Setup, Tuma, example, keeping, sink};
 use serde_json::{Value, json};
+use std::path::Path;
 
 fn asked(tuma: &Tuma, method: &str, path: &str, fields: &[(&str, &str)], body: &str) -> (u16, Value) {
     let (status, _, text) = tuma.http_with(method, path, fields, body);
@@ -77,4 +78,17 @@ fn a_configuration_is_put_in_force_and_taken_back() {
             "{method} {path}"
         );
     }
+}
+
+#[test]
+fn a_file_named_without_a_folder_is_replaced_too() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::copy(example("relay.toml"), folder.path().join("own.toml")).unwrap();
+    // The server runs in the folder.
+    let tuma = Setup::new(Path::new("own.toml"), folder.path()).start();
+    let (_, shown) = asked(&tuma, "GET", "/v1/config", &[], "");
+    let new = format!("{}[tenant.acme]\n", shown["text"].as_str().unwrap());
+    let (status, said) = asked(&tuma, "PUT", "/v1/config", &[], &new);
+    assert_eq!((status, &said["replaced"]), (200, &json!(1)), "{said:#}");
+    assert_eq!(asked(&tuma, "GET", "/v1/tenants", &[], "").1[0]["tenant"], "acme", "it is in force");
 }
