@@ -86,11 +86,19 @@ impl Journal {
     /// Writes one down.
     pub(super) fn note(&mut self, entry: &Entry) -> std::io::Result<()> {
         if self.records >= self.records_max {
-            std::fs::rename(&self.newer, &self.older)?;
+            match std::fs::rename(&self.newer, &self.older) {
+                // It took the older one's place the last time, and no new one could be made then.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                renamed => renamed?,
+            }
             self.file = append(&self.newer)?;
             self.records = 0;
         }
-        self.file.write_all(&entry.write())?;
+        if let Err(error) = self.file.write_all(&entry.write()) {
+            // What a full disk left of it would put all behind it out of step.
+            let _ = self.file.set_len(self.records * RECORD as u64);
+            return Err(error);
+        }
         self.records += 1;
         Ok(())
     }
@@ -136,6 +144,17 @@ mod tests {
         // Two files were filled; the first is gone with the third.
         let expected: Vec<Entry> = (RECORDS_MIN..written).map(entry).collect();
         assert!(known == expected, "{} of {}", known.len(), expected.len());
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_made_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut journal, _) = Journal::open(folder.path(), 1).unwrap();
+        (0..RECORDS_MIN).for_each(|n| journal.note(&entry(n)).unwrap());
+        std::fs::remove_file(folder.path().join("idempotency.log")).unwrap();
+        journal.note(&entry(RECORDS_MIN)).unwrap();
+        drop(journal);
+        assert_eq!(Journal::open(folder.path(), 1).unwrap().1, [entry(RECORDS_MIN)]);
     }
 
     #[test]
