@@ -3,7 +3,7 @@
 use crate::config::JsConfig;
 use crate::host::{self, Host};
 use policy::{Answer, Phase, Phases, Surroundings};
-use rquickjs::{CatchResultExt, CaughtError, Ctx, Function, Runtime, TypedArray};
+use rquickjs::{CatchResultExt, CaughtError, Ctx, Function, Runtime};
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -187,16 +187,13 @@ impl Context {
         outcome
     }
 
-    /// What an operation came to goes back into the machine.
-    pub(crate) async fn complete(&self, operation: u64, came: Result<Came, String>) {
+    /// What an operation came to, mostly JSON, goes back into the machine.
+    pub(crate) async fn complete(&self, operation: u64, came: Result<String, String>) {
         let outcome = self
             .enter(|ctx| {
                 let complete: Function = ctx.globals().get("__complete")?;
                 match came {
-                    Ok(Came::Text(text)) => complete.call::<_, ()>((operation, (), text)),
-                    Ok(Came::Octets(octets)) => {
-                        complete.call((operation, (), TypedArray::<u8>::new(ctx.clone(), octets)?))
-                    }
+                    Ok(text) => complete.call::<_, ()>((operation, (), text)),
                     Err(why) => complete.call((operation, why)),
                 }
             })
@@ -205,15 +202,6 @@ impl Context {
             tracing::error!(script = "js", reason = %failure, "a script failed in what it did after waiting");
         }
     }
-}
-
-/// What an operation gave.
-pub(crate) enum Came {
-    /// A text, mostly JSON.
-    Text(String),
-    /// Octets.
-    #[allow(dead_code, reason = "for sockets")]
-    Octets(Vec<u8>),
 }
 
 /// A script of this name, evaluated in the sloppy mode that CommonJS modules expect.

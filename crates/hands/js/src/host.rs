@@ -1,6 +1,6 @@
 //! What the machine can ask of the world around it: a table of native functions, `__host`, that only the prelude sees.
 
-use crate::context::{Came, Context, Failure, cut, read, within};
+use crate::context::{Context, Failure, cut, read, within};
 use crate::{answer, message};
 use policy::{Kind, MailObject, STORE_TEXT_MAX_OCTETS, Surroundings};
 use rquickjs::function::Opt;
@@ -90,17 +90,17 @@ impl Host {
         Ok(())
     }
 
-    async fn operate(&self, kind: &str, argument: &str) -> Result<Came, String> {
+    async fn operate(&self, kind: &str, argument: &str) -> Result<String, String> {
         match kind {
             "timer" => {
                 let milliseconds: f64 = argument.parse().map_err(|_| "this is no time".to_owned())?;
                 let time = Duration::try_from_secs_f64(milliseconds / 1_000.0).unwrap_or(TIMER_MAX);
                 tokio::time::sleep(time.min(TIMER_MAX)).await;
-                Ok(Came::Text(String::new()))
+                Ok(String::new())
             }
             "client" => {
                 let client = self.client.as_ref().ok_or("there is no client")?;
-                client.lock().await.operate(argument).await.map(Came::Text)
+                client.lock().await.operate(argument).await
             }
             kind => {
                 let kind = match kind {
@@ -113,7 +113,7 @@ impl Host {
                 };
                 let names = self.surroundings.names.as_ref().ok_or("there is nobody to ask")?;
                 let records = names.records(kind, argument).await?;
-                serde_json::to_string(&records).map(Came::Text).map_err(|error| error.to_string())
+                serde_json::to_string(&records).map_err(|error| error.to_string())
             }
         }
     }
