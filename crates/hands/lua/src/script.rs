@@ -9,17 +9,14 @@ use crate::session::{EnvelopeData, MailData, RcptData, SessionData, table};
 use mail::{Envelope, ReversePath, Tags};
 use mlua::{AnyUserData, IntoLuaMulti, MultiValue};
 use policy::{
-    Answer, Asked, Conversation, Facts, MailObject, OnError, Phase, Phases, Policy, Question, Surroundings,
-    Tally,
+    Answer, Asked, Conversation, Facts, MailObject, OnError, Phase, Phases, Policy, Question, Sparing,
+    Surroundings, Tally,
 };
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 use tracing::error;
-
-/// Failures told of in full within one second; the others are counted.
-const TOLD_PER_SECOND: u64 = 20;
 
 /// A script that was not taken. Prints the file, the line and what is wrong.
 #[derive(Debug)]
@@ -47,9 +44,7 @@ struct Shared {
     phases: Phases,
     tally: Arc<Tally>,
     began: Instant,
-    /// The second since the beginning in which failures were told of last, and how many.
-    told_in: AtomicU64,
-    told: AtomicU64,
+    sparing: Sparing,
 }
 
 impl Script {
@@ -79,8 +74,7 @@ impl Script {
             phases,
             tally: surroundings.tally.clone(),
             began: Instant::now(),
-            told_in: AtomicU64::new(0),
-            told: AtomicU64::new(0),
+            sparing: Sparing::default(),
         };
         Ok(Arc::new(Self { contexts, next: AtomicUsize::new(0), shared: Arc::new(shared) }))
     }
@@ -101,11 +95,7 @@ impl Shared {
     /// Tells of a failure, and gives what is answered in its place.
     fn failed(&self, facts: &Facts, phase: Phase, failure: &Failure) -> Answer {
         self.tally.failed();
-        let second = self.began.elapsed().as_secs();
-        if self.told_in.swap(second, Relaxed) != second {
-            self.told.store(0, Relaxed);
-        }
-        if self.told.fetch_add(1, Relaxed) < TOLD_PER_SECOND {
+        if self.sparing.tells(self.began.elapsed().as_secs()) {
             let session = facts.origin.session.map(|id| id.to_string()).unwrap_or_default();
             error!(script = "lua", %phase, %session, reason = %failure, "a script failed");
         }

@@ -31,4 +31,4 @@ pub use phase::{Phase, Phases};
 pub use question::{Answer, Asked, Conversation, OnError, Policy, Question};
 pub use reply::{ReplyError, failure, reply, text};
 pub use surroundings::{Kind, Names, Records, STORE_TEXT_MAX_OCTETS, Store, Surroundings};
-pub use tally::Tally;
+pub use tally::{Sparing, Tally};

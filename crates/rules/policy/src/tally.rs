@@ -32,3 +32,38 @@ impl Tally {
         self.failed.fetch_add(1, Relaxed);
     }
 }
+
+/// Failures told of in full within one second; the others are counted.
+const TOLD_PER_SECOND: u64 = 20;
+
+/// Says which failures are told of in full, so that a policy that always fails does not fill the log.
+#[derive(Debug, Default)]
+pub struct Sparing {
+    /// The second in which something was told of last, and how often.
+    second: AtomicU64,
+    told: AtomicU64,
+}
+
+impl Sparing {
+    /// True for the first of each second. Seconds are counted from any moment.
+    pub fn tells(&self, second: u64) -> bool {
+        if self.second.swap(second, Relaxed) != second {
+            self.told.store(0, Relaxed);
+        }
+        self.told.fetch_add(1, Relaxed) < TOLD_PER_SECOND
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_each_second_are_told_of() {
+        let sparing = Sparing::default();
+        for second in [0, 1, 7] {
+            let told = (0..100).filter(|_| sparing.tells(second)).count() as u64;
+            assert_eq!(told, TOLD_PER_SECOND);
+        }
+    }
+}
