@@ -8,6 +8,7 @@ mod choose;
 mod config;
 mod keys;
 mod options;
+mod threads;
 
 pub(crate) use choose::{Choice, Chosen, Facts};
 pub use config::{DkimConfig, NextKey, Selector, SignRule, SigningConfig, Unsigned};
@@ -24,7 +25,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use tokio::sync::Semaphore;
+use threads::Threads;
 use tracing::{debug, info, warn};
 use vault::{Vault, VaultError};
 
@@ -155,16 +156,15 @@ pub struct Signing {
     by_domain: HashMap<Box<str>, Vec<Arc<Signer>>>,
     rules: Vec<Rule>,
     vault: Option<Vault>,
-    permits: Arc<Semaphore>,
+    threads: Threads,
 }
 
 impl Default for Signing {
     /// Nobody signs.
     fn default() -> Self {
-        let permits = Arc::new(Semaphore::new(1));
         let config = SigningConfig::default();
         let (signers, by_domain, rules) = (Vec::new(), HashMap::new(), Vec::new());
-        Self { config, signers, by_domain, rules, vault: None, permits }
+        Self { config, signers, by_domain, rules, vault: None, threads: Threads::new(1) }
     }
 }
 
@@ -201,8 +201,8 @@ impl Signing {
             0 => std::thread::available_parallelism().map_or(2, usize::from),
             set => set,
         };
-        let permits = Arc::new(Semaphore::new(threads));
-        Ok(Self { config: config.clone(), signers, by_domain, rules, vault, permits })
+        let threads = Threads::new(threads);
+        Ok(Self { config: config.clone(), signers, by_domain, rules, vault, threads })
     }
 
     /// True if no message is ever signed, nor missed to be.
@@ -319,14 +319,8 @@ impl Signing {
             let made = if inline {
                 make(&content, &missing, now, &counts)
             } else {
-                // The semaphore is never closed.
-                let permit = self.permits.clone().acquire_owned().await;
-                let made = tokio::task::spawn_blocking(move || {
-                    let made = make(&content, &missing, now, &counts);
-                    drop(permit);
-                    made
-                });
-                made.await.unwrap_or(Err((0, SignError::Key(SigningKeyError::Library))))
+                let made = self.threads.run(move || make(&content, &missing, now, &counts)).await;
+                made.unwrap_or(Err((0, SignError::Key(SigningKeyError::Library))))
             };
             let made = made.map_err(|(n, error)| {
                 let name = wanted.get(n).and_then(|n| by.get(*n)).map_or("", |chosen| &chosen.signer.name);
