@@ -293,7 +293,7 @@ impl Root {
         for at in wanted {
             problems
                 .error(node.at(&at), "TLSA records need DNSSEC, which is off")
-                .hint("add `dnssec = \"validate\"` to [dns], with name servers that pass signatures on");
+                .hint("add `dnssec = \"validate\"` to [dns], with name servers that pass signatures on, or `\"trust\"` with a validating one on this machine");
         }
         for (key, route) in &self.route {
             if route.tls == Some(TlsUse::Dane) {

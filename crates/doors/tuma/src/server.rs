@@ -725,7 +725,9 @@ fn names(root: &Root, resolver: Arc<dyn resolve::Resolver>, judge: Judge) -> Res
     let sts = resolve::StsPolicies::open(resolver.clone(), https.clone(), root.mta_sts.clone(), Some(file));
     let dnssec: Option<Arc<dyn resolve::Authentic>> = match root.dns.dnssec {
         resolve::DnssecUse::Off => None,
-        resolve::DnssecUse::Validate => Some(Arc::new(resolve::Dnssec::new(&root.dns)?)),
+        resolve::DnssecUse::Validate | resolve::DnssecUse::Trust => {
+            Some(Arc::new(resolve::Dnssec::new(&root.dns)?))
+        }
     };
     let routes = resolve::Routes::new(resolver, &root.dns, own, rule);
     Ok(Names { routes, sts: Arc::new(sts), dnssec, https })

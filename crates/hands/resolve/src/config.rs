@@ -31,6 +31,9 @@ settings::words! {
         /// For mail's exchangers and their TLSA records; signatures are checked by this server. The name servers must
         /// pass them on: with one that does not, no mail leaves.
         Validate,
+        /// The same, checked by the name servers: what they mark as authentic (the AD bit) is believed. All of them must
+        /// be on loopback, and validate.
+        Trust,
     }
 }
 
@@ -56,7 +59,7 @@ settings::table! {
         pub case_randomization: bool = true,
         /// Whether DNSSEC is looked at, for DANE (RFC 7672).
         pub dnssec: DnssecUse = DnssecUse::Off,
-        /// File of DNSKEY records of the root that signatures are checked by; left out, those that ICANN publishes.
+        /// File of DNSKEY records of the root that signatures are checked by, for `validate`; left out, those that ICANN publishes.
         pub dnssec_anchor_file: Option<PathBuf> = None,
         /// Look into `/etc/hosts` before asking.
         pub hosts_file: bool = false,
@@ -107,6 +110,26 @@ impl Config {
         if self.negative_ttl_min > self.negative_ttl_max {
             problems
                 .error(node.at("negative_ttl_min"), "`negative_ttl_min` must not exceed `negative_ttl_max`");
+        }
+        if self.dnssec == DnssecUse::Trust {
+            for (n, server) in self.nameservers.iter().enumerate().filter(|(_, at)| !at.ip().is_loopback()) {
+                problems
+                    .error(
+                        node.at(&format!("nameservers.{n}")),
+                        format!(
+                            "{server} is not on this machine: anybody on the way could vouch in its name"
+                        ),
+                    )
+                    .hint("run a validating resolver here, or write `dnssec = \"validate\"`");
+            }
+            if self.dnssec_anchor_file.is_some() {
+                problems
+                    .error(
+                        node.at("dnssec_anchor_file"),
+                        "no signatures are checked here with `dnssec = \"trust\"`",
+                    )
+                    .hint("leave it out");
+            }
         }
     }
 }

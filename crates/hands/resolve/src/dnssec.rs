@@ -1,12 +1,14 @@
 //! What DNSSEC vouches for: a domain's exchangers, and TLSA records of exchangers (RFC 7672 §2). Signatures are
-//! checked here, down from the root's keys; name servers need only pass them on.
+//! checked here, down from the root's keys, and name servers need only pass them on; or a validating name server on
+//! this machine is believed.
 //!
 //! It asks apart from [`crate::Dns`]: whose mail goes where must not hang on it. What it vouches for must therefore be
 //! compared with where mail is about to go.
 
 use crate::dns::{name_servers, set_options};
 use crate::memo::Memo;
-use crate::{BoxFuture, Config, DnsError};
+use crate::trusted::Trusted;
+use crate::{BoxFuture, Config, DnsError, DnssecUse};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::ResolverConfig;
 use hickory_resolver::lookup::Lookup;
@@ -14,8 +16,9 @@ use hickory_resolver::net::{
     DnsError as HickoryDnsError, NetError, NoRecords, runtime::TokioRuntimeProvider,
 };
 use hickory_resolver::proto::dnssec::{Proof, TrustAnchors};
-use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use mail::Domain;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -61,9 +64,17 @@ pub trait Authentic: Send + Sync {
     fn tlsa<'a>(&'a self, host: &'a Domain, port: u16) -> BoxFuture<'a, Vouched<Tlsa>>;
 }
 
-/// Asks name servers, checks signatures, and remembers.
+/// Whom it asks.
+enum Asked {
+    /// Any name servers; signatures are checked here.
+    Any(Box<TokioResolver>),
+    /// One that checks them itself.
+    Trusted(Trusted),
+}
+
+/// Asks name servers, checks signatures or has them checked, and remembers.
 pub struct Dnssec {
-    hickory: TokioResolver,
+    asked: Asked,
     config: Config,
     exchangers: Memo<Domain, Vouched<Box<str>>>,
     addresses: Memo<Domain, Vouched<()>>,
@@ -77,27 +88,15 @@ impl std::fmt::Debug for Dnssec {
 }
 
 impl Dnssec {
-    /// Begins at the root's keys, or at those of `dnssec_anchor_file`.
+    /// As `dnssec` says: begins at the root's keys, or at those of `dnssec_anchor_file`; or believes name servers, which
+    /// must all be on loopback.
     pub fn new(config: &Config) -> Result<Self, DnsError> {
-        let anchors = match &config.dnssec_anchor_file {
-            Some(file) => TrustAnchors::from_file(file)
-                .map_err(|e| DnsError::new(format!("{}: {e}", file.display())))?,
-            None => TrustAnchors::default(),
+        let asked = match config.dnssec {
+            DnssecUse::Trust => Asked::Trusted(trusted(config)?),
+            DnssecUse::Validate | DnssecUse::Off => Asked::Any(Box::new(validating(config)?)),
         };
-        if anchors.is_empty() {
-            return Err(DnsError::new("the file of DNSSEC anchors holds no key of the root".to_owned()));
-        }
-        let servers = ResolverConfig::from_name_servers(name_servers(config)?);
-        let mut builder = TokioResolver::builder_with_config(servers, TokioRuntimeProvider::default());
-        set_options(builder.options_mut(), config);
-        // It asks many times for the keys of zones on the way: those are remembered by hickory, what is made of
-        // answers by us.
-        builder.options_mut().cache_size = 4_096;
-        builder.options_mut().validate = true;
-        let hickory =
-            builder.with_trust_anchor(Arc::new(anchors)).build().map_err(|e| DnsError::new(e.to_string()))?;
         Ok(Self {
-            hickory,
+            asked,
             config: config.clone(),
             exchangers: Memo::new(REMEMBERED_OCTETS_MAX, |domain: &Domain, found| {
                 domain.as_str().len() + weigh(found, |name| name.len())
@@ -116,7 +115,13 @@ impl Dnssec {
         records_max: usize,
         pick: impl Fn(&RData) -> Option<T>,
     ) -> (Vouched<T>, Duration) {
-        let asked = timeout(self.config.route_timeout, self.hickory.lookup(query.clone(), kind)).await;
+        let hickory = match &self.asked {
+            Asked::Trusted(trusted) => {
+                return self.ask_trusted(trusted, &query, kind, records_max, pick).await;
+            }
+            Asked::Any(hickory) => hickory,
+        };
+        let asked = timeout(self.config.route_timeout, hickory.lookup(query.clone(), kind)).await;
         let (found, ttl) = match asked {
             Err(_) => (Vouched::Failed("no answer in time".into()), Duration::ZERO),
             Ok(Ok(lookup)) => {
@@ -129,6 +134,34 @@ impl Dnssec {
             }
             Ok(Err(error)) => (Vouched::Failed(describe(&error).into()), Duration::ZERO),
         };
+        self.lasting(found, ttl)
+    }
+
+    /// The same of a name server whose word is taken.
+    async fn ask_trusted<T>(
+        &self,
+        trusted: &Trusted,
+        query: &Name,
+        kind: RecordType,
+        records_max: usize,
+        pick: impl Fn(&RData) -> Option<T>,
+    ) -> (Vouched<T>, Duration) {
+        match timeout(self.config.route_timeout, trusted.ask(query, kind)).await {
+            Err(_) => self.lasting(Vouched::Failed("no answer in time".into()), Duration::ZERO),
+            Ok(Err(why)) => self.lasting(Vouched::Failed(why), Duration::ZERO),
+            // Nobody vouches for it: that is what an unsigned zone looks like to who asks such a server.
+            Ok(Ok(said)) if !said.authentic => self.lasting(Vouched::Insecure, said.ttl),
+            Ok(Ok(said)) => {
+                let owner = last_name(query, &said.records);
+                let of_owner = said.records.iter().filter(|record| record.name == *owner);
+                let found = of_owner.filter_map(|record| pick(&record.data)).take(records_max).collect();
+                self.lasting(Vouched::Secure(found), said.ttl)
+            }
+        }
+    }
+
+    /// With how long it is remembered.
+    fn lasting<T>(&self, found: Vouched<T>, ttl: Duration) -> (Vouched<T>, Duration) {
         let lasts = match &found {
             Vouched::Failed(_) => self.config.failure_ttl,
             _ => ttl.max(self.config.ttl_min).min(self.config.ttl_max),
@@ -156,6 +189,44 @@ impl Dnssec {
         };
         self.addresses.get_or(host, ask).await.0
     }
+}
+
+fn validating(config: &Config) -> Result<TokioResolver, DnsError> {
+    let anchors = match &config.dnssec_anchor_file {
+        Some(file) => {
+            TrustAnchors::from_file(file).map_err(|e| DnsError::new(format!("{}: {e}", file.display())))?
+        }
+        None => TrustAnchors::default(),
+    };
+    if anchors.is_empty() {
+        return Err(DnsError::new("the file of DNSSEC anchors holds no key of the root".to_owned()));
+    }
+    let servers = ResolverConfig::from_name_servers(name_servers(config)?);
+    let mut builder = TokioResolver::builder_with_config(servers, TokioRuntimeProvider::default());
+    set_options(builder.options_mut(), config);
+    // It asks many times for the keys of zones on the way: those are remembered by hickory, what is made of
+    // answers by us.
+    builder.options_mut().cache_size = 4_096;
+    builder.options_mut().validate = true;
+    builder.with_trust_anchor(Arc::new(anchors)).build().map_err(|e| DnsError::new(e.to_string()))
+}
+
+fn trusted(config: &Config) -> Result<Trusted, DnsError> {
+    let servers: Vec<SocketAddr> = name_servers(config)?
+        .iter()
+        .map(|server| {
+            let port = server.connections.first().map_or(53, |connection| connection.port);
+            SocketAddr::new(server.ip, port)
+        })
+        .collect();
+    if let Some(far) = servers.iter().find(|server| !server.ip().is_loopback()) {
+        let text = format!(
+            "dnssec = \"trust\" believes name servers on this machine only, and {far} is not: anybody on the way \
+             could vouch in its name. Run a validating resolver here, or write \"validate\""
+        );
+        return Err(DnsError::new(text));
+    }
+    Ok(Trusted::new(servers, config.attempts, config.query_timeout, config.queries_max as usize))
 }
 
 fn weigh<T>(found: &Vouched<T>, of: impl Fn(&T) -> usize) -> usize {
@@ -209,6 +280,20 @@ fn judge<T>(
         Proof::Bogus => Vouched::Failed("DNSSEC: bogus".into()),
         Proof::Indeterminate => Vouched::Failed("DNSSEC: not all signatures could be looked up".into()),
     }
+}
+
+/// The name at the end of the aliases.
+fn last_name<'a>(query: &'a Name, records: &'a [Record]) -> &'a Name {
+    let mut owner = query;
+    for _ in 0..CNAMES_MAX {
+        let alias = records.iter().find_map(|record| match &record.data {
+            RData::CNAME(target) if record.name == *owner => Some(&target.0),
+            _ => None,
+        });
+        let Some(target) = alias else { break };
+        owner = target;
+    }
+    owner
 }
 
 fn worse(a: Proof, b: Proof) -> Proof {

@@ -20,6 +20,7 @@ mod https;
 mod memo;
 mod route;
 mod sts;
+mod trusted;
 pub mod zone;
 
 pub use cached::Cached;

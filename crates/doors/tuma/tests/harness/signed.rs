@@ -1,6 +1,7 @@
 //! A name server on loopback whose root zone is signed with keys of the test's own, with delegations to zones that are
 //! not signed, or wrongly.
 
+use super::Process;
 use hickory_server::Server;
 use hickory_server::dnssec::NxProofKind;
 use hickory_server::net::runtime::{Time, TokioRuntimeProvider};
@@ -15,6 +16,7 @@ use hickory_server::store::in_memory::InMemoryZoneHandler;
 use hickory_server::zone_handler::{AxfrPolicy, Catalog, ZoneType};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -179,16 +181,51 @@ fn base64(octets: &[u8]) -> String {
     text
 }
 
+/// A resolver that validates.
+const UNBOUND: &str = "/usr/sbin/unbound";
+
+/// True if there is unbound.
+pub fn has_unbound() -> bool {
+    super::has_program("unbound", Command::new("test").args(["-x", UNBOUND]))
+}
+
+fn dns_settings(at: SocketAddr, more: &str) -> String {
+    format!(
+        "[dns]\nnameservers = [\"{at}\"]\nquery_timeout = \"2s\"\nattempts = 1\nfailure_ttl = \"100ms\"\n\
+         ttl_min = \"1s\"\nip_strategy = \"v4_only\"\ncase_randomization = false\n{more}"
+    )
+}
+
 impl SignedServer {
     /// `[dns]` for a server that asks this one and checks signatures.
     pub fn settings(&self) -> String {
-        format!(
-            "[dns]\nnameservers = [\"{}\"]\nquery_timeout = \"2s\"\nattempts = 1\nfailure_ttl = \"100ms\"\n\
-             ttl_min = \"1s\"\nip_strategy = \"v4_only\"\ncase_randomization = false\ndnssec = \"validate\"\n\
-             dnssec_anchor_file = \"{}\"\n",
-            self.at,
-            self.anchor.display()
-        )
+        let anchor = self.anchor.display();
+        dns_settings(self.at, &format!("dnssec = \"validate\"\ndnssec_anchor_file = \"{anchor}\"\n"))
+    }
+
+    /// unbound, which asks this one and checks signatures, and `[dns]` for a server that believes it.
+    pub fn trusted(&self, folder: &Path) -> (Process, String) {
+        let (at, file) = (super::fixed_address(), folder.join("unbound.conf"));
+        let conf = format!(
+            "server:\n interface: {}@{}\n do-daemonize: no\n username: \"\"\n chroot: \"\"\n pidfile: \"\"\n \
+             directory: \"{}\"\n use-syslog: no\n do-not-query-localhost: no\n num-threads: 1\n \
+             local-zone: \"test.\" nodefault\n trust-anchor-file: \"{}\"\n module-config: \"validator iterator\"\n\
+             remote-control:\n control-enable: no\n\
+             forward-zone:\n name: \".\"\n forward-addr: {}@{}\n",
+            at.ip(),
+            at.port(),
+            folder.display(),
+            self.anchor.display(),
+            self.at.ip(),
+            self.at.port()
+        );
+        std::fs::write(&file, conf).expect("write unbound.conf");
+        let log = std::fs::File::create(folder.join("unbound.log")).expect("its log");
+        let mut command = Command::new(UNBOUND);
+        command.args(["-d", "-c"]).arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let process = Process(command.spawn().expect("start unbound"));
+        super::wait_until("unbound answers", || std::net::TcpStream::connect(at).is_ok());
+        (process, dns_settings(at, "dnssec = \"trust\"\n"))
     }
 }
 

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Makes a key, writes it into a folder, and gives the text of its record.
-fn key(folder: &Path, name: &str, rsa: bool) -> String {
+pub(super) fn key(folder: &Path, name: &str, rsa: bool) -> String {
     let key = if rsa { SigningKey::generate_rsa(2_048) } else { SigningKey::generate_ed25519() };
     let key = key.expect("a key");
     let path = folder.join(format!("{name}.pem"));
@@ -21,7 +21,7 @@ fn key(folder: &Path, name: &str, rsa: bool) -> String {
 }
 
 /// True if there is dkimpy with PyNaCl, which it needs for Ed25519.
-fn has_dkimpy() -> bool {
+pub(super) fn has_dkimpy() -> bool {
     has_python() && has_program("dkimpy", Command::new("python3").args(["-c", "import dkim, nacl"]))
 }
 
@@ -48,14 +48,14 @@ for at in range(count):
 }
 
 /// True if there is OpenDKIM's filter, which has a mode for tests.
-fn has_opendkim() -> bool {
+pub(super) fn has_opendkim() -> bool {
     has_program("opendkim", Command::new("test").args(["-x", OPENDKIM]))
 }
 
 const OPENDKIM: &str = "/usr/sbin/opendkim";
 
 /// What OpenDKIM says of a message, or puts into it.
-fn opendkim(folder: &Path, message: &[u8], settings: &str) -> String {
+pub(super) fn opendkim(folder: &Path, message: &[u8], settings: &str) -> String {
     let (file, conf) = (folder.join("filtered.eml"), folder.join("opendkim.conf"));
     std::fs::write(&file, message).expect("write the message");
     std::fs::write(&conf, format!("Syslog no\n{settings}")).expect("write the configuration");
@@ -345,6 +345,39 @@ fn signed_mail_goes_by_every_road() {
     }
 }
 
+/// Signs a file by dkimpy for a.test: the file, the key's file or seed, its kind, canonicalisation, where to.
+pub(super) const DKIMPY_SIGNS: &str = r#"
+import dkim, sys
+message = open(sys.argv[1], "rb").read()
+key = open(sys.argv[2], "rb").read() if sys.argv[3] == "rsa" else sys.argv[2].encode()
+header, body = [word.encode() for word in sys.argv[4].split("/")]
+selector = b"s" if sys.argv[3] == "rsa" else b"e"
+algorithm = b"rsa-sha256" if sys.argv[3] == "rsa" else b"ed25519-sha256"
+field = dkim.sign(message, selector, b"a.test", key, canonicalize=(header, body), signature_algorithm=algorithm)
+open(sys.argv[5], "wb").write(field + message)
+"#;
+
+/// The seed of an Ed25519 key, as dkimpy takes it.
+pub(super) fn seed(file: &Path) -> String {
+    let pem = std::fs::read_to_string(file).unwrap();
+    let digits: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let der = mailauth::base64_decode(digits.as_bytes()).unwrap();
+    mailauth::base64_encode(&der[der.len() - 32..])
+}
+
+/// A message with OpenDKIM's signature for a.test, by `rsa.pem` of the folder.
+pub(super) fn opendkim_signs(folder: &Path, content: &str, canonicalization: &str) -> String {
+    let settings = format!(
+        "Mode s\nDomain a.test\nSelector s\nKeyFile {}\nInternalHosts 0.0.0.0/0\nRequireSafeKeys no\n\
+        OversignHeaders From\nSignatureAlgorithm rsa-sha256\nCanonicalization {canonicalization}\n",
+        folder.join("rsa.pem").display()
+    );
+    let told = opendkim(folder, content.as_bytes(), &settings);
+    let (_, field) = told.split_once("hvalue='").expect("a field is put in");
+    let field = field.split_once('\'').expect("its end").0.replace('\n', "\r\n");
+    format!("DKIM-Signature: {field}\r\n{content}")
+}
+
 /// What others sign is good to us: dkimpy and OpenDKIM.
 #[test]
 fn signatures_of_other_programs_are_verified() {
@@ -355,43 +388,19 @@ fn signatures_of_other_programs_are_verified() {
     std::fs::write(path.join("plain.eml"), CONTENT).unwrap();
     let file = |name: &str| path.join(name).to_str().unwrap().to_owned();
     if has_dkimpy() {
-        let seed = {
-            let pem = std::fs::read_to_string(path.join("ed.pem")).unwrap();
-            let digits: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
-            let der = mailauth::base64_decode(digits.as_bytes()).unwrap();
-            mailauth::base64_encode(&der[der.len() - 32..])
-        };
-        let script = r#"
-import dkim, sys
-message = open(sys.argv[1], "rb").read()
-key = open(sys.argv[2], "rb").read() if sys.argv[3] == "rsa" else sys.argv[2].encode()
-header, body = [word.encode() for word in sys.argv[4].split("/")]
-selector = b"s" if sys.argv[3] == "rsa" else b"e"
-algorithm = b"rsa-sha256" if sys.argv[3] == "rsa" else b"ed25519-sha256"
-field = dkim.sign(message, selector, b"a.test", key, canonicalize=(header, body), signature_algorithm=algorithm)
-open(sys.argv[5], "wb").write(field + message)
-"#;
+        let seed = seed(&path.join("ed.pem"));
         for (kind, key) in [("rsa", file("rsa.pem")), ("ed", seed)] {
             for canonicalization in ["relaxed/relaxed", "relaxed/simple", "simple/relaxed", "simple/simple"] {
                 let signed = file("signed.eml");
-                python(script, &[&file("plain.eml"), &key, kind, canonicalization, &signed]);
+                python(DKIMPY_SIGNS, &[&file("plain.eml"), &key, kind, canonicalization, &signed]);
                 let verified = we_say(&std::fs::read(&signed).unwrap(), &zone);
                 assert_eq!(verified[0].reason, None, "{kind} {canonicalization}");
             }
         }
     }
     if has_opendkim() {
-        let more = format!(
-            "Mode s\nDomain a.test\nSelector s\nKeyFile {}\nInternalHosts 0.0.0.0/0\nRequireSafeKeys no\n\
-            OversignHeaders From\nSignatureAlgorithm rsa-sha256\n",
-            file("rsa.pem")
-        );
         for canonicalization in ["relaxed/relaxed", "relaxed/simple", "simple/relaxed", "simple/simple"] {
-            let told =
-                opendkim(path, CONTENT.as_bytes(), &format!("{more}Canonicalization {canonicalization}\n"));
-            let (_, field) = told.split_once("hvalue='").expect("a field is put in");
-            let field = field.split_once('\'').expect("its end").0.replace('\n', "\r\n");
-            let signed = format!("DKIM-Signature: {field}\r\n{CONTENT}");
+            let signed = opendkim_signs(path, CONTENT, canonicalization);
             let verified = we_say(signed.as_bytes(), &zone);
             assert_eq!((verified.len(), verified[0].reason), (1, None), "{signed}");
         }

@@ -3,7 +3,7 @@
 
 use crate::harness::authority::{Authority, over};
 use crate::harness::dns::NameServer;
-use crate::harness::signed::Signed;
+use crate::harness::signed::{Signed, has_unbound};
 use crate::harness::web::{Asked, WebServer};
 use crate::harness::{
     Setup, fixed_address, has_python, keeping, python, records, rules, send, sink, wait_until,
@@ -398,6 +398,18 @@ fn a_policy_that_comes_while_connections_are_open_holds_at_once() {
 
 #[test]
 fn tlsa_records_decide_where_dnssec_vouches_for_them() {
+    tlsa_records_decide(false);
+}
+
+#[test]
+fn a_validating_name_server_on_this_machine_is_believed() {
+    if has_unbound() {
+        tlsa_records_decide(true);
+    }
+}
+
+/// What DNSSEC vouches for, by our own word or by that of a name server which checks signatures.
+fn tlsa_records_decide(trusted: bool) {
     let (folder, port) = (tempfile::tempdir().unwrap(), fixed_address().port());
     // Nobody that the machine knows vouches for it, it is over, and for another name.
     let authority = Authority::new("authority.test");
@@ -433,7 +445,14 @@ fn tlsa_records_decide_where_dnssec_vouches_for_them() {
     zone.tlsa("mx2.unsigned.test", port, (3, 1, 1), &[7; 32]);
     let dns = zone.serve(folder.path());
     let more = "[delivery]\ntls = \"opportunistic\"\n[mta_sts]\nenabled = false\n[tls_policy.\"only.test\"]\ntls = \"dane\"\n";
-    let tuma = Setup::direct_by(folder.path(), &dns.settings(), port, more).start();
+    let (_unbound, settings) = match trusted {
+        true => {
+            let (unbound, settings) = dns.trusted(folder.path());
+            (Some(unbound), settings)
+        }
+        false => (None, dns.settings()),
+    };
+    let tuma = Setup::direct_by(folder.path(), &settings, port, more).start();
     let delivered = [
         ("good.test", "dane", true, "dane"),
         ("unusable.test", "required", true, "expired"),
@@ -463,6 +482,11 @@ fn tlsa_records_decide_where_dnssec_vouches_for_them() {
     }
     for (domain, status, text) in deferred {
         let record = record_of(folder.path(), "deferred", &format!("x@{domain}"));
+        // A server that checks signatures itself does not even say where forged mail would go.
+        let (status, text) = match trusted && text == "dnssec" {
+            true => ("4.4.3", "servfail"),
+            false => (status, text),
+        };
         assert_eq!(record["status"], status, "{record}");
         assert!(record["reply"].as_str().unwrap().to_lowercase().contains(&text.to_lowercase()), "{record}");
     }

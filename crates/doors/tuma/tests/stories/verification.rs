@@ -1,5 +1,6 @@
 //! Mail of strangers: SPF, DKIM, DMARC and iprev against a real name server, and what is done about it.
 
+use super::dkim;
 use crate::harness::dns::NameServer;
 use crate::harness::{
     Session, Setup, Tuma, has_program, has_python, keeping, python, records, sink, wait_until,
@@ -289,6 +290,48 @@ fn our_own_mail_is_not_verified() {
     }
     assert_eq!(world.dns.asked("_dmarc.a.test"), 0);
     assert_eq!(world.tuma.metric("tuma_verified_messages_total"), 0.0);
+}
+
+/// What other programs sign is found good when it comes in, and what was changed on the way is not.
+#[test]
+fn mail_that_dkimpy_and_opendkim_signed_passes_at_the_door() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let (rsa, ed) = (dkim::key(path, "rsa", true), dkim::key(path, "ed", false));
+    let world = World::start("", |dns| {
+        dns.txt("s._domainkey.a.test", &rsa);
+        dns.txt("e._domainkey.a.test", &ed);
+        dns.txt("_dmarc.a.test", "v=DMARC1; p=reject");
+    });
+    let content = PLAIN.to_owned() + "\r\n";
+    std::fs::write(path.join("plain.eml"), &content).unwrap();
+    let file = |name: &str| path.join(name).to_str().unwrap().to_owned();
+    let mut messages = Vec::new();
+    if dkim::has_dkimpy() {
+        for (kind, key) in [("rsa", file("rsa.pem")), ("ed", dkim::seed(&path.join("ed.pem")))] {
+            python(
+                dkim::DKIMPY_SIGNS,
+                &[&file("plain.eml"), &key, kind, "relaxed/simple", &file("signed.eml")],
+            );
+            messages.push(std::fs::read_to_string(file("signed.eml")).unwrap());
+        }
+    }
+    if dkim::has_opendkim() {
+        messages.push(dkim::opendkim_signs(path, &content, "simple/relaxed"));
+    }
+    for message in &messages {
+        let mut session = world.client("192.0.2.7");
+        let reply = session.message("x@a.test", &["y@dest.test"], message.trim_end_matches("\r\n"));
+        assert!(reply.starts_with("250"), "{reply}");
+        let changed = message.replace("\r\n\r\nbody", "\r\n\r\nBody");
+        let reply = session.message("x@a.test", &["y@dest.test"], changed.trim_end_matches("\r\n"));
+        assert!(reply.starts_with("550"), "{reply}");
+    }
+    for (n, arrived) in world.arrived(messages.len()).iter().enumerate() {
+        let said = fields(arrived, "Authentication-Results").concat();
+        assert!(said.contains("dkim=pass") && said.contains("header.d=a.test"), "{n}: {said}");
+        assert!(said.contains("dmarc=pass"), "{n}: {said}");
+    }
 }
 
 /// True if there is dkimpy with what its ARC needs.
