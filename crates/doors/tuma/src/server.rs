@@ -668,9 +668,10 @@ impl Server {
             warn!("deliveries under way were cut off; they are tried again at the next start");
         }
         let (spool, recorder) = (self.spool.clone(), self.recorder.clone());
-        let webhooks = self.webhooks.clone();
+        let (webhooks, http) = (self.webhooks.clone(), self.http.clone());
         let _ = tokio::task::spawn_blocking(move || {
             spool.close();
+            http.close();
             webhooks.close();
             if !recorder.close(Duration::from_secs(10)) {
                 error!("some accounting records could not be written");

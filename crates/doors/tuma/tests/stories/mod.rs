@@ -37,6 +37,7 @@ mod spool;
 mod submission;
 mod suppression;
 mod tags;
+mod tenants;
 mod top;
 mod transport;
 mod verification;
