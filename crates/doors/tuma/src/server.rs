@@ -499,6 +499,7 @@ impl Server {
             let socket = tokio::net::TcpListener::from_std(socket)?;
             tokio::spawn(server.issuing.challenges.clone().serve(socket));
         }
+        crate::pickup::start(&server);
         crate::certificates::watch(&server);
         crate::issuing::start(&server);
         Ok(server)

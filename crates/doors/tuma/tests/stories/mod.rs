@@ -24,6 +24,7 @@ mod notices;
 mod openapi;
 mod orders;
 mod peers;
+mod pickup;
 mod policy;
 mod receivers;
 mod records;
