@@ -13,6 +13,7 @@ mod http;
 mod issuing;
 mod logging;
 mod memory;
+mod pickup;
 pub mod policies;
 pub mod root;
 pub mod server;

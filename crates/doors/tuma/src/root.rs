@@ -2,6 +2,7 @@
 
 use crate::cli::DoctorConfig;
 use crate::http::{HttpConfig, TenantConfig};
+use crate::pickup::PickupConfig;
 use crate::policies::PolicyConfig;
 use delivery::{
     DkimConfig, DsnConfig, PoolConfig, RetryConfig, RouteConfig, SignRule, SigningConfig, SourceConfig,
@@ -31,6 +32,8 @@ settings::table! {
         pub log: LogConfig = LogConfig::default(),
         /// The HTTP listener: messages, questions and orders, metrics.
         pub http: HttpConfig = HttpConfig::default(),
+        /// A directory that programs on this machine put messages into.
+        pub pickup: PickupConfig = PickupConfig::default(),
         /// Where mail comes in; the key is a name of your choice.
         pub listener: BTreeMap<String, ListenerConfig> = BTreeMap::new(),
         /// Limits and choices of an SMTP session.

@@ -499,6 +499,7 @@ impl Server {
             let socket = tokio::net::TcpListener::from_std(socket)?;
             tokio::spawn(server.issuing.challenges.clone().serve(socket));
         }
+        crate::pickup::start(&server);
         crate::certificates::watch(&server);
         crate::issuing::start(&server);
         Ok(server)
@@ -668,9 +669,10 @@ impl Server {
             warn!("deliveries under way were cut off; they are tried again at the next start");
         }
         let (spool, recorder) = (self.spool.clone(), self.recorder.clone());
-        let webhooks = self.webhooks.clone();
+        let (webhooks, http) = (self.webhooks.clone(), self.http.clone());
         let _ = tokio::task::spawn_blocking(move || {
             spool.close();
+            http.close();
             webhooks.close();
             if !recorder.close(Duration::from_secs(10)) {
                 error!("some accounting records could not be written");

@@ -1,10 +1,11 @@
 //! The database, and what of it is kept in memory.
 
 use crate::key::{Key, NewKey, Role};
+use crate::tenant::{self, Tenant};
 use crate::token::{Secret, Token};
 use mail::UnixMillis;
 use rusqlite::{Connection, OptionalExtension, params};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -18,7 +19,7 @@ pub const TEMPLATES_MAX: u32 = 1_000;
 /// Lines of the log of changes kept; older ones go.
 const AUDIT_MAX: i64 = 100_000;
 /// The version of the tables.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const TABLES: &str = "
     CREATE TABLE keys (
@@ -34,8 +35,9 @@ const TABLES: &str = "
         number INTEGER PRIMARY KEY, at INTEGER NOT NULL, who TEXT NOT NULL, peer TEXT NOT NULL, method TEXT NOT NULL,
         path TEXT NOT NULL, status INTEGER NOT NULL, detail TEXT NOT NULL
     ) STRICT;
-    PRAGMA user_version = 1;
 ";
+
+const SET_VERSION: &str = "PRAGMA user_version = 2;";
 
 /// Why the store did not do what was asked.
 #[derive(Debug)]
@@ -115,6 +117,8 @@ pub struct Store {
     secret: Secret,
     /// Every key by its id, so that a request needs no database.
     keys: RwLock<HashMap<String, Arc<Key>>>,
+    /// Every tenant made at run time, by name.
+    pub(crate) tenants: RwLock<BTreeMap<String, Arc<Tenant>>>,
 }
 
 impl Store {
@@ -131,17 +135,20 @@ impl Store {
         )?;
         let version: i64 = database.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         match version {
-            0 => database.execute_batch(&format!("BEGIN;{TABLES}COMMIT;"))?,
+            0 => database.execute_batch(&format!("BEGIN;{TABLES}{}{SET_VERSION}COMMIT;", tenant::TABLES))?,
+            // Before there were tenants in it.
+            1 => database.execute_batch(&format!("BEGIN;{}{SET_VERSION}COMMIT;", tenant::TABLES))?,
             VERSION => {}
             other => return Err(StoreError::Version(other)),
         }
-        let store = Self { database: Mutex::new(database), secret, keys: RwLock::default() };
+        let tenants = RwLock::new(tenant::read(&database)?);
+        let store = Self { database: Mutex::new(database), secret, keys: RwLock::default(), tenants };
         let keys = store.read_keys()?;
         *store.keys.write().unwrap_or_else(PoisonError::into_inner) = keys;
         Ok(store)
     }
 
-    fn database(&self) -> MutexGuard<'_, Connection> {
+    pub(crate) fn database(&self) -> MutexGuard<'_, Connection> {
         self.database.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -226,6 +233,19 @@ impl Store {
         let key = Arc::new(Key { revoked_at: Some(now), ..Key::clone(&key) });
         self.keys.write().unwrap_or_else(PoisonError::into_inner).insert(key.id.clone(), key.clone());
         Ok(Some(key))
+    }
+
+    /// Notes that a tenant's keys were taken back in the database; how many there were.
+    pub(crate) fn revoked_of_tenant(&self, tenant: &str, now: UnixMillis) -> usize {
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let mut count = 0;
+        for key in keys.values_mut() {
+            if key.new.tenant.as_deref() == Some(tenant) && key.revoked_at.is_none() {
+                *key = Arc::new(Key { revoked_at: Some(now), ..Key::clone(key) });
+                count += 1;
+            }
+        }
+        count
     }
 
     /// Every key, the newest first.
@@ -398,6 +418,23 @@ mod tests {
         }
         let token = Token::parse(&format!("tuma_{}_{}", "0".repeat(10), "a".repeat(52))).unwrap();
         assert_eq!(format!("{token:?}"), "tuma_0000000000_…");
+    }
+
+    #[test]
+    fn a_store_from_before_there_were_tenants_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = Connection::open(folder.path().join("control.sqlite")).unwrap();
+        old.execute_batch(&format!("{TABLES}PRAGMA user_version = 1;")).unwrap();
+        old.execute("INSERT INTO templates VALUES ('a', 'welcome', '{}', 1)", []).unwrap();
+        drop(old);
+        let store = Store::open(folder.path()).unwrap();
+        assert!(store.template("a", "welcome").unwrap().is_some());
+        store.put_tenant("a", Tenant::default()).unwrap();
+        drop(store);
+        assert!(Store::open(folder.path()).unwrap().tenants().contains_key("a"));
+        let later = Connection::open(folder.path().join("control.sqlite")).unwrap();
+        later.execute_batch("PRAGMA user_version = 3;").unwrap();
+        assert!(matches!(Store::open(folder.path()), Err(StoreError::Version(3))));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `tuma key` and `tuma tenant`: who may ask the server by HTTP.
+//! `tuma key`: who may ask the server by HTTP.
 
 use super::Api;
 use super::client::{ask_json, encode, field, send_json, table};
@@ -107,7 +107,7 @@ impl Key {
     }
 }
 
-fn list(value: &Value) -> String {
+pub(super) fn list(value: &Value) -> String {
     let texts: Vec<&str> = value.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     if texts.is_empty() { "any".into() } else { texts.join(" ") }
 }
@@ -139,55 +139,4 @@ fn print_keys(keys: &Value) {
         return;
     }
     table(&["ID", "NAME", "ROLE", "TENANT", "STATE", "NETWORKS", "FROM DOMAINS"], &rows);
-}
-
-/// Tenants: those whose mail is kept apart, as `[tenant.NAME]` of the configuration says.
-#[derive(Debug, clap::Subcommand)]
-pub(super) enum Tenant {
-    /// List the tenants.
-    Ls {
-        #[command(flatten)]
-        api: Api,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-impl Tenant {
-    pub(super) fn run(self) -> Result<ExitCode> {
-        let Self::Ls { api, json } = self;
-        let tenants = ask_json(api.api, "GET", "/v1/tenants")?;
-        if json {
-            say!("{tenants:#}");
-            return Ok(ExitCode::SUCCESS);
-        }
-        let number = |value: &Value| value.as_u64().map_or("-".to_owned(), |number| number.to_string());
-        let rows: Vec<Vec<String>> = tenants
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|tenant| {
-                vec![
-                    field(tenant, "tenant").to_owned(),
-                    if tenant["suspended"] == Value::Bool(true) {
-                        "suspended".into()
-                    } else {
-                        "may send".into()
-                    },
-                    number(&tenant["recipients_per_hour_max"]),
-                    number(&tenant["recipients_per_day_max"]),
-                    number(&tenant["keys"]),
-                    list(&tenant["from_domains"]),
-                    list(&tenant["pools"]),
-                ]
-            })
-            .collect();
-        if rows.is_empty() {
-            say!("the configuration has no [tenant.NAME]");
-        } else {
-            table(&["TENANT", "STATE", "PER HOUR", "PER DAY", "KEYS", "FROM DOMAINS", "POOLS"], &rows);
-        }
-        Ok(ExitCode::SUCCESS)
-    }
 }

@@ -25,6 +25,7 @@ mod simulate;
 mod source;
 mod spool;
 mod suppression;
+mod tenant;
 mod top;
 mod webhook;
 
@@ -94,7 +95,7 @@ enum Command {
     Key(key::Key),
     /// Tenants: those whose mail is kept apart.
     #[command(subcommand)]
-    Tenant(key::Tenant),
+    Tenant(tenant::Tenant),
     /// What failures are called, and by which rule.
     #[command(subcommand)]
     Bounce(bounce::Bounce),

@@ -1,4 +1,4 @@
-//! Keys, tenants, stored templates, and the log of changes.
+//! Keys, stored templates, and the log of changes.
 
 use super::access::{Access, wall};
 use super::extract::{Path, Query};
@@ -13,7 +13,6 @@ use mail::{Domain, UnixMillis};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use settings::Cidr;
-use std::sync::Arc;
 use tenants::{Key, NewKey, Role, Store, StoreError};
 
 /// Octets of a stored template at most.
@@ -22,7 +21,7 @@ pub(super) const TEMPLATE_MAX: usize = 8 * 1024 * 1024;
 const AUDIT_MAX: u32 = 1_000;
 
 /// Asks the store from a thread that may wait.
-async fn stored<T: Send + 'static>(
+pub(super) async fn stored<T: Send + 'static>(
     http: &Http,
     work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, Refusal> {
@@ -139,7 +138,7 @@ fn read_key(http: &Http, body: &[u8]) -> Result<NewKey, Refusal> {
     })
 }
 
-fn texts(map: &Map<String, Value>, name: &str) -> Result<Vec<String>, Refusal> {
+pub(super) fn texts(map: &Map<String, Value>, name: &str) -> Result<Vec<String>, Refusal> {
     let wrong = || Refusal::bad(format!("`{name}` is a list of texts")).at(format!("/{name}"));
     match map.get(name) {
         None | Some(Value::Null) => Ok(Vec::new()),
@@ -177,27 +176,6 @@ pub(super) async fn revoke_key(
             Err(Refusal::no_such("key", &id, keys.iter().map(|key| key.id.as_str())))
         }
     }
-}
-
-// ---- tenants ----------------------------------------------------------------------------------------------
-
-/// The tenants of the configuration.
-pub(super) async fn list_tenants(State(server): Shared) -> Json<Value> {
-    let tenants = server.http.tenants();
-    let keys = server.http.store.keys();
-    let shown = tenants.iter().map(|(name, tenant)| {
-        let valid = |key: &&Arc<Key>| key.new.tenant.as_deref() == Some(name) && key.is_valid(wall());
-        json!({
-            "tenant": name,
-            "from_domains": tenant.from_domains.iter().map(|domain| domain.as_str()).collect::<Vec<_>>(),
-            "pools": tenant.pools.iter().map(|pool| pool.as_str()).collect::<Vec<_>>(),
-            "recipients_per_hour_max": tenant.recipients_per_hour_max,
-            "recipients_per_day_max": tenant.recipients_per_day_max,
-            "suspended": tenant.suspended,
-            "keys": keys.iter().filter(valid).count(),
-        })
-    });
-    Json(shown.collect())
 }
 
 // ---- templates --------------------------------------------------------------------------------------------

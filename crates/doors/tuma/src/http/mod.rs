@@ -25,6 +25,7 @@ mod serve;
 mod shapes;
 mod sources;
 mod suppressions;
+mod tenancy;
 mod time;
 mod unsubscribe;
 mod webhooks;
@@ -71,6 +72,10 @@ pub struct Http {
     /// What was asked before.
     pub(crate) idempotency: Arc<Idempotency>,
     settings: ArcSwap<Settings>,
+    /// All tenants in force: those of the settings and those made at run time.
+    tenants: ArcSwap<BTreeMap<String, TenantConfig>>,
+    /// Tenants are changed by one at a time.
+    tenants_turn: tokio::sync::Mutex<()>,
     certificates: Option<Arc<Certificates>>,
     loaded: AtomicBool,
     /// Which run of the server this is: for cursors.
@@ -102,11 +107,14 @@ impl Http {
     /// Opens what is stored, in the folder of what outlives the process.
     pub fn open(root: &Root, folder: &std::path::Path) -> Result<Self> {
         let store = Arc::new(Store::open(folder).context("server.state_directory")?);
+        let quotas = quota::Quotas::of(store.quotas().context("server.state_directory")?);
         let mut http = Self {
+            tenants: ArcSwap::from_pointee(tenancy::together(&root.tenant, &store)),
+            tenants_turn: Default::default(),
             store,
             brake: Brake::default(),
             rates: access::Rates::default(),
-            quotas: quota::Quotas::default(),
+            quotas,
             idempotency: Idempotency::open(
                 folder,
                 access::wall(),
@@ -131,6 +139,7 @@ impl Http {
     /// Puts other settings in force; what is wrong with the certificate is found before.
     pub fn reload(&self, root: &Root) {
         self.settings.store(Settings::of(root));
+        self.tenants_changed();
         if let Err(error) = self.reload_certificate() {
             tracing::error!(%error, "the HTTP certificate stays as it was");
         }
@@ -166,7 +175,25 @@ impl Http {
     }
 
     fn tenants(&self) -> Arc<BTreeMap<String, TenantConfig>> {
-        self.settings.load().tenants.clone()
+        self.tenants.load_full()
+    }
+
+    /// True if a tenant is the configuration's.
+    fn declares(&self, tenant: &str) -> bool {
+        self.settings.load().tenants.contains_key(tenant)
+    }
+
+    /// Puts the tenants together again, after the settings or the store have changed.
+    fn tenants_changed(&self) {
+        // By what is in force when it is stored, so that a reload and a change at once do not undo each other.
+        self.tenants.rcu(|_| Arc::new(tenancy::together(&self.settings.load().tenants, &self.store)));
+    }
+
+    /// Writes what outlives the process; waits for the disk.
+    pub(crate) fn close(&self) {
+        if let Err(error) = self.store.write_quotas(&self.quotas.all()) {
+            tracing::error!(%error, "what tenants have handed in could not be written");
+        }
     }
 
     fn certificates(&self) -> Option<Arc<Certificates>> {
@@ -285,8 +312,10 @@ fn calls() -> Vec<Call> {
         call!(View "GET" "/v1/limits", "What is not as usual between sources and sites.", limits::list)
             .query::<limits::LimitsQuery>()
             .answers::<Vec<LimitShown>>(200, "Backoff, suspensions, warm-up"),
-        call!(View "GET" "/v1/tenants", "The tenants.", admin::list_tenants)
+        call!(View "GET" "/v1/tenants", "The tenants.", tenancy::list)
             .answers::<Vec<TenantShown>>(200, "Tenants"),
+        call!(Own "GET" "/v1/tenants/{name}", "A tenant; a tenant's key sees its own.", tenancy::one)
+            .answers::<TenantShown>(200, "The tenant"),
         call!(View "GET" "/v1/suppressions", "Whether an address is on the list, or a page of the list.", suppressions::ask)
             .query::<suppressions::Asked>()
             .refuses(&[409])
@@ -383,6 +412,18 @@ fn calls() -> Vec<Call> {
             .answers::<KeyShown>(201, "The key, with its token, once"),
         call!(Admin "DELETE" "/v1/keys/{id}", "Takes a key back, at once.", admin::revoke_key)
             .answers::<KeyShown>(200, "The key that was"),
+        call!(Admin "PUT" "/v1/tenants/{name}", "Makes a tenant, or changes one made at run time to be so.", tenancy::put)
+            .body_or_none::<TenantIn>()
+            .refuses(&[409, 422])
+            .answers::<TenantShown>(200, "Changed")
+            .answers::<TenantShown>(201, "Made"),
+        call!(Admin "PATCH" "/v1/tenants/{name}", "Changes what is named of a tenant made at run time.", tenancy::change)
+            .body_or_none::<TenantIn>()
+            .refuses(&[404, 409, 422])
+            .answers::<TenantShown>(200, "Changed"),
+        call!(Admin "DELETE" "/v1/tenants/{name}", "Removes a tenant made at run time, takes its keys back and deletes its templates.", tenancy::remove)
+            .refuses(&[404, 409])
+            .answers::<TenantRemoved>(200, "What went with it"),
         call!(Admin "GET" "/v1/audit", "The log of changes, the newest first.", admin::audit)
             .query::<admin::AuditQuery>()
             .answers::<Vec<AuditShown>>(200, "Lines"),

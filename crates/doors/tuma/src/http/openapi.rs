@@ -61,6 +61,7 @@ impl Call {
         let filter = match method {
             "POST" => MethodFilter::POST,
             "PUT" => MethodFilter::PUT,
+            "PATCH" => MethodFilter::PATCH,
             "DELETE" => MethodFilter::DELETE,
             _ => MethodFilter::GET,
         };

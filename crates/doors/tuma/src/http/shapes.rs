@@ -141,9 +141,30 @@ shapes! {
         pools: Vec<String>,
         recipients_per_hour_max: Option<u64>,
         recipients_per_day_max: Option<u64>,
+        recipients_this_hour: u64,
+        recipients_this_day: u64,
         suspended: bool,
+        /// In the configuration, where alone it is changed.
+        declared: bool,
         keys: u64,
     }
+    /// A tenant to be.
+    TenantIn {
+        /// Domains it may send from; none is all.
+        #[schemars(default, length(max = 100))]
+        from_domains: Option<Vec<String>>,
+        /// Pools it may choose; none is all.
+        #[schemars(default, length(max = 100))]
+        pools: Option<Vec<String>>,
+        #[schemars(default, range(min = 1, max = 10_000_000_000_u64))]
+        recipients_per_hour_max: Option<u64>,
+        #[schemars(default, range(min = 1, max = 10_000_000_000_u64))]
+        recipients_per_day_max: Option<u64>,
+        #[schemars(default, skip_serializing_if = "Option::is_none")]
+        suspended: Option<bool>,
+    }
+    /// What went with a tenant.
+    TenantRemoved { tenant: String, keys_revoked: u64, templates_deleted: u64, }
     /// A line of the log of changes.
     AuditShown {
         number: i64,

@@ -190,7 +190,7 @@ pub(in crate::http) async fn inject(
     if fit.is_empty() {
         return Ok(Injected { fates, messages: Vec::new() });
     }
-    http.quotas.take(http, injection.asked.tenant.as_deref(), fit.len() as u64)?;
+    http.quotas.take(http, injection.asked.tenant.as_deref(), fit.len() as u64).await?;
     let origin = Origin {
         session: None,
         peer: Some(access.peer.address),
@@ -217,7 +217,13 @@ fn settle_tenant(http: &Http, access: &Access, asked: &mut Asked) -> Result<(), 
     }
     let Some(name) = asked.tenant.as_deref() else { return Ok(()) };
     let tenants = http.tenants();
-    let Some(tenant) = tenants.get(name) else { return Ok(()) };
+    let Some(tenant) = tenants.get(name) else {
+        // A key whose tenant was removed has no limits any more, so it must not send.
+        return match access.tenant() {
+            Some(_) if !tenants.is_empty() => Err(Refusal::forbidden(format!("there is no tenant {name}"))),
+            _ => Ok(()),
+        };
+    };
     if tenant.suspended {
         return Err(Refusal::forbidden(format!("the tenant {name} is suspended")));
     }
