@@ -34,6 +34,7 @@ mod shutdown;
 mod smuggling;
 mod sources;
 mod spool;
+mod stats;
 mod submission;
 mod suppression;
 mod tags;
