@@ -12,6 +12,9 @@ type Signed = fn(&delivery::SigningFigures) -> u64;
 /// One of the figures of DMARC reports.
 type Reported = fn(&reception::ReportFigures) -> u64;
 
+/// One of the figures of counters over time.
+type Rolled = fn(&outcomes::RollupFigures) -> u64;
+
 /// One of the dispatcher's sizes.
 type Size = fn(&dispatch::Sizes) -> u64;
 
@@ -73,6 +76,21 @@ pub fn register(
         weak.upgrade().map_or(0.0, |server| server.delivery.figures().connections_out.get() as f64)
     });
 
+    if let Some(rollups) = &server.rollups {
+        let counts: [(&str, &str, Rolled); 3] = [
+            ("stats_dropped", "Records that counters over time left out: queue full", |f| f.dropped),
+            ("stats_folded", "Records that counters over time have under (other)", |f| f.folded),
+            (
+                "stats_failed_writes",
+                "Writes of counters over time that failed; they are made up for later",
+                |f| f.failed,
+            ),
+        ];
+        for (name, help, pick) in counts {
+            let rollups = rollups.clone();
+            metrics.counter_source(name, help, move || pick(&rollups.figures()));
+        }
+    }
     if let Some(collector) = server.reception.reports() {
         let counts: [(&str, &str, Reported); 4] = [
             ("dmarc_report_rows", "Messages that DMARC reports will tell of", |f| f.collected()),

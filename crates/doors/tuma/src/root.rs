@@ -98,6 +98,8 @@ settings::table! {
         pub signing: SigningConfig = SigningConfig::default(),
         /// What receivers tolerate.
         pub shaping: shaping::ShapingConfig = shaping::ShapingConfig::default(),
+        /// Counters over time.
+        pub stats: outcomes::RollupsConfig = outcomes::RollupsConfig::default(),
         /// Webhooks that records are posted to; the key is a name of your choice, of letters, digits, `-` and `_`.
         pub webhook: BTreeMap<String, outcomes::WebhookConfig> = BTreeMap::new(),
         /// Who is told when something is worth a person's look.

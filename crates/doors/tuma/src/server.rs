@@ -12,7 +12,7 @@ use delivery::{Delivery, Keeper, Parts, Sources};
 use mail::Domain;
 use net::tls::{Acceptor, AcceptorConfig, CertificateFiles, Certificates, Connector, ConnectorConfig};
 use net::{Bound, Descriptors, Destinations, DestinationsConfig, Judgement, Limits, OwnAddresses, TcpDialer};
-use outcomes::{Suppressor, WebhookConfig, Webhooks};
+use outcomes::{Rollups, Suppressor, WebhookConfig, Webhooks};
 use reception::auth::{Users, Verifier};
 use reception::{
     Budget, Context, ListenerConfig, ListenerContext, ListenerTls, RelayRules, Rules, TagRules, UserTags,
@@ -119,6 +119,8 @@ pub struct Server {
     pub suppression: Suppression,
     /// Who records are posted to.
     pub webhooks: Arc<Webhooks>,
+    /// Counters over time, where they are kept.
+    pub rollups: Option<Arc<Rollups>>,
     /// Who puts them there by rule.
     pub suppressor: Arc<Suppressor>,
     /// Metrics.
@@ -380,6 +382,15 @@ impl Server {
         let webhooks = Webhooks::new(&root.state_directory().join("webhooks"));
         tokio::task::block_in_place(|| webhooks.reconfigure(&webhook_targets(&root)?).context("webhook"))?;
         recorder.tell(webhooks.clone());
+        // Without it nobody is told of records, and the way of mail pays nothing.
+        let rollups = match root.stats.enabled {
+            true => Some(
+                tokio::task::block_in_place(|| Rollups::open(&root.state_directory(), &root.stats))
+                    .context("stats")?,
+            ),
+            false => None,
+        };
+        rollups.iter().for_each(|rollups| recorder.tell(rollups.clone()));
         let listening: Vec<SocketAddr> =
             sockets.listeners.iter().map(|(_, _, bound)| bound.local_addr()).collect();
         let destinations = destinations(&root, &listening)?;
@@ -478,6 +489,7 @@ impl Server {
             suppression,
             suppressor,
             webhooks,
+            rollups,
             metrics,
             log_level,
             http,
@@ -572,6 +584,7 @@ impl Server {
             ("spool", new.spool != old.spool),
             ("dns", new.dns != old.dns),
             ("mta_sts", new.mta_sts != old.mta_sts),
+            ("stats", new.stats != old.stats),
             ("dmarc_reports", new.dmarc_reports != old.dmarc_reports),
             ("acme.listen", new.acme.listen != old.acme.listen),
             ("http", http_at_start(&new.http) != http_at_start(&old.http)),
@@ -669,11 +682,12 @@ impl Server {
             warn!("deliveries under way were cut off; they are tried again at the next start");
         }
         let (spool, recorder) = (self.spool.clone(), self.recorder.clone());
-        let (webhooks, http) = (self.webhooks.clone(), self.http.clone());
+        let (webhooks, http, rollups) = (self.webhooks.clone(), self.http.clone(), self.rollups.clone());
         let _ = tokio::task::spawn_blocking(move || {
             spool.close();
             http.close();
             webhooks.close();
+            rollups.iter().for_each(|rollups| rollups.close());
             if !recorder.close(Duration::from_secs(10)) {
                 error!("some accounting records could not be written");
             }

@@ -10,7 +10,7 @@ use std::fmt::{Display, Write};
 use std::net::SocketAddr;
 
 /// The fields in the order in which they are written. `v`, `kind` and `time` are in every record.
-const FIELDS: [&str; 54] = [
+const FIELDS: [&str; 55] = [
     "v",
     "kind",
     "time",
@@ -65,6 +65,7 @@ const FIELDS: [&str; 54] = [
     "user_agent",
     "source_ip",
     "reported_domain",
+    "provider",
 ];
 
 const ALWAYS: u64 = 0b111;
@@ -290,6 +291,7 @@ impl JsonWriter {
         line.text("user_agent", report.and_then(|report| report.user_agent.as_deref()));
         line.text("source_ip", report.and_then(|report| report.source_ip.as_deref()));
         line.text("reported_domain", report.and_then(|report| report.reported_domain.as_deref()));
+        line.text("provider", connection.and_then(|connection| connection.provider.as_deref()));
         debug_assert_eq!(line.field, FIELDS.len());
         for name in &layout.headers {
             if let Some(text) = record.header(name) {

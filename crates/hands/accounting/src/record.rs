@@ -159,6 +159,8 @@ pub struct Connection {
     pub via: Via,
     /// The site: exchangers that share limits.
     pub site: Box<str>,
+    /// The provider that the site belongs to.
+    pub provider: Option<Arc<str>>,
     /// The exchanger's host name.
     pub host: Box<str>,
     /// Its address.
@@ -351,7 +353,7 @@ impl Record {
     }
 
     /// The egress pool: the connection's, and before there is one the one that was chosen for the message.
-    pub(crate) fn pool(&self) -> Option<&str> {
+    pub fn pool(&self) -> Option<&str> {
         let connection = self.connection.as_deref().map(|connection| &*connection.pool);
         connection.filter(|pool| !pool.is_empty()).or_else(|| self.tags()?.pool.as_deref())
     }
@@ -364,7 +366,7 @@ impl Record {
     }
 
     /// Milliseconds from acceptance to this record; 0 if the clock went back.
-    pub(crate) fn since_received_ms(&self) -> u64 {
+    pub fn since_received_ms(&self) -> u64 {
         self.message().map_or(0, |message| self.time.0.saturating_sub(message.received_at.0))
     }
 }

@@ -50,6 +50,7 @@ fn connection() -> Arc<Connection> {
     Arc::new(Connection {
         via: Via::Smtp,
         site: "x.test".into(),
+        provider: None,
         host: "mx.x.test".into(),
         remote: Some("192.0.2.9:25".parse().unwrap()),
         local: Some("192.0.2.2:50000".parse().unwrap()),

@@ -55,6 +55,11 @@ impl Entry {
     pub fn is_over(&self, now: UnixMillis) -> bool {
         self.until.is_some_and(|until| until <= now)
     }
+
+    /// Until when in Unix seconds, as the record has it; 0 is for ever.
+    pub(crate) fn until_seconds(&self) -> u32 {
+        self.until.map_or(0, |until| seconds(until).max(1))
+    }
 }
 
 /// A record as read.
@@ -126,6 +131,10 @@ impl<'a> View<'a> {
     }
 }
 
+fn seconds(at: UnixMillis) -> u32 {
+    u32::try_from(at.0 / 1_000).unwrap_or(u32::MAX)
+}
+
 /// The longest beginning of a text of at most so many octets.
 fn cut(text: &str, max: usize) -> &str {
     &text[..text.floor_char_boundary(max)]
@@ -136,8 +145,7 @@ impl Record {
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
         let (kind, reason, since, until, tenant, subject, note) = match self {
             Self::Add(entry) => {
-                let seconds = |at: UnixMillis| u32::try_from(at.0 / 1_000).unwrap_or(u32::MAX);
-                let until = entry.until.map_or(0, |until| seconds(until).max(1));
+                let until = entry.until_seconds();
                 let note = cut(&entry.note, NOTE_MAX);
                 (1, entry.reason as u8, seconds(entry.since), until, &entry.tenant, &entry.subject, note)
             }

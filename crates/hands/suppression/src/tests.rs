@@ -32,7 +32,17 @@ fn add(list: &Suppression, entries: Vec<Entry>) -> u64 {
 }
 
 fn find(list: &Suppression, tenant: Option<&str>, mailbox: &str) -> Option<String> {
-    let found = list.find(tenant, &Mailbox::parse(mailbox).unwrap(), NOW)?;
+    let mailbox = Mailbox::parse(mailbox).unwrap();
+    let found = list.find(tenant, &mailbox, NOW);
+    // Both ways of asking say the same, also of what is looked at a day earlier or years later.
+    for now in [NOW, UnixMillis(NOW.0 - 86_400_000), UnixMillis(NOW.0 + 86_400_000), UnixMillis(NOW.0 * 2)] {
+        assert_eq!(
+            list.find(tenant, &mailbox, now).is_some(),
+            list.holds(tenant, &mailbox, now),
+            "{mailbox}"
+        );
+    }
+    let found = found?;
     Some(format!("{}:{}", found.tenant.as_deref().unwrap_or("-"), found.subject))
 }
 

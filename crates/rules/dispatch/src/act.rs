@@ -174,6 +174,8 @@ pub enum Action {
         target: Target,
         /// The site.
         site: Arc<str>,
+        /// The provider that it belongs to.
+        provider: Option<Arc<str>>,
         /// Messages after which it is closed; 0 is no limit.
         messages_max: u32,
         /// The first job.

@@ -398,7 +398,8 @@ impl Dispatch {
         else {
             return Tried::Busy;
         };
-        let Some(name) = self.site(site).map(|site| site.name.clone()) else { return Tried::Busy };
+        let of_site = self.site(site).map(|site| (site.name.clone(), site.provider.clone()));
+        let Some((name, provider)) = of_site else { return Tried::Busy };
         let messages_max = self.shaper.profile(key).messages_per_connection.value;
         self.owners.insert(id, at);
         self.beginning.push_back((now, id));
@@ -412,7 +413,7 @@ impl Dispatch {
             exchangers,
         });
         self.note_granted(at, &job, permit, octets, true);
-        self.actions.push(Action::Open { id, source, target, site: name, messages_max, job });
+        self.actions.push(Action::Open { id, source, target, site: name, provider, messages_max, job });
         Tried::Placed
     }
 

@@ -39,6 +39,8 @@ pub(crate) struct Connection {
     /// A target of the site it goes to.
     pub(crate) target: Target,
     pub(crate) site: Arc<str>,
+    /// The provider that it belongs to.
+    pub(crate) provider: Option<Arc<str>>,
     pub(crate) source: SourceAt,
     pub(crate) shared: Arc<Shared>,
     pub(crate) settings: Arc<Settings>,

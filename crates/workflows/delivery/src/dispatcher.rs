@@ -326,7 +326,7 @@ impl Dispatcher {
                     self.event(Event::Returned(id, errand));
                 }
             }
-            Action::Open { id, source, target, site, messages_max, job } => {
+            Action::Open { id, source, target, site, provider, messages_max, job } => {
                 let (jobs, receiver) = mpsc::channel(JOBS_MAX + 1);
                 // The channel is new and has room.
                 let _ = jobs.try_send(self.errand(job));
@@ -337,6 +337,7 @@ impl Dispatcher {
                     id,
                     target,
                     site,
+                    provider,
                     source,
                     shared: self.shared.clone(),
                     settings: self.settings.clone(),

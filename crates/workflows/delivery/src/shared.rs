@@ -347,7 +347,7 @@ impl Shared {
         let tenant = message.tags.tenant.as_deref();
         let listed = |index: &u32| {
             let recipient = message.envelope.recipients.get(*index as usize);
-            recipient.is_some_and(|to| self.suppression.find(tenant, &to.path.0, now).is_some())
+            recipient.is_some_and(|to| self.suppression.holds(tenant, &to.path.0, now))
         };
         job.indices().filter(listed).collect()
     }

@@ -8,14 +8,18 @@
 //!
 //! [`Feedback`] reads bounces and complaints that come as mail, and says which of them are proven.
 //!
+//! [`Rollups`] counts records by minute, hour and day, in an SQLite file, on a thread of its own.
+//!
 //! Nothing here decides what a reply means (`bounce`) or keeps the list (`suppression`).
 //!
 //! Read first: [`Suppressor`], then `webhook/mod.rs`.
 
 mod feedback;
+mod rollups;
 mod suppress;
 mod webhook;
 
 pub use feedback::{Feedback, FeedbackConfig, ForwardTo, ReportMail, Taken, Unmatched};
+pub use rollups::{By, OTHER, RollupFigures, Rollups, RollupsConfig, Rows, Span, StatsQuery, StatsRow};
 pub use suppress::{SuppressOn, SuppressRule, SuppressScope, Suppressor};
 pub use webhook::{Secret, WebhookConfig, WebhookStatus, Webhooks};

@@ -171,7 +171,7 @@ impl Context {
             return None;
         }
         let now = UnixMillis::from(SystemTime::now());
-        self.suppression.find(tenant, &recipient.path.0, now).map(|_| reply.clone())
+        self.suppression.holds(tenant, &recipient.path.0, now).then(|| reply.clone())
     }
 
     /// A place in the channel to the queue, before the client is told to send.

@@ -84,7 +84,7 @@ impl Context {
     ) -> Option<Reply> {
         let rules = self.rules.load();
         let reply = rules.suppressed.as_ref().filter(|_| *reverse_path != ReversePath::Null)?;
-        self.suppression.find(tenant, to, now).map(|_| reply.clone())
+        self.suppression.holds(tenant, to, now).then(|| reply.clone())
     }
 
     /// True if there is such a pool, or none is known of.

@@ -383,7 +383,7 @@ impl Simulation {
                 self.resolving.push_back(target);
                 self.plan(self.now + self.dns_time, Event::Resolved);
             }
-            Action::Open { id, source, target, site, messages_max, job } => {
+            Action::Open { id, source, target, site, messages_max, job, .. } => {
                 self.open(id, source, &target, site, messages_max, job);
             }
             Action::Give(id, job) => self.give(id, job),

@@ -24,6 +24,7 @@ mod serve;
 mod simulate;
 mod source;
 mod spool;
+mod stats;
 mod suppression;
 mod tenant;
 mod top;
@@ -76,6 +77,8 @@ enum Command {
     Status(client::Status),
     /// Watch the running server: rates, queues, sites, providers, sources, and the replies that hold mail up.
     Top(top::Top),
+    /// Counters by minute, hour and day.
+    Stats(stats::Stats),
     /// What is queued, and making it due now.
     #[command(subcommand)]
     Queue(queue::Queue),
@@ -170,6 +173,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Man { folder } => man(&folder),
         Command::Status(status) => status.run(),
         Command::Top(top) => top.run(),
+        Command::Stats(stats) => stats.run(),
         Command::Queue(queue) => queue.run(),
         Command::Explain(explain) => explain.run(),
         Command::Order(order) => order.run(),

@@ -24,6 +24,7 @@ mod refusal;
 mod serve;
 mod shapes;
 mod sources;
+mod stats;
 mod suppressions;
 mod tenancy;
 mod time;
@@ -322,6 +323,10 @@ fn calls() -> Vec<Call> {
             .answers::<SuppressionAnswer>(200, "The entry, or the page"),
         call!(View "GET" "/v1/suppressions/stats", "Figures of the suppression list.", suppressions::stats)
             .answers::<SuppressionStats>(200, "Figures"),
+        call!(Own "GET" "/v1/stats", "Counters by minute, hour and day; a tenant's key sees that tenant's.", stats::stats)
+            .query::<stats::Asked>()
+            .refuses(&[409, 503])
+            .answers::<StatsShown>(200, "Rows, in the order of time and labels"),
         call!(View "GET" "/v1/webhooks", "How the webhooks are doing.", webhooks::list)
             .answers::<Vec<WebhookShown>>(200, "Webhooks"),
         call!(View "GET" "/v1/webhooks/{name}/dead", "What a webhook put aside.", webhooks::dead)

@@ -398,6 +398,49 @@ shapes! {
     SuppressionFound { suppressed: bool, entry: Option<SuppressionShown>, }
     /// A page of the list.
     SuppressionPage { entries: Vec<SuppressionShown>, cursor: Option<u64>, }
+    /// Counters over time.
+    StatsShown {
+        span: String,
+        from_ms: u64,
+        to_ms: u64,
+        by: Vec<String>,
+        rows: Vec<StatsRowShown>,
+        /// False if there were more rows than were asked for.
+        complete: bool,
+    }
+    /// What was counted of a minute, hour or day; the labels that were asked for, and the counts.
+    StatsRowShown {
+        start_ms: u64,
+        #[schemars(default, skip_serializing_if = "Option::is_none")]
+        tenant: Option<String>,
+        #[schemars(default, skip_serializing_if = "Option::is_none")]
+        campaign: Option<String>,
+        #[schemars(default, skip_serializing_if = "Option::is_none")]
+        job: Option<String>,
+        #[schemars(default, skip_serializing_if = "Option::is_none")]
+        pool: Option<String>,
+        #[schemars(default, skip_serializing_if = "Option::is_none")]
+        source: Option<String>,
+        #[schemars(default, skip_serializing_if = "Option::is_none")]
+        provider: Option<String>,
+        #[schemars(default, skip_serializing_if = "Option::is_none")]
+        class: Option<String>,
+        received: u64,
+        delivered: u64,
+        deferred: u64,
+        bounced: u64,
+        expired: u64,
+        discarded: u64,
+        rejected: u64,
+        suppressed: u64,
+        remote_bounce: u64,
+        remote_status: u64,
+        complained: u64,
+        /// Octets delivered.
+        octets: u64,
+        /// Milliseconds from acceptance to delivery, of all deliveries together.
+        latency_ms: u64,
+    }
     /// Figures of the list.
     SuppressionStats {
         entries: u64,

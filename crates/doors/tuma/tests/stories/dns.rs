@@ -64,7 +64,7 @@ fn a_provider_is_known_by_its_exchangers_and_its_domains() {
     dns.mx("other.test", &[(1, "mx.other.test"), (5, "aspmx.l.google.com")]);
     dns.a("mx.other.test", [127, 0, 0, 3]);
     let (google, other) = (exchanger(2, port, slowly()), exchanger(3, port, slowly()));
-    let more = "[shaping.provider.gmail]\nconnections = 2\n";
+    let more = "[shaping.provider.gmail]\nconnections = 2\n[stats]\nenabled = true\n";
     let tuma = Setup::direct(folder.path(), &dns, port, more).start();
     for (domain, count) in [("gmail.com", 30), ("company.test", 30), ("other.test", 30)] {
         send(&tuma, &format!("x@{domain}"), count);
@@ -73,11 +73,15 @@ fn a_provider_is_known_by_its_exchangers_and_its_domains() {
     assert_eq!([&google, &other].map(|sink| sink.stats().messages), [60, 30]);
     // The provider is one site: its connections are counted together, whichever exchangers they lead to.
     assert!(google.stats().open_max <= 2, "{}", google.stats());
+    // Records and counters say which it was.
+    let counted = tuma.says(&["stats", "--by", "provider", "--total", "--provider", "gmail"]);
+    assert_eq!(counted.lines().last().unwrap().split_whitespace().collect::<Vec<_>>(), ["gmail", "60"]);
     tuma.stop();
     let delivered = records(folder.path(), "delivered", 90);
     for record in delivered {
         let is_gmail = record["site"] == "gmail";
         assert_eq!(is_gmail, record["recipient"] != "x@other.test", "{record}");
+        assert_eq!(is_gmail, record["provider"] == "gmail", "{record}");
     }
 }
 

@@ -35,6 +35,7 @@ mod shutdown;
 mod smuggling;
 mod sources;
 mod spool;
+mod stats;
 mod submission;
 mod suppression;
 mod tags;

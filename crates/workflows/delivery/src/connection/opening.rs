@@ -269,6 +269,7 @@ impl Connection {
             let record = RecordConnection {
                 via: if route.is_some_and(|route| route.lmtp) { Via::Lmtp } else { Via::Smtp },
                 site: (&*self.site).into(),
+                provider: self.provider.clone(),
                 host: candidate.host.clone(),
                 remote: Some(candidate.address),
                 local,
