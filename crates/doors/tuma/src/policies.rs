@@ -1,6 +1,6 @@
 //! The operator's policies: which are configured, loaded and put in order.
 
-use js::JsConfig;
+use js::{HarakaConfig, JsConfig, Plugins};
 use lua::{LuaConfig, Script};
 use mail::Domain;
 use milter::{Milter, MilterConfig, Sidecar, SidecarConfig};
@@ -18,6 +18,8 @@ settings::table! {
         pub lua: Option<LuaConfig> = None,
         /// A script in JavaScript, asked after the one in Lua.
         pub js: Option<JsConfig> = None,
+        /// Haraka's plugins, asked after the scripts.
+        pub haraka: Option<HarakaConfig> = None,
         /// Programs that answer over HTTP, in the order in which they are asked.
         pub http: Vec<SidecarConfig> = Vec::new(),
         /// Milters, in the order in which they are asked.
@@ -33,6 +35,7 @@ type Counter = fn(&Tally) -> &AtomicU64;
 pub struct Tallies {
     lua: Arc<Tally>,
     js: Arc<Tally>,
+    haraka: Arc<Tally>,
     store: Arc<Store>,
     http: Arc<Tally>,
     milter: Arc<Tally>,
@@ -60,8 +63,14 @@ impl Tallies {
         }
     }
 
-    fn all(&self) -> [(&'static str, &Tally); 4] {
-        [("lua", &self.lua), ("js", &self.js), ("http", &self.http), ("milter", &self.milter)]
+    fn all(&self) -> [(&'static str, &Tally); 5] {
+        [
+            ("lua", &self.lua),
+            ("js", &self.js),
+            ("haraka", &self.haraka),
+            ("http", &self.http),
+            ("milter", &self.milter),
+        ]
     }
 }
 
@@ -86,6 +95,10 @@ pub async fn load(
     if let Some(js) = &config.js {
         let script = js::Script::load(js, threads, &surroundings(&tallies.js)).await;
         policies.push(script.map_err(|error| anyhow::anyhow!("policy.js: {error}"))?);
+    }
+    if let Some(haraka) = &config.haraka {
+        let plugins = Plugins::load(haraka, threads, &surroundings(&tallies.haraka)).await;
+        policies.push(plugins.map_err(|error| anyhow::anyhow!("policy.haraka: {error}"))?);
     }
     for sidecar in &config.http {
         policies.push(Sidecar::new(sidecar.clone(), tallies.http.clone()));

@@ -1,14 +1,14 @@
 //! One JavaScript machine with the script loaded.
 
-use crate::config::JsConfig;
 use crate::host::{self, Host};
+use crate::program::Program;
 use policy::{Answer, Phase, Phases, Surroundings};
 use rquickjs::{CatchResultExt, CaughtError, Ctx, Function, Runtime};
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -83,7 +83,7 @@ pub(crate) struct Context {
     pub(crate) host: Arc<Host>,
     pub(crate) waiting: Mutex<Waiting>,
     pub(crate) time_max: Duration,
-    pub(crate) phases: Phases,
+    phases: OnceLock<Phases>,
     next: AtomicU64,
 }
 
@@ -94,18 +94,18 @@ impl Drop for Context {
 }
 
 impl Context {
-    /// Loads a script into a machine of its own.
+    /// Loads a program into a machine of its own.
     pub(crate) async fn load(
-        config: &JsConfig,
+        program: &Program,
         surroundings: &Surroundings,
         client: Option<Arc<tokio::sync::Mutex<crate::testing::Client>>>,
     ) -> Result<Arc<Self>, Failure> {
         let script = |error: rquickjs::Error| Failure::Script(error.to_string());
         let runtime = Runtime::new().map_err(script)?;
         let bytes = |size: settings::Size| usize::try_from(size.bytes()).unwrap_or(usize::MAX);
-        runtime.set_memory_limit(bytes(config.memory_max));
-        runtime.set_max_stack_size(bytes(config.stack_max));
-        runtime.set_gc_threshold(COLLECT_AFTER_OCTETS.min(bytes(config.memory_max) / 4));
+        runtime.set_memory_limit(bytes(program.memory_max));
+        runtime.set_max_stack_size(bytes(program.stack_max));
+        runtime.set_gc_threshold(COLLECT_AFTER_OCTETS.min(bytes(program.memory_max) / 4));
         let watch = Arc::new(Watch {
             began: Instant::now(),
             until: AtomicU64::new(u64::MAX),
@@ -114,34 +114,37 @@ impl Context {
         let watching = watch.clone();
         runtime.set_interrupt_handler(Some(Box::new(move || watching.is_late())));
         let machine = rquickjs::Context::full(&runtime).map_err(script)?;
-        let folder = config.file.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or(Path::new(".")).canonicalize();
-        let folder =
-            folder.map_err(|error| Failure::Script(format!("{}: {error}", config.file.display())))?;
-        let host = Host::new(folder.clone(), surroundings.clone(), client);
-        let mut context = Self {
+        let host = Host::new(program, surroundings.clone(), client);
+        let context = Arc::new(Self {
             context: machine,
             watch,
             gate: tokio::sync::Mutex::new(()),
             host: host.clone(),
             waiting: Mutex::default(),
-            time_max: LOADING,
-            phases: Phases::NONE,
+            time_max: program.time_max,
+            phases: OnceLock::new(),
             next: AtomicU64::new(1),
-        };
-        let name = config.file.file_name().map(|name| folder.join(name)).unwrap_or_default();
-        read(&name).map_err(Failure::Script)?;
-        let name = name.to_string_lossy().into_owned();
+        });
+        // What the script begins while it is loaded may end before it is.
+        host.set_context(&context);
+        let held = context.gate.lock().await;
         let words = context.run(LOADING, |ctx| {
             host::install(&ctx, &host)?;
-            ctx.eval_with_options::<(), _>(include_str!("prelude.js"), options("tuma:prelude"))?;
-            ctx.globals().get::<_, Function>("__load")?.call::<_, Vec<String>>((name,))
+            for (name, source) in program.preludes {
+                ctx.eval_with_options::<(), _>(*source, options(name))?;
+            }
+            ctx.globals().get::<_, Function>("__load")?.call::<_, Vec<String>>((program.entries.clone(),))
         })?;
-        context.phases = words.iter().filter_map(|word| Phase::of_word(word)).collect();
-        context.time_max = config.time_max;
-        let context = Arc::new(context);
-        host.set_context(&context);
+        let phases = words.iter().filter_map(|word| Phase::of_word(word)).collect();
+        // Nobody else sets them.
+        let _ = context.phases.set(phases);
+        drop(held);
         Ok(context)
+    }
+
+    /// When somebody wants to be asked.
+    pub(crate) fn phases(&self) -> Phases {
+        self.phases.get().copied().unwrap_or(Phases::NONE)
     }
 
     /// A number for a session or a call.
@@ -199,7 +202,8 @@ impl Context {
             })
             .await;
         if let Err(failure) = outcome {
-            tracing::error!(script = "js", reason = %failure, "a script failed in what it did after waiting");
+            let script = self.host.program;
+            tracing::error!(script, reason = %failure, "a script failed in what it did after waiting");
         }
     }
 }
@@ -248,8 +252,8 @@ pub(crate) fn read(file: &Path) -> Result<String, String> {
     std::fs::read_to_string(file).map_err(told)
 }
 
-/// A path within a folder, links followed; `None` if it leads out of it or is not there.
-pub(crate) fn within(folder: &Path, path: &Path) -> Option<PathBuf> {
-    let path = folder.join(path).canonicalize().ok()?;
-    path.starts_with(folder).then_some(path)
+/// A path within one of some folders, links followed; `None` if it leads out of them or is not there.
+pub(crate) fn within(folders: &[PathBuf], path: &Path) -> Option<PathBuf> {
+    let path = folders.first()?.join(path).canonicalize().ok()?;
+    folders.iter().any(|folder| path.starts_with(folder)).then_some(path)
 }

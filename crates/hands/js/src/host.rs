@@ -1,6 +1,7 @@
 //! What the machine can ask of the world around it: a table of native functions, `__host`, that only the prelude sees.
 
 use crate::context::{Context, Failure, cut, read, within};
+use crate::program::Program;
 use crate::{answer, message};
 use policy::{Kind, MailObject, STORE_TEXT_MAX_OCTETS, Surroundings};
 use rquickjs::function::Opt;
@@ -22,7 +23,15 @@ const TIMER_MAX: Duration = Duration::from_secs(86_400);
 
 /// What the native functions of one context share.
 pub(crate) struct Host {
-    folder: PathBuf,
+    /// The program's word in logs.
+    pub(crate) program: &'static str,
+    /// Folders that hold all it may read; the first is its own.
+    pub(crate) folders: Vec<PathBuf>,
+    /// A folder in which it may write.
+    pub(crate) writable: Option<PathBuf>,
+    pub(crate) is_haraka: bool,
+    pub(crate) place: String,
+    pub(crate) sockets: crate::haraka::Sockets,
     surroundings: Surroundings,
     client: Option<Arc<tokio::sync::Mutex<crate::testing::Client>>>,
     context: OnceLock<Weak<Context>>,
@@ -41,12 +50,17 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Host {
     pub(crate) fn new(
-        folder: PathBuf,
+        program: &Program,
         surroundings: Surroundings,
         client: Option<Arc<tokio::sync::Mutex<crate::testing::Client>>>,
     ) -> Arc<Self> {
         Arc::new(Self {
-            folder,
+            program: program.name,
+            folders: program.folders.clone(),
+            writable: program.writable.clone(),
+            is_haraka: program.is_haraka,
+            place: program.place.clone(),
+            sockets: crate::haraka::Sockets::default(),
             surroundings,
             client,
             context: OnceLock::new(),
@@ -98,6 +112,7 @@ impl Host {
                 tokio::time::sleep(time.min(TIMER_MAX)).await;
                 Ok(String::new())
             }
+            kind if kind.starts_with("socket") => self.sockets.operate(kind, argument).await,
             "client" => {
                 let client = self.client.as_ref().ok_or("there is no client")?;
                 client.lock().await.operate(argument).await
@@ -130,18 +145,38 @@ impl Host {
             return self.file_or_folder(&from.join(asked));
         }
         let mut folder = Some(from);
-        while let Some(place) = folder.filter(|place| place.starts_with(&self.folder)) {
-            if let Some(found) = self.file_or_folder(&place.join("node_modules").join(asked)) {
+        while let Some(place) =
+            folder.filter(|place| self.folders.iter().any(|folder| place.starts_with(folder)))
+        {
+            let modules = place.join("node_modules");
+            if let Some(found) =
+                self.exported(&modules, asked).or_else(|| self.file_or_folder(&modules.join(asked)))
+            {
                 return Some(found);
             }
             folder = place.parent();
         }
         // As a script's own modules are named without a path by habit.
-        self.file_or_folder(&from.join(asked))
+        if self.is_haraka { None } else { self.file_or_folder(&from.join(asked)) }
+    }
+
+    /// What a package exports below its own name, `package/part`.
+    fn exported(&self, modules: &Path, asked: &str) -> Option<PathBuf> {
+        let named = if asked.starts_with('@') {
+            asked.match_indices('/').nth(1)
+        } else {
+            asked.match_indices('/').next()
+        };
+        let at = named?.0;
+        let folder = within(&self.folders, &modules.join(&asked[..at]))?;
+        let about: serde_json::Value =
+            serde_json::from_str(&read(&folder.join("package.json")).ok()?).ok()?;
+        let part = about.get("exports")?.get(format!(".{}", &asked[at..]))?;
+        within(&self.folders, &folder.join(entry(part, 0)?)).filter(|path| path.is_file())
     }
 
     fn file_or_folder(&self, path: &Path) -> Option<PathBuf> {
-        let file = |path: &Path| within(&self.folder, path).filter(|path| path.is_file());
+        let file = |path: &Path| within(&self.folders, path).filter(|path| path.is_file());
         let ended = |path: &Path| {
             [".js", ".cjs", ".json"].iter().find_map(|ending| {
                 let mut name = path.as_os_str().to_owned();
@@ -152,7 +187,7 @@ impl Host {
         if let Some(found) = file(path).or_else(|| ended(path)) {
             return Some(found);
         }
-        let folder = within(&self.folder, path)?;
+        let folder = within(&self.folders, path)?;
         let main = read(&folder.join("package.json")).ok().and_then(|text| {
             let about: serde_json::Value = serde_json::from_str(&text).ok()?;
             let exported = about.get("exports").and_then(|exports| entry(exports, 0));
@@ -232,20 +267,21 @@ pub(crate) fn install(ctx: &Ctx<'_>, host: &Arc<Host>) -> rquickjs::Result<()> {
     table.set(
         "source",
         Function::new(ctx.clone(), move |ctx: Ctx<'_>, path: String| {
-            let path = within(&own.folder, Path::new(&path)).ok_or_else(|| throw(&ctx, "no such file"))?;
+            let path = within(&own.folders, Path::new(&path)).ok_or_else(|| throw(&ctx, "no such file"))?;
             read(&path).map_err(|why| throw(&ctx, &why))
         })?,
     )?;
     table.set("compile", Function::new(ctx.clone(), compile)?)?;
+    let script = host.program;
     table.set(
         "log",
-        Function::new(ctx.clone(), |level: String, text: String| {
+        Function::new(ctx.clone(), move |level: String, text: String| {
             let text = cut(text);
             match level.as_str() {
-                "debug" => tracing::debug!(script = "js", "{text}"),
-                "info" => tracing::info!(script = "js", "{text}"),
-                "warn" => tracing::warn!(script = "js", "{text}"),
-                _ => tracing::error!(script = "js", "{text}"),
+                "debug" => tracing::debug!(script, "{text}"),
+                "info" => tracing::info!(script, "{text}"),
+                "warn" => tracing::warn!(script, "{text}"),
+                _ => tracing::error!(script, "{text}"),
             }
         })?,
     )?;
@@ -259,15 +295,29 @@ pub(crate) fn install(ctx: &Ctx<'_>, host: &Arc<Host>) -> rquickjs::Result<()> {
     store(ctx, host, &table)?;
     patterns(ctx, host, &table)?;
     message::install(ctx, host, &table)?;
+    if host.is_haraka {
+        crate::haraka::install(ctx, host, &table)?;
+    }
     ctx.globals().set("__host", table)
 }
 
-/// A module as a function, strict: a field that cannot be set is a mistake there. It begins on one line with its source, so that lines keep their numbers.
+/// The body of a module as a function, `given` before its source. It begins on one line with its source, so that lines keep their numbers.
+pub(crate) fn wrapped<'js>(
+    ctx: &Ctx<'js>,
+    source: &str,
+    name: &str,
+    given: &str,
+) -> rquickjs::Result<Function<'js>> {
+    let comment = if source.starts_with("#!") { "//" } else { "" };
+    let wrapped = format!(
+        "(function (exports, require, module, __filename, __dirname) {{{given}{comment}{source}\n}})"
+    );
+    ctx.eval_with_options(wrapped, crate::context::options(name))
+}
+
+/// A module as a function, strict: a field that cannot be set is a mistake there.
 fn compile<'js>(ctx: Ctx<'js>, source: String, name: String) -> rquickjs::Result<Function<'js>> {
-    let source = source.strip_prefix("#!").map_or_else(|| source.clone(), |rest| format!("//{rest}"));
-    let wrapped =
-        format!("(function (exports, require, module, __filename, __dirname) {{'use strict';{source}\n}})");
-    ctx.eval_with_options(wrapped, crate::context::options(&name))
+    wrapped(&ctx, &source, &name, "'use strict';")
 }
 
 /// `done` and `failed`: the end of a call that waited.

@@ -15,13 +15,16 @@
 mod answer;
 mod config;
 mod context;
+mod haraka;
 mod host;
 mod message;
+mod program;
 mod script;
 mod testing;
 
 pub use config::JsConfig;
 pub use context::Failure;
+pub use haraka::{Found, HarakaConfig, Plugins};
 pub use script::{LoadError, Script};
 pub use testing::{Tested, test};
 

@@ -220,7 +220,7 @@
       return load(path);
     };
   }
-  server('__load', (path) => {
+  server('__load', ([path]) => {
     load(path);
     loading = false;
     return PHASES.filter((_, at) => hooks[at].length > 0);

@@ -4,6 +4,7 @@ use crate::answer;
 use crate::config::JsConfig;
 use crate::context::{Context, Failure};
 use crate::host::lock;
+use crate::program::Program;
 use mail::{BodyType, Envelope, Protocol, ReversePath, Tags};
 use policy::{
     Answer, Asked, Conversation, Facts, MailObject, OnError, Phase, Phases, Policy, Question, Sparing,
@@ -38,6 +39,8 @@ pub struct Script {
 
 /// What the conversations of a script share.
 struct Shared {
+    program: &'static str,
+    is_haraka: bool,
     timeout: Duration,
     on_error: OnError,
     phases: Phases,
@@ -54,13 +57,28 @@ impl Script {
         threads: usize,
         surroundings: &Surroundings,
     ) -> Result<Arc<Self>, LoadError> {
+        Self::run(&Program::script(config).map_err(LoadError)?, threads, surroundings).await
+    }
+
+    /// Loads a program into as many contexts.
+    pub(crate) async fn run(
+        config: &Program,
+        threads: usize,
+        surroundings: &Surroundings,
+    ) -> Result<Arc<Self>, LoadError> {
         let count = if config.contexts == 0 { threads.max(1) } else { config.contexts };
         let mut contexts = Vec::with_capacity(count);
         for _ in 0..count {
-            contexts.push(Context::load(config, surroundings, None).await.map_err(LoadError)?);
+            let context = Context::load(config, surroundings, None).await.map_err(LoadError)?;
+            if config.is_haraka {
+                begin(&context, config.timeout).await.map_err(LoadError)?;
+            }
+            contexts.push(context);
         }
-        let phases = contexts.iter().fold(Phases::NONE, |all, context| all.and(context.phases));
+        let phases = contexts.iter().fold(Phases::NONE, |all, context| all.and(context.phases()));
         let shared = Shared {
+            program: config.name,
+            is_haraka: config.is_haraka,
             timeout: config.timeout,
             on_error: config.on_error,
             phases,
@@ -91,7 +109,8 @@ impl Shared {
         self.tally.failed();
         if self.sparing.tells(self.began.elapsed().as_secs()) {
             let session = facts.origin.session.map(|id| id.to_string()).unwrap_or_default();
-            error!(script = "js", %phase, %session, reason = %failure, "a script failed");
+            let script = self.program;
+            error!(script, %phase, %session, reason = %failure, "a script failed");
         }
         self.on_error.answer()
     }
@@ -113,7 +132,41 @@ impl Drop for Talk {
         if self.known.is_some() {
             // The machine forgets it when it runs next: to wait for it here would hold the thread.
             lock(&self.context.host.gone).push(self.session);
+            if self.shared.is_haraka {
+                later(&self.context, "__forget", None);
+            }
         }
+    }
+}
+
+/// Calls a function of the machine when it is free. `__forget` is for all sessions that are gone.
+fn later(context: &Arc<Context>, name: &'static str, session: Option<u64>) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    let context = context.clone();
+    runtime.spawn(async move {
+        let called = context.enter(|ctx| {
+            let function: Function = ctx.globals().get(name)?;
+            match session {
+                Some(session) => function.call::<_, ()>((session,)),
+                None => function.call::<_, ()>((std::mem::take(&mut *lock(&context.host.gone)),)),
+            }
+        });
+        if let Err(failure) = called.await {
+            error!(script = context.host.program, reason = %failure, "a script failed at the end of a session or transaction");
+        }
+    });
+}
+
+/// Lets the plugins of a fresh machine begin, and waits until they have.
+async fn begin(context: &Arc<Context>, timeout: Duration) -> Result<(), Failure> {
+    let call = context.number();
+    let (tell, told) = oneshot::channel();
+    let _ended = Call(context, call);
+    context.waiting().insert(call, tell);
+    context.enter(|ctx| ctx.globals().get::<_, Function>("__begin")?.call::<_, bool>((call,))).await?;
+    match tokio::time::timeout(timeout, told).await {
+        Ok(Ok(outcome)) => outcome.map(drop),
+        Ok(Err(_)) | Err(_) => Err(Failure::Timeout),
     }
 }
 
@@ -275,5 +328,11 @@ impl Conversation for Talk {
             self.shared.tally.answered(&answer);
             answer
         })
+    }
+
+    fn transaction_ended(&mut self) {
+        if self.shared.is_haraka && self.known.is_some() {
+            later(&self.context, "__reset", Some(self.session));
+        }
     }
 }

@@ -5,6 +5,7 @@
 use crate::LoadError;
 use crate::config::JsConfig;
 use crate::context::{Context, Failure};
+use crate::program::Program;
 use crate::script::Script;
 use mail::{Domain, Envelope, Mailbox, Origin, Recipient, ReversePath, SessionId, Tags};
 use policy::{Answer, Conversation, Facts, MailObject, Policy, Question, Surroundings};
@@ -31,7 +32,8 @@ pub struct Tested {
 pub async fn test(config: &JsConfig) -> Result<Vec<Tested>, LoadError> {
     let script = Script::load(config, 1, &Surroundings::default()).await?;
     let client = Arc::new(Mutex::new(Client::new(&script)));
-    let context = Context::load(config, &Surroundings::default(), Some(client.clone())).await;
+    let program = Program::script(config).map_err(LoadError)?;
+    let context = Context::load(&program, &Surroundings::default(), Some(client.clone())).await;
     let context = context.map_err(LoadError)?;
     let names = context.enter(|ctx| ctx.globals().get::<_, Function>("__tests")?.call::<_, Vec<String>>(()));
     let mut tested = Vec::new();

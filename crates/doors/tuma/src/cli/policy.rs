@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use clap::Subcommand;
-use js::JsConfig;
+use js::{HarakaConfig, JsConfig, Plugins};
 use lua::LuaConfig;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,6 +14,17 @@ pub(super) enum Policy {
     Test {
         /// The script, in Lua, or in JavaScript if its name ends in `.js` or `.cjs`.
         script: PathBuf,
+    },
+    /// Load Haraka's plugins one by one, and tell which hooks each registers or why it cannot be loaded. None is begun.
+    Haraka {
+        /// The folder with `config/plugins`, as `policy.haraka.directory` names it.
+        directory: PathBuf,
+        /// Where Haraka itself is installed, if it is not in `node_modules/Haraka` of the folder.
+        #[arg(long)]
+        core: Option<PathBuf>,
+        /// Plugins to load in the place of those that `config/plugins` lists.
+        #[arg(long = "plugin")]
+        plugins: Vec<String>,
     },
     /// Print the interface of scripts for editors, as annotations for the Lua language server: put them into a file beside the
     /// script.
@@ -28,6 +39,9 @@ impl Policy {
     pub(super) fn run(self) -> Result<ExitCode> {
         match self {
             Self::Test { script } => test(script),
+            Self::Haraka { directory, core, plugins } => {
+                haraka(&HarakaConfig { core, ..HarakaConfig::of(directory) }, plugins)
+            }
             Self::Annotations { typescript } => {
                 let text = if typescript { js::DECLARATIONS } else { lua::ANNOTATIONS };
                 say!("{}", text.trim_end());
@@ -62,5 +76,32 @@ fn test(script: PathBuf) -> Result<ExitCode> {
         }
     }
     say!("{} tests, {failed} failed", tested.len());
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// One line for each plugin, so that one that fails hides no other.
+fn haraka(config: &HarakaConfig, plugins: Vec<String>) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let plugins = match plugins.is_empty() {
+        false => plugins,
+        true => Plugins::list(config).map_err(|error| anyhow::anyhow!("{error}"))?,
+    };
+    let surroundings = policy::Surroundings::default();
+    let mut failed = 0;
+    for plugin in &plugins {
+        let looked = Plugins::look(config, std::slice::from_ref(plugin), &surroundings);
+        match runtime.block_on(looked) {
+            Ok(found) => {
+                let hooks = found.last().map(|found| found.hooks.join(" ")).unwrap_or_default();
+                say!("ok      {plugin}: {}", if hooks.is_empty() { "no hooks" } else { &hooks });
+            }
+            Err(error) => {
+                failed += 1;
+                let text = error.to_string();
+                say!("FAILED  {plugin}: {}", text.lines().take(2).collect::<Vec<_>>().join(" "));
+            }
+        }
+    }
+    say!("{} plugins, {failed} failed", plugins.len());
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
