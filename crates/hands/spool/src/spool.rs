@@ -199,10 +199,16 @@ impl Spool {
         self.inner.shared.state_bell.ring();
     }
 
-    /// The same, waiting until it is written.
+    /// Has what was settled written soon: outcomes that nobody waits for are gathered for up to a millisecond.
+    pub fn hurry(&self) {
+        self.inner.shared.hurry_bell.ring();
+    }
+
+    /// [`Spool::settle`], waiting until it is written.
     pub async fn settle_written(&self, settlements: Vec<Settlement>) {
         let (sender, written) = oneshot::channel();
         self.settle(settlements, Some(Box::new(move || sender.send(()).unwrap_or(()))));
+        self.hurry();
         // An error means that the spool was closed, which writes everything first.
         let _ = written.await;
     }
@@ -376,8 +382,9 @@ fn next_batch(shared: &Shared, intake: &Intake, until: Option<Instant>) -> Optio
 /// How often survivors are copied forward.
 const COPY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How long outcomes gather before the next are written.
-const GATHER: Duration = Duration::from_micros(250);
+/// How long outcomes are gathered before they are written, when somebody waits for one and when nobody does.
+const GATHER_MIN: Duration = Duration::from_micros(150);
+const GATHER_MAX: Duration = Duration::from_micros(1_000);
 
 fn state_loop(shared: &Arc<Shared>, settlements: &Settlements, stop: &Stop) {
     let mut ledger = Ledger::new(shared.clone());
@@ -402,10 +409,12 @@ fn state_loop(shared: &Arc<Shared>, settlements: &Settlements, stop: &Stop) {
                 copy_at += COPY_INTERVAL * u32::try_from(copied / per_interval).unwrap_or(600).min(600);
             }
         }
-        // Outcomes come one by one from many connections, each of which waits only for its last but one: a short
-        // pause gathers them, and saves a wake-up of this thread for nearly every message.
+        // Outcomes come one by one from many connections, each of which waits only for its last but one: a pause
+        // gathers them, and saves a wake-up of this thread for nearly every message. Where there are few connections
+        // they soon wait, and end it.
         if took > 0 && !stopping {
-            std::thread::sleep(GATHER);
+            std::thread::sleep(GATHER_MIN);
+            shared.hurry_bell.wait(GATHER_MAX - GATHER_MIN);
         }
         let busy = ledger.is_behind();
         let next = [Some(copy_at), ledger.sync_at(), busy.then(|| now + COPY_INTERVAL)];

@@ -241,6 +241,8 @@ pub(crate) struct Shared {
     pub counters: Counters,
     pub janitor_bell: Bell,
     pub state_bell: Bell,
+    /// Rung where somebody waits for an outcome to be written.
+    pub hurry_bell: Bell,
     files: Mutex<Files>,
 }
 
@@ -272,6 +274,7 @@ impl Shared {
             counters: Counters::default(),
             janitor_bell: Bell::default(),
             state_bell: Bell::default(),
+            hurry_bell: Bell::default(),
             files: Mutex::default(),
         }
     }

@@ -22,6 +22,7 @@ use smtp::client::{Answered, RecipientResult};
 use spool::{Change, Fate, Handle, ReadError, Settlement};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::sync::oneshot::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{error, warn};
@@ -201,7 +202,10 @@ impl Settler<'_> {
         }
         // Waiting for the write of the settlement before, not of this one, costs no wake-up on a busy connection,
         // and still bounds what a kill can repeat: two messages a connection.
-        if let Some(before) = self.written.take() {
+        if let Some(mut before) = self.written.take()
+            && before.try_recv() == Err(TryRecvError::Empty)
+        {
+            self.shared.spool.hurry();
             // An error means that the spool was closed, which writes everything first.
             let _ = before.await;
         }
