@@ -27,6 +27,7 @@ mod spool;
 mod suppression;
 mod tenant;
 mod top;
+mod trace;
 mod webhook;
 
 pub use doctor::DoctorConfig;
@@ -76,6 +77,7 @@ enum Command {
     Status(client::Status),
     /// Watch the running server: rates, queues, sites, providers, sources, and the replies that hold mail up.
     Top(top::Top),
+    Trace(trace::Trace),
     /// What is queued, and making it due now.
     #[command(subcommand)]
     Queue(queue::Queue),
@@ -170,6 +172,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Man { folder } => man(&folder),
         Command::Status(status) => status.run(),
         Command::Top(top) => top.run(),
+        Command::Trace(trace) => trace.run(),
         Command::Queue(queue) => queue.run(),
         Command::Explain(explain) => explain.run(),
         Command::Order(order) => order.run(),
