@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use delivery::{Delivery, Keeper, Parts, Sources};
 use mail::Domain;
 use net::tls::{Acceptor, AcceptorConfig, CertificateFiles, Certificates, Connector, ConnectorConfig};
+use net::trace::Traces;
 use net::{Bound, Descriptors, Destinations, DestinationsConfig, Judgement, Limits, OwnAddresses, TcpDialer};
 use outcomes::{Rollups, Suppressor, WebhookConfig, Webhooks};
 use reception::auth::{Users, Verifier};
@@ -129,6 +130,8 @@ pub struct Server {
     pub log_level: LogLevel,
     /// HTTP's own.
     pub http: Arc<Http>,
+    /// Who watches sessions.
+    pub traces: Arc<Traces>,
     /// Certificates that the server gets for itself.
     pub issuing: Arc<Issuing>,
     certificates: Option<Arc<Certificates>>,
@@ -403,6 +406,7 @@ impl Server {
         let settings = delivery_settings(loaded)?;
         // Before any mail needs them.
         settings.signing.fetch().await;
+        let traces = Arc::<Traces>::default();
         let delivery = Delivery::start(
             Parts {
                 settings,
@@ -419,6 +423,7 @@ impl Server {
                 sts: names.sts,
                 dnssec: names.dnssec,
                 dialer: Arc::new(TcpDialer),
+                traces: traces.clone(),
                 connector: Connector::new(&connector_config(&root)).context("certificates of authorities")?,
                 destinations,
                 intake: intake.clone(),
@@ -440,6 +445,7 @@ impl Server {
             dns.clone(),
             Budget::new(reception_budget(&root)),
         );
+        reception.trace(traces.clone());
         if root.dmarc_reports.enabled {
             let folder = root.state_directory().join("dmarc");
             let collector = reception::Collector::start(&folder, &root.dmarc_reports)
@@ -493,6 +499,7 @@ impl Server {
             metrics,
             log_level,
             http,
+            traces,
             issuing: Arc::default(),
             certificates,
             judge,

@@ -19,6 +19,7 @@ pub mod privileges;
 pub mod proxy;
 mod stream;
 pub mod tls;
+pub mod trace;
 mod upstream;
 
 pub use destinations::{Destinations, DestinationsConfig, Judgement, OwnAddresses, Range};

@@ -2,6 +2,7 @@
 
 use mail::Reply;
 use net::Stream;
+use net::trace::Tap;
 use smtp::client::{Client, Event};
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -26,6 +27,8 @@ pub(crate) struct Session {
     pub(crate) client: Client,
     timer: Pin<Box<Sleep>>,
     needs_flush: bool,
+    /// Who watches, if anybody does.
+    pub(crate) tap: Option<Box<Tap>>,
 }
 
 /// What ended a wait.
@@ -39,8 +42,8 @@ pub(crate) enum Turn<T> {
 }
 
 impl Session {
-    pub(crate) fn new(stream: Stream, client: Client) -> Self {
-        Self { stream, client, timer: Box::pin(sleep_until(Instant::now())), needs_flush: false }
+    pub(crate) fn new(stream: Stream, client: Client, tap: Option<Box<Tap>>) -> Self {
+        Self { stream, client, timer: Box::pin(sleep_until(Instant::now())), needs_flush: false, tap }
     }
 
     /// Goes on until the machine has an event, `other` is ready, or `deadline` has come. After `Failed` or
@@ -85,13 +88,21 @@ impl Session {
         let mut any = false;
         while self.client.has_output() {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
-            let mut count = 0;
+            let mut pieces = 0;
             for (slice, piece) in slices.iter_mut().zip(self.client.output()) {
                 *slice = IoSlice::new(piece);
-                count += 1;
+                pieces += 1;
             }
-            match Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count]) {
+            match Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..pieces]) {
                 Poll::Ready(Ok(count)) if count > 0 => {
+                    if let Some(tap) = &mut self.tap {
+                        let mut left = count;
+                        for slice in &slices[..pieces] {
+                            let told = left.min(slice.len());
+                            tap.client(&slice[..told]);
+                            left -= told;
+                        }
+                    }
                     self.client.sent(Instant::now().into_std(), count);
                     self.needs_flush = true;
                     any = true;
@@ -133,6 +144,9 @@ impl Session {
                     true
                 }
                 Poll::Ready(Ok(())) => {
+                    if let Some(tap) = &mut self.tap {
+                        tap.server(buffer.filled());
+                    }
                     self.client.receive(Instant::now().into_std(), buffer.filled());
                     true
                 }

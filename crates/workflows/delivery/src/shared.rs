@@ -179,6 +179,7 @@ pub struct Shared {
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) routes: resolve::Routes,
     pub(crate) dialer: Arc<dyn Dialer>,
+    pub(crate) traces: Arc<net::trace::Traces>,
     pub(crate) connector: Connector,
     destinations: ArcSwap<Destinations>,
     rules: ArcSwap<Rules>,
@@ -228,6 +229,8 @@ pub struct Parts {
     pub dnssec: Option<Arc<dyn resolve::Authentic>>,
     /// How connections are opened.
     pub dialer: Arc<dyn Dialer>,
+    /// Who watches sessions.
+    pub traces: Arc<net::trace::Traces>,
     /// How they are encrypted.
     pub connector: Connector,
     /// Which addresses mail may go to.
@@ -258,6 +261,7 @@ impl Shared {
             suppression: parts.suppression,
             routes: parts.routes,
             dialer: parts.dialer,
+            traces: parts.traces,
             connector: parts.connector,
             destinations: ArcSwap::from_pointee(parts.destinations),
             intake: parts.intake,

@@ -107,6 +107,7 @@ fn world(port: u16, change: impl FnOnce(&mut Settings)) -> World {
         sts: Arc::new(no_policies(zone.clone())),
         dnssec: None,
         dialer: Arc::new(TcpDialer),
+        traces: Arc::default(),
         connector: Connector::new(&ConnectorConfig::default()).unwrap(),
         destinations,
         intake: intake.clone(),

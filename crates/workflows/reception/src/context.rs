@@ -12,6 +12,7 @@ use accounting::Recorder;
 use arc_swap::ArcSwap;
 use mail::{Domain, Envelope, Recipient, Reply, ReversePath, UnixMillis};
 use net::tls::Acceptor;
+use net::trace::Traces;
 use policy::Policy;
 use resolve::Resolver;
 use spool::{Accepted, Spool};
@@ -70,6 +71,7 @@ pub struct Context {
     /// What verification came to.
     pub verify_figures: VerifyFigures,
     pub(crate) reports: OnceLock<Arc<Collector>>,
+    pub(crate) traces: OnceLock<Arc<Traces>>,
     /// Octets of messages being received.
     pub budget: Arc<Budget>,
     pub(crate) brake: Brake,
@@ -102,6 +104,7 @@ impl Context {
             dns,
             verify_figures: VerifyFigures::default(),
             reports: OnceLock::new(),
+            traces: OnceLock::new(),
             budget,
             brake: Brake::default(),
             next_session: AtomicU64::new(1),
@@ -118,6 +121,11 @@ impl Context {
     /// Where they are collected, if they are.
     pub fn reports(&self) -> Option<&Arc<Collector>> {
         self.reports.get()
+    }
+
+    /// From now on sessions can be watched; once for a server.
+    pub fn trace(&self, traces: Arc<Traces>) {
+        let _ = self.traces.set(traces);
     }
 
     /// Puts new rules in force.

@@ -10,6 +10,7 @@ use crate::hooks::{Ask, Hooks, greeting};
 use accounting::{Record, Refused};
 use mail::{Envelope, Origin, Reply, SessionId, UnixMillis};
 use net::Stream;
+use net::trace::{About, Direction, Tap};
 use policy::{Facts, Phase};
 use smtp::server::transitions::State;
 use smtp::server::{Answer, Connection, Event, Server};
@@ -79,6 +80,8 @@ pub(crate) struct Session {
     taken: Taken,
     timer: Option<Pin<Box<Sleep>>>,
     needs_flush: bool,
+    /// Who watches, if anybody does.
+    tap: Option<Box<Tap>>,
     draining: bool,
     /// Since when this session's content waits for memory.
     short_since: Option<Instant>,
@@ -117,6 +120,14 @@ impl Session {
         let server = Server::new(session_config, connection, now());
         let taken = Taken::nothing(&context.budget);
         let hooks = Hooks::of(rules.policy.as_ref());
+        let tap = context.traces.get().and_then(|traces| {
+            traces.begin(|_| About {
+                direction: Direction::In,
+                session: id.to_string(),
+                peer: peer.address,
+                host: listener.name.to_string(),
+            })
+        });
         Self {
             context,
             listener,
@@ -132,6 +143,7 @@ impl Session {
             taken,
             timer: None,
             needs_flush: false,
+            tap,
             draining: false,
             short_since: None,
         }

@@ -28,6 +28,7 @@ mod stats;
 mod suppression;
 mod tenant;
 mod top;
+mod trace;
 mod webhook;
 
 pub use doctor::DoctorConfig;
@@ -79,6 +80,7 @@ enum Command {
     Top(top::Top),
     /// Counters by minute, hour and day.
     Stats(stats::Stats),
+    Trace(trace::Trace),
     /// What is queued, and making it due now.
     #[command(subcommand)]
     Queue(queue::Queue),
@@ -174,6 +176,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status(status) => status.run(),
         Command::Top(top) => top.run(),
         Command::Stats(stats) => stats.run(),
+        Command::Trace(trace) => trace.run(),
         Command::Queue(queue) => queue.run(),
         Command::Explain(explain) => explain.run(),
         Command::Order(order) => order.run(),

@@ -217,7 +217,7 @@ fn stream(server: Arc<Server>, filter: Filter, from: u64, restarted: bool) -> Re
 }
 
 /// A body whose pieces come as they are made.
-struct Pieces(mpsc::Receiver<Bytes>);
+pub(super) struct Pieces(pub(super) mpsc::Receiver<Bytes>);
 
 impl hyper::body::Body for Pieces {
     type Data = Bytes;

@@ -28,6 +28,7 @@ mod stats;
 mod suppressions;
 mod tenancy;
 mod time;
+mod trace;
 mod unsubscribe;
 mod webhooks;
 
@@ -313,6 +314,10 @@ fn calls() -> Vec<Call> {
         call!(View "GET" "/v1/limits", "What is not as usual between sources and sites.", limits::list)
             .query::<limits::LimitsQuery>()
             .answers::<Vec<LimitShown>>(200, "Backoff, suspensions, warm-up"),
+        call!(View "GET" "/v1/trace", "What sessions that begin from now on say, line by line, while they say it; credentials and content are not shown.", trace::trace)
+            .query::<trace::TraceQuery>()
+            .refuses(&[406, 409])
+            .answers_of(200, "Lines as server-sent events", "text/event-stream"),
         call!(View "GET" "/v1/tenants", "The tenants.", tenancy::list)
             .answers::<Vec<TenantShown>>(200, "Tenants"),
         call!(Own "GET" "/v1/tenants/{name}", "A tenant; a tenant's key sees its own.", tenancy::one)

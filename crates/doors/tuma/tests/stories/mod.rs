@@ -41,6 +41,7 @@ mod suppression;
 mod tags;
 mod tenants;
 mod top;
+mod trace;
 mod transport;
 mod verification;
 mod webhooks;

@@ -10,6 +10,7 @@ use crate::transport::{Demand, Finding, NoPlan, Plan, PolicyKind, SessionFault, 
 use accounting::{Connection as RecordConnection, Via};
 use mail::{Host, Reply};
 use net::Verification;
+use net::trace::{About, Direction};
 use smtp::client::{self, Client, Event as SmtpEvent, Stage};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -296,18 +297,24 @@ impl Connection {
             chunking: delivery.chunking,
             timeouts: delivery.timeouts(),
         };
-        let mut session = Session::new(stream, Client::new(config, false, Instant::now().into_std()));
+        let tap = self.shared.traces.begin(|n| About {
+            direction: Direction::Out,
+            session: format!("out{n}"),
+            peer: candidate.address,
+            host: candidate.host.to_string(),
+        });
+        let mut session = Session::new(stream, Client::new(config, false, Instant::now().into_std()), tap);
         loop {
             match session.turn(None, |_, _| Poll::<()>::Pending).await {
                 Turn::Event(SmtpEvent::StartTls) => {
-                    let Session { stream, mut client, .. } = session;
+                    let Session { stream, mut client, tap, .. } = session;
                     let deadline = Instant::now() + delivery.ehlo_timeout;
                     let name = candidate.name();
                     let connector = source.connector.as_ref().unwrap_or(&self.shared.connector);
                     match connector.starttls(stream, &name, &plan.policy, &[], deadline).await {
                         Ok(stream) => {
                             client.tls_started(Instant::now().into_std());
-                            session = Session::new(stream, client);
+                            session = Session::new(stream, client, tap);
                         }
                         Err(error) => {
                             let (stage, failed) = none(Stage::StartTls, error.reply(), None);

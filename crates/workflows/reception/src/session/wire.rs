@@ -53,7 +53,11 @@ impl Session {
             return Poll::Ready(Err(std::io::ErrorKind::NotConnected.into()));
         };
         let output = self.server.output();
-        match Pin::new(stream).poll_write(cx, output) {
+        let wrote = Pin::new(stream).poll_write(cx, output);
+        if let (Some(tap), Poll::Ready(Ok(count))) = (&mut self.tap, &wrote) {
+            tap.server(&output[..*count]);
+        }
+        match wrote {
             Poll::Ready(Ok(0)) => Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
             Poll::Ready(Ok(count)) if count == output.len() => {
                 output.clear();
@@ -122,6 +126,9 @@ impl Session {
                     let octets = buffer.filled();
                     if self.permit.is_some() {
                         self.taken.add(octets.len() as u64);
+                    }
+                    if let Some(tap) = &mut self.tap {
+                        tap.client(octets);
                     }
                     let taken = self.server.receive(now(), octets);
                     self.left.extend_from_slice(&octets[taken..]);
