@@ -37,6 +37,8 @@ settings::words! {
         JsonLines,
         /// PowerMTA's CSV: a header line, CRLF, types d, b, t and r.
         Csv,
+        /// One JSON object a line with the field names of KumoMTA's records.
+        Kumomta,
     }
 }
 
@@ -63,7 +65,7 @@ settings::table! {
         /// zstd level; 0 writes plain text. Level 1 costs about a microsecond a record.
         #[in(0..=19)]
         pub compression_level: i32 = 0,
-        /// Which records; empty means all in JSON, and d, b, t and r in CSV.
+        /// Which records; empty means all in JSON, d, b, t and r in CSV, and in KumoMTA's form all that it has.
         pub records: Vec<Kind> = Vec::new(),
         /// Which fields or columns, for every kind; empty means the format's own choice.
         pub fields: Vec<String> = Vec::new(),
@@ -226,6 +228,7 @@ impl FileConfig {
         match self.format {
             Format::JsonLines => problems.extend(JsonLayout::new(self).err()),
             Format::Csv => problems.extend(CsvLayout::new(self).err()),
+            Format::Kumomta => problems.extend(crate::kumo::problem(self)),
         }
         problems
     }
@@ -235,6 +238,10 @@ impl FileConfig {
         match (self.records.is_empty(), self.format) {
             (false, _) => self.records.clone(),
             (true, Format::JsonLines) => Kind::ALL.to_vec(),
+            (true, Format::Kumomta) => {
+                let form = |kind: &Kind| crate::kumo::type_word(*kind).is_some();
+                Kind::ALL.iter().copied().filter(form).collect()
+            }
             // Those of mail itself: files that were there before reports were read keep their columns.
             (true, Format::Csv) => {
                 let reported = [Kind::RemoteBounce, Kind::RemoteStatus, Kind::Complained];

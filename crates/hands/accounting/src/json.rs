@@ -309,12 +309,12 @@ impl JsonWriter {
 }
 
 /// IPv4 in its own form, also where the socket speaks IPv6 to it.
-fn plain(address: SocketAddr) -> SocketAddr {
+pub(crate) fn plain(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// Appends `text` as a JSON string.
-fn push_string(out: &mut Vec<u8>, text: &str) {
+pub(crate) fn push_string(out: &mut Vec<u8>, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let special = |b: u8| b < 32 || b == b'"' || b == b'\\' || b == 127;
     out.push(b'"');

@@ -4,7 +4,8 @@
 //! which counts them in [`Metrics`], remembers the last ones for [`Recorder::events_of`], and gives each
 //! configured file its own. A file has a bounded queue and a thread of its own, so a slow or full disk is never
 //! waited for beyond what [`WhenFull`] says; what could not be written is counted and logged, and delivery goes
-//! on. Formats are stable: JSON lines as `docs/accounting.md` lists them, CSV as PowerMTA writes it.
+//! on. Formats are stable: JSON lines as `docs/accounting.md` lists them, CSV as PowerMTA writes it,
+//! JSON lines in KumoMTA's field names.
 //!
 //! This room decides nothing about mail, keeps nothing that a restart needs, and sends nothing anywhere.
 //!
@@ -14,6 +15,7 @@ mod config;
 mod csv;
 mod files;
 mod json;
+mod kumo;
 mod log;
 mod metrics;
 mod record;

@@ -7,6 +7,7 @@ use crate::config::{FileConfig, Format, WhenFull};
 use crate::csv::{CsvLayout, CsvWriter};
 use crate::files::Files;
 use crate::json::{JsonLayout, JsonWriter};
+use crate::kumo::KumoWriter;
 use crate::log::{Log, LogLimits};
 use crate::record::{Kind, Record};
 use std::io;
@@ -87,6 +88,7 @@ pub(crate) struct Shared {
 enum Lines {
     Json(JsonWriter),
     Csv(Box<CsvWriter>),
+    Kumo(KumoWriter),
 }
 
 impl Shared {
@@ -264,6 +266,7 @@ pub(crate) fn start(
     let bad = |(setting, problem): (&str, String)| io::Error::other(format!("{setting}: {problem}"));
     let lines = match config.format {
         Format::JsonLines => Lines::Json(JsonWriter::new(JsonLayout::new(&config).map_err(bad)?)),
+        Format::Kumomta => Lines::Kumo(KumoWriter::new(&config)),
         Format::Csv => Lines::Csv(Box::new(CsvWriter::new(CsvLayout::new(&config).map_err(bad)?))),
     };
     let mut takes = [false; Kind::ALL.len()];
@@ -354,6 +357,7 @@ impl Thread {
                 match &mut self.lines {
                     Lines::Json(json) => json.write(&mut text, &record),
                     Lines::Csv(csv) => csv.write(&mut text, &record),
+                    Lines::Kumo(kumo) => kumo.write(&mut text, &record),
                 }
                 encoded += 1;
                 if text.len() >= TEXT_MAX {
