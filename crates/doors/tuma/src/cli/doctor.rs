@@ -15,6 +15,7 @@ use settings::Text;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Domains, addresses and zones looked at, of each at most.
@@ -188,7 +189,7 @@ impl Doctor {
         super::client_runtime()?.block_on(async {
             // Without our own memory: what DNS says now is the question.
             match resolve::Dns::new(&config) {
-                Ok(dns) => names::look(self, root, &dns, found).await,
+                Ok(dns) => names::look(self, root, &Arc::new(dns), found).await,
                 Err(error) => {
                     let fix = "name servers in `dns.nameservers`, or mend /etc/resolv.conf";
                     found.push(Finding::fail("names", "DNS", error.to_string(), fix));

@@ -195,6 +195,59 @@ fn sts_settings(authority: &Authority, folder: &Path, web: &WebServer) -> String
     )
 }
 
+/// The doctor fetches the policy of our own domain as a sender would, and holds it against the exchangers.
+#[test]
+fn the_doctor_reads_the_policy_that_senders_read() {
+    let (folder, dns) = (tempfile::tempdir().unwrap(), NameServer::start());
+    let authority = Authority::new("authority.test");
+    let web = policy_hosts(&authority, &["acme.test"]);
+    dns.mx("acme.test", &[(10, "mx.acme.test")]);
+    dns.a("mx.acme.test", [192, 0, 2, 25]);
+    let key = mailauth::dkim::SigningKey::generate_ed25519().and_then(|key| key.to_pem()).unwrap();
+    let config = folder.path().join("tuma.toml");
+    let settings = sts_settings(&authority, folder.path(), &web);
+    let text = format!(
+        "hostname = \"mx.acme.test\"\n[spool]\ndirectory = \"{}\"\n[dkim.a]\ndomain = \"acme.test\"\nselector = \"s1\"\n\
+         key_text = \"\"\"{key}\"\"\"\n{settings}",
+        folder.path().join("spool").display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let server = dns.at.to_string();
+    let told = || {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_tuma"))
+            .args([
+                "doctor",
+                "--json",
+                "--nameserver",
+                &server,
+                "--reach",
+                "none",
+                "--time-server",
+                "none",
+                "-c",
+            ])
+            .arg(&config)
+            .output()
+            .unwrap();
+        let all: Vec<serde_json::Value> =
+            serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+        let one = all.iter().find(|one| one["check"] == "mta-sts").unwrap_or_else(|| panic!("{all:#?}"));
+        (one["state"].as_str().unwrap().to_owned(), format!("{one}"))
+    };
+    let check = |text: &str, state: &str, says: &str| {
+        with_policy(&dns, &web, "acme.test", text);
+        let (found, whole) = told();
+        assert!(found == state && whole.contains(says), "{text}: {whole}");
+    };
+    check(&policy("enforce", "*.acme.test", 86_400), "ok", "told to use TLS");
+    check(&policy("enforce", "mail.acme.test", 86_400), "fail", "mx: mx.acme.test");
+    check(&policy("testing", "mx.acme.test", 86_400), "warn", "mode: enforce");
+    check("version: STSv1\nmode: none\nmax_age: 60\n", "warn", "mode: none");
+    check("<html>", "fail", "cannot be used");
+    drop(web);
+    assert_eq!(told().0, "fail");
+}
+
 #[test]
 fn mta_sts_policies_are_kept_to() {
     let (folder, dns, port) = (tempfile::tempdir().unwrap(), NameServer::start(), fixed_address().port());

@@ -6,12 +6,15 @@ use crate::root::Root;
 use mail::Domain;
 use mailauth::dmarc::{Policy, Record};
 use mailauth::spf::{self, SpfResult, Subject};
-use resolve::{Answer, Dns, Resolver};
+use resolve::{
+    AddressVerdict, Answer, Dns, Https, HttpsRequest, POLICY_OCTETS_MAX, Resolver, StsMode, StsPolicy,
+};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 /// Looks at everything.
-pub(super) async fn look(doctor: &Doctor, root: &Root, dns: &Dns, found: &mut Vec<Finding>) {
+pub(super) async fn look(doctor: &Doctor, root: &Root, dns: &Arc<Dns>, found: &mut Vec<Finding>) {
     let leaving = leaving(doctor, root, dns, found).await;
     for (address, name) in &leaving {
         found.push(name_of_address(dns, *address, name).await);
@@ -44,7 +47,7 @@ pub(super) async fn look(doctor: &Doctor, root: &Root, dns: &Dns, found: &mut Ve
         }
         found.push(dmarc(dns, &domain).await);
         found.push(exchangers(dns, &domain).await);
-        found.push(mta_sts(dns, &domain).await);
+        found.push(mta_sts(dns, root, &domain).await);
     }
     let configured = root.doctor.listings.iter().map(|zone| &zone.0);
     for zone in configured.chain(&doctor.listing).take(LOOKED_MAX) {
@@ -243,7 +246,7 @@ async fn exchangers(dns: &Dns, domain: &Domain) -> Finding {
     Finding::ok("mx", about, format!("its mail goes to {}", names.join(", ")))
 }
 
-async fn mta_sts(dns: &Dns, domain: &Domain) -> Finding {
+async fn mta_sts(dns: &Arc<Dns>, root: &Root, domain: &Domain) -> Finding {
     let name = format!("_mta-sts.{domain}");
     let records = match text_records(dns, &name, "v=STSv1").await {
         Ok(records) => records,
@@ -273,7 +276,70 @@ async fn mta_sts(dns: &Dns, domain: &Domain) -> Finding {
             format!("{host}, which has the policy, has no address"),
             format!("publish `{host}. IN A …`"),
         ),
-        Ok(_) => Finding::ok("mta-sts", name, "who sends to the domain is told to use TLS"),
+        Ok(_) => match sts_policy(dns, root, &host).await {
+            Ok(policy) => sts_fits(dns, domain, name, &host, &policy).await,
+            Err(why) => Finding::fail(
+                "mta-sts",
+                name,
+                format!("https://{host}{STS_PATH}: {why}"),
+                "serve the policy there as text/plain, with a certificate for that name and without a redirect; until \
+                 then who sends to the domain goes without it",
+            ),
+        },
+    }
+}
+
+/// Where a policy stands (RFC 8461 §3.3).
+const STS_PATH: &str = "/.well-known/mta-sts.txt";
+
+/// The policy, fetched as a sender would. It is our own domain's, so its host may be on this machine.
+async fn sts_policy(dns: &Arc<Dns>, root: &Root, host: &str) -> Result<StsPolicy, String> {
+    let domain = Domain::parse(host).map_err(|error| error.to_string())?;
+    let config = &root.mta_sts;
+    let tls = net::tls::client_config(config.ca_file.as_deref()).map_err(|error| error.to_string())?;
+    let https = Https::new(dns.clone(), Arc::new(|_| AddressVerdict::Allowed), tls, 1);
+    let request = HttpsRequest {
+        host: &domain,
+        port: config.port,
+        path: STS_PATH,
+        body: None,
+        wanted: Some("text/plain"),
+        answer_max: POLICY_OCTETS_MAX,
+        timeout: config.fetch_timeout.min(super::PATIENCE),
+    };
+    let text = https.request(request).await.map_err(|error| error.to_string())?;
+    StsPolicy::parse(&text).map_err(|error| format!("the policy cannot be used: {error}"))
+}
+
+/// Whether every exchanger of the domain is one that the policy names.
+async fn sts_fits(dns: &Dns, domain: &Domain, name: String, host: &str, policy: &StsPolicy) -> Finding {
+    let exchangers = match list(dns.mx(domain).await) {
+        Ok(exchangers) => exchangers,
+        Err(why) => return Finding::unknown("mta-sts", name, format!("DNS gives no answer: {why}")),
+    };
+    let missing: Vec<&str> =
+        exchangers.iter().map(|mx| &*mx.exchange).filter(|exchange| !policy.allows(exchange)).collect();
+    let later = format!("then change `id` in {name}");
+    match policy.mode {
+        StsMode::None => {
+            let text = "the policy says `mode: none`: nobody is told to use TLS";
+            Finding::warn("mta-sts", &name, text, format!("`mode: enforce` in the policy, {later}"))
+        }
+        mode if !missing.is_empty() => {
+            let text = format!("the policy at {host} does not name {}", missing.join(", "));
+            let lines: Vec<String> = missing.iter().map(|exchange| format!("mx: {exchange}")).collect();
+            let fix = format!("add to it, {later}:\n{}", lines.join("\n"));
+            match mode {
+                StsMode::Enforce => Finding::fail("mta-sts", &name, text + ": no mail comes that way", fix),
+                _ => Finding::warn("mta-sts", &name, text, fix),
+            }
+        }
+        StsMode::Testing => {
+            let text = "the policy says `mode: testing`: mail that cannot be encrypted comes in the clear";
+            let fix = format!("once reports show no failures, `mode: enforce` in the policy, {later}");
+            Finding::warn("mta-sts", &name, text, fix)
+        }
+        StsMode::Enforce => Finding::ok("mta-sts", name, "who sends to the domain is told to use TLS"),
     }
 }
 
