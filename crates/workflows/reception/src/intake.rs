@@ -2,10 +2,13 @@
 //! records; and the questions that doors other than SMTP ask before.
 
 use crate::context::{Context, short_of_memory};
+use crate::feedback::read_report;
 use crate::session::refusal_reply;
 use crate::tagging::tag_asked;
 use accounting::{Kind, Record};
-use mail::{Envelope, Extras, Host, Mailbox, Message, Origin, Reply, ReversePath, SpoolId, UnixMillis};
+use mail::{
+    Envelope, Extras, Host, Mailbox, Message, Origin, Protocol, Reply, ReversePath, SpoolId, UnixMillis,
+};
 use routing::Gathered;
 use spool::{Accepted, Content, Draft, Refusal};
 use std::sync::Arc;
@@ -93,15 +96,63 @@ impl Context {
         rules.tags.pools.is_empty() || rules.tags.pools.contains(name)
     }
 
-    /// Takes a message. The answer is there when it is durable, or sure not to be taken.
-    pub async fn submit(&self, place: Place, submission: Submission) -> Result<Arc<Message>, Reply> {
-        let Submission { id, at, envelope, origin, asked, extras, content } = submission;
+    /// True if mail to an address is read as reports are, and so is taken from anybody.
+    pub fn reads_reports_to(&self, to: &Mailbox) -> bool {
+        self.rules.load().report_reader.as_ref().is_some_and(|reader| reader.takes(to))
+    }
+
+    /// Takes a message. The answer is there when it is durable, or sure not to be taken. What comes by HTTP to an address
+    /// whose mail is read is read first; its recipients there stand last in the message that is given back.
+    pub async fn submit(
+        self: &Arc<Self>,
+        place: Place,
+        submission: Submission,
+    ) -> Result<Arc<Message>, Reply> {
+        let Submission { id, at, mut envelope, origin, asked, extras, content } = submission;
         let rules = self.rules.load_full();
         let (tags, headers) = tag_asked(&rules, asked, &origin, &envelope, &content.body);
         let extras = extras.filter(|extras| *extras != Extras::default()).map(Box::new);
         let size = content.len();
+        let is_merge = extras.as_ref().is_some_and(|extras| extras.merge.is_some());
+        let mut read = Vec::new();
+        if let Some(reader) =
+            rules.report_reader.as_ref().filter(|_| origin.protocol == Protocol::Http && !is_merge)
+        {
+            read = Box::pin(read_report(self, reader, &mut envelope, &origin, &content.body, at)).await?;
+        }
         let message = Message { id, received_at: at, size, envelope, origin, tags, headers, extras };
-        self.take(place.0, Draft { message, content }).await.map_err(refusal_reply)
+        if read.is_empty() {
+            return self.take(place.0, Draft { message, content }).await.map_err(refusal_reply);
+        }
+        let mut whole = message.clone();
+        let kept = whole.envelope.recipients.len();
+        let (recipients, reasons): (Vec<_>, Vec<_>) = read.into_iter().unzip();
+        whole.envelope.recipients.extend(recipients);
+        let whole = Arc::new(whole);
+        if kept > 0 {
+            self.take(place.0, Draft { message, content }).await.map_err(refusal_reply)?;
+        }
+        self.record_discarded(&whole, kept, reasons, at);
+        Ok(whole)
+    }
+
+    /// Records of recipients for whom the way of a message ends here, each with why: those from an index on.
+    pub(crate) fn record_discarded(
+        &self,
+        message: &Arc<Message>,
+        from: usize,
+        reasons: Vec<Box<str>>,
+        at: UnixMillis,
+    ) {
+        let mut records = Vec::with_capacity(reasons.len() * 2);
+        for (n, why) in reasons.into_iter().enumerate() {
+            let index = (from + n) as u32;
+            records.push(Record::new(Kind::Received, at, message, index));
+            let mut record = Record::new(Kind::Discarded, at, message, index);
+            record.reply = Some(Arc::new(Reply::new(250, (2, 0, 0), String::from(why))));
+            records.push(record);
+        }
+        self.recorder.record_many(records);
     }
 
     /// Spools a message, records it, and queues it.

@@ -84,6 +84,38 @@ fn a_bounce_that_comes_back_is_recorded_and_suppresses_before_it_is_answered() {
 }
 
 #[test]
+fn a_report_that_is_handed_in_over_http_is_read_as_one_that_comes_by_smtp() {
+    let folder = tempfile::tempdir().unwrap();
+    let sink = sink(keeping());
+    let tuma = start(folder.path(), &sink);
+    let all = sent(&tuma, &sink);
+    let (_, _, header) = &all[1];
+    let hand_in = |recipients: &[&str], raw: &str| {
+        let recipients: Vec<_> =
+            recipients.iter().map(|email| serde_json::json!({ "email": email })).collect();
+        let body = serde_json::json!({
+            "envelope_sender": "mailer-daemon@d.test",
+            "content": raw,
+            "recipients": recipients,
+            "template_dialect": "Static",
+        });
+        tuma.http("POST", "/api/inject/v1", &body.to_string())
+    };
+    let (status, answer) = hand_in(&["news@b.test", "copy@d.test"], &dsn("joe@d.test", header));
+    assert_eq!(status, 200, "{answer}");
+    let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+    assert_eq!((&answer["success_count"], &answer["fail_count"]), (&2.into(), &0.into()), "{answer}");
+    // What it tells is on the disk before the answer, and the copy goes its way.
+    let bounce = &records(folder.path(), "remote_bounce", 1)[0];
+    assert_eq!((&bounce["recipient"], &bounce["proven"]), (&"joe@d.test".into(), &true.into()));
+    assert!(is_listed(&tuma, "joe@d.test"));
+    wait_until("the copy arrived", || sink.messages().len() == 3);
+    wait_until("nothing is left", || tuma.metric("tuma_recipients_unaccounted") == 0.0);
+    assert_eq!(tuma.metric("tuma_remote_bounces_total"), 1.0);
+    tuma.stop();
+}
+
+#[test]
 fn forged_reports_are_recorded_and_gain_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let sink = sink(keeping());

@@ -50,7 +50,7 @@ pub async fn report(context: Arc<Context>, collector: Arc<Collector>, config: Re
 
 /// Sends the reports of one interval, and then forgets it.
 async fn interval(
-    context: &Context,
+    context: &Arc<Context>,
     collector: &Collector,
     config: &ReportsConfig,
     begin: u64,
@@ -95,7 +95,7 @@ fn read(path: &Path, bounds: Bounds) -> io::Result<Aggregate> {
 
 /// Sends one report. False if nobody takes it.
 async fn one(
-    context: &Context,
+    context: &Arc<Context>,
     collector: &Collector,
     config: &ReportsConfig,
     begin: u64,
@@ -182,7 +182,13 @@ fn mail_of(
     out
 }
 
-async fn submit(context: &Context, host: Host, from: Mailbox, to: Vec<Mailbox>, content: Vec<u8>) -> bool {
+async fn submit(
+    context: &Arc<Context>,
+    host: Host,
+    from: Mailbox,
+    to: Vec<Mailbox>,
+    content: Vec<u8>,
+) -> bool {
     let origin =
         Origin { protocol: Protocol::Internal, listener: "dmarc-reports".into(), ..Origin::default() };
     let (id, at) = (context.next_id(), UnixMillis(wall_seconds() * 1000));

@@ -6,7 +6,6 @@ use crate::feedback::read_report;
 use crate::hooks::Discarded;
 use crate::tagging::{Tagged, Verified, tag};
 use crate::verify::Incoming;
-use accounting::{Kind, Record};
 use bytes::Bytes;
 use mail::{BodyType, Envelope, Host, Message, Recipient, Reply, UnixMillis};
 use message::{HeaderLimits, ReceivedField, add_missing, is_seven_bit};
@@ -223,16 +222,9 @@ impl Session {
     /// Two records for each recipient that is accepted and not delivered: the sum of what came in and what became of
     /// it comes out even.
     fn record_discarded(&self, discarded: Option<(Arc<Message>, usize, Vec<Box<str>>)>, at: UnixMillis) {
-        let Some((message, kept, reasons)) = discarded else { return };
-        let mut records = Vec::with_capacity(reasons.len() * 2);
-        for (n, why) in reasons.into_iter().enumerate() {
-            let index = (kept + n) as u32;
-            records.push(Record::new(Kind::Received, at, &message, index));
-            let mut record = Record::new(Kind::Discarded, at, &message, index);
-            record.reply = Some(Arc::new(Reply::new(250, (2, 0, 0), String::from(why))));
-            records.push(record);
+        if let Some((message, kept, reasons)) = discarded {
+            self.context.record_discarded(&message, kept, reasons, at);
         }
-        self.context.recorder.record_many(records);
     }
 
     /// A message is refused: each of its recipients is for the records.

@@ -300,7 +300,7 @@ fn check_sender(http: &Http, access: &Access, injection: &Injection<'_>) -> Resu
 /// The mailbox of a recipient, or why he gets nothing.
 fn recipient(server: &Server, to: &To<'_>) -> Result<Mailbox, String> {
     let mailbox = Mailbox::parse(&to.email).map_err(|error| error.to_string())?;
-    if !server.reception.reaches(mailbox.host()) {
+    if !server.reception.reaches(mailbox.host()) && !server.reception.reads_reports_to(&mailbox) {
         return Err("relaying to this domain is not allowed".into());
     }
     if to.name.len() > 320 || to.name.chars().any(char::is_control) {
@@ -547,13 +547,31 @@ impl Job<'_> {
                 Err(reply) => note(fates, &places, made, Err(reply)),
             }
         }
-        for (part, places, task) in under_way {
+        for (part, mut places, task) in under_way {
             let taken: Result<Arc<Message>, Reply> =
                 task.await.unwrap_or_else(|_| Err(Reply::new(451, (4, 3, 0), "internal error")));
             if let (Ok(message), Some(running)) = (&taken, self.running) {
                 running.make(part, message.id);
             }
+            if let Ok(message) = &taken {
+                self.in_order_of(message, &mut places);
+            }
             note(fates, &places, made, taken.map(|message| message.id));
+        }
+    }
+
+    /// Puts places in the order that their recipients have in a message: those whose mail was read as a report stand last.
+    fn in_order_of(&self, message: &Message, places: &mut Vec<usize>) {
+        let recipients = &message.envelope.recipients;
+        let email = |at: &usize| &*self.injection.recipients[*at].email;
+        if places.iter().zip(recipients).all(|(at, to)| to.path.as_str() == email(at)) {
+            return;
+        }
+        let place = |at: &usize| Some((recipients.iter().position(|to| to.path.as_str() == email(at))?, *at));
+        // Who was forwarded has another address: then they stay as they are.
+        if let Some(mut sorted) = places.iter().map(place).collect::<Option<Vec<_>>>() {
+            sorted.sort_unstable();
+            *places = sorted.into_iter().map(|(_, at)| at).collect();
         }
     }
 
