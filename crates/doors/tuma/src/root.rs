@@ -546,6 +546,7 @@ mod tests {
     fn the_configurations_in_the_guide_are_right() {
         for page in [
             "docs/guide.md",
+            "docs/haraka.md",
             "docs/http.md",
             "docs/outcomes.md",
             "docs/policy.md",

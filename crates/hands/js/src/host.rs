@@ -148,7 +148,9 @@ impl Host {
         while let Some(place) =
             folder.filter(|place| self.folders.iter().any(|folder| place.starts_with(folder)))
         {
-            let modules = place.join("node_modules");
+            // The folder of packages itself has none below its own name.
+            let is_modules = place.file_name().is_some_and(|name| name == "node_modules");
+            let modules = if is_modules { place.to_owned() } else { place.join("node_modules") };
             if let Some(found) =
                 self.exported(&modules, asked).or_else(|| self.file_or_folder(&modules.join(asked)))
             {

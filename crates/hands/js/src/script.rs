@@ -99,7 +99,7 @@ impl Policy for Script {
         let turn = self.next.fetch_add(1, Relaxed) % self.contexts.len();
         let context = self.contexts[turn].clone();
         let session = context.number();
-        Box::new(Talk { context, shared: self.shared.clone(), session, known: None })
+        Box::new(Talk { context, shared: self.shared.clone(), session, known: None, mails: 0 })
     }
 }
 
@@ -124,6 +124,8 @@ struct Talk {
     session: u64,
     /// The facts that the machine knows.
     known: Option<Arc<Facts>>,
+    /// Transactions begun, so that the end of one, of which the machine hears later, is not taken for that of the next.
+    mails: u64,
 }
 
 impl Drop for Talk {
@@ -140,14 +142,14 @@ impl Drop for Talk {
 }
 
 /// Calls a function of the machine when it is free. `__forget` is for all sessions that are gone.
-fn later(context: &Arc<Context>, name: &'static str, session: Option<u64>) {
+fn later(context: &Arc<Context>, name: &'static str, session: Option<(u64, u64)>) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     let context = context.clone();
     runtime.spawn(async move {
         let called = context.enter(|ctx| {
             let function: Function = ctx.globals().get(name)?;
             match session {
-                Some(session) => function.call::<_, ()>((session,)),
+                Some(session) => function.call::<_, ()>(session),
                 None => function.call::<_, ()>((std::mem::take(&mut *lock(&context.host.gone)),)),
             }
         });
@@ -184,6 +186,7 @@ impl Talk {
     async fn run(&mut self, facts: &Arc<Facts>, question: &Question<'_>) -> Result<Answer, Failure> {
         let news = self.known.as_ref().is_none_or(|known| !Arc::ptr_eq(known, facts));
         self.known = Some(facts.clone());
+        self.mails += u64::from(question.phase() == Phase::Mail);
         let (context, session, call) = (&*self.context, self.session, self.context.number());
         let (tell, told) = oneshot::channel();
         let _ended = Call(context, call);
@@ -332,7 +335,7 @@ impl Conversation for Talk {
 
     fn transaction_ended(&mut self) {
         if self.shared.is_haraka && self.known.is_some() {
-            later(&self.context, "__reset", Some(self.session));
+            later(&self.context, "__reset", Some((self.session, self.mails)));
         }
     }
 }

@@ -18,6 +18,7 @@ mod explain;
 mod feedback;
 mod filters;
 mod floods;
+mod haraka;
 mod http;
 mod kill;
 mod notices;

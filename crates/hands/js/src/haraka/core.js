@@ -190,7 +190,7 @@
         return octets;
       }
       if (value && value.type === 'Buffer' && Array.isArray(value.data)) return Buffer.from(value.data);
-      if (value && typeof value === 'object') {
+      if (value && (typeof value === 'object' || typeof value === 'function')) {
         const inner = value.valueOf();
         if (inner !== value && inner !== null && inner !== undefined) return Buffer.from(inner, second, third);
         if (typeof value.length === 'number') return Buffer.from(Array.from(value));

@@ -602,6 +602,9 @@
     getOwnPropertyDescriptor: (target, key) => Reflect.getOwnPropertyDescriptor(target, key),
   });
   for (const name of ['child_process', 'worker_threads', 'zlib', 'vm', 'v8', 'dgram', 'http2', 'inspector', 'repl', 'sys', 'wasi', 'trace_events']) builtin[name] = absent(name);
+  for (const name of ['ReadableStream', 'WritableStream', 'TransformStream', 'CompressionStream', 'Blob', 'File', 'FormData', 'WebSocket', 'MessageChannel', 'BroadcastChannel']) {
+    global[name] ??= class { constructor() { throw failure('ERR_FEATURE_UNAVAILABLE', `${name} is not available to plugins here`); } };
+  }
   builtin.cluster = Object.assign(new EventEmitter(), { isMaster: true, isPrimary: true, isWorker: false, workers: {}, worker: undefined, fork: () => absent('cluster').fork(), setupPrimary() {}, setupMaster() {} });
   builtin.tty = { isatty: () => false };
   builtin.module = { createRequire: (from) => env.requiring(from instanceof global.URL || String(from).startsWith('file:') ? new global.URL(from).pathname : from), builtinModules: Object.keys(builtin), isBuiltin: (name) => name.replace(/^node:/, '') in builtin };

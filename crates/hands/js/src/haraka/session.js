@@ -30,8 +30,19 @@
     toJSON() { return { user: this.user, host: this.host, original: this.original }; }
     static parse(text) { return new Address(text); }
   }
-  // `address` was a method once and is a value in newer packages: this is both.
-  Object.defineProperty(Address.prototype, 'address', { get() { const text = this.plain(); return Object.assign(() => text, { toString: () => text, valueOf: () => text, toLowerCase: () => text.toLowerCase(), toUpperCase: () => text.toUpperCase(), split: (...given) => text.split(...given), match: (pattern) => text.match(pattern), includes: (part) => text.includes(part), indexOf: (part) => text.indexOf(part), replace: (...given) => text.replace(...given), endsWith: (part) => text.endsWith(part), startsWith: (part) => text.startsWith(part), toJSON: () => text }); } });
+  // `address` was a method once and is a text in newer packages: this is both, wherever it is not compared by `===`.
+  Object.defineProperty(Address.prototype, 'address', {
+    get() {
+      const text = this.plain();
+      return new Proxy(() => text, {
+        get(_, name) {
+          if (name === Symbol.toPrimitive || name === 'toString' || name === 'valueOf' || name === 'toJSON') return () => text;
+          const value = text[name];
+          return typeof value === 'function' ? value.bind(text) : value;
+        },
+      });
+    },
+  });
   env.Address = Address;
   env.plain_address = (address) => typeof address.plain === 'function' ? address.plain() : String(typeof address.address === 'function' ? address.address() : address.address ?? address).replace(/^<(.*)>$/, '$1');
 
@@ -210,7 +221,7 @@
   class Connection {
     constructor(number) {
       this.number = number;
-      Object.defineProperty(this, 'own', { value: { auth_results: [], pending: [] } });
+      Object.defineProperty(this, 'own', { value: { auth_results: [], mails: 0 } });
       this.uuid = builtin.crypto.randomUUID().toUpperCase();
       this.notes = new Notes();
       Object.assign(this, { transaction: null, tran_count: 0, capabilities: [], early_talker: false, pipelining: false, relaying: false, esmtp: false, errors: 0, last_reject: '', totalbytes: 0, start_time: Date.now(), state: constants.connection.state.CMD, hook: null, current_line: null, last_response: null, encoding: 'utf8', server: env.haraka_server, rcpt_count: { accept: 0, tempfail: 0, reject: 0 }, msg_count: { accept: 0, tempfail: 0, reject: 0 }, hooks_to_run: [] });
@@ -397,6 +408,7 @@
     },
     auth(connection, subject, say) { connection.notes.auth_user = subject.user; connection.relaying = true; say(); },
     mail(connection, subject, say, failed) {
+      connection.own.mails++;
       const begin = () => {
         const transaction = connection.transaction = new Transaction(connection);
         transaction.mail_from = new Address(subject.address);
@@ -484,7 +496,7 @@
     if (connection.transaction) connection.transaction.own.present = false;
     connection.reset_transaction(then);
   };
-  env.server('__reset', (id) => { const connection = sessions.get(id); if (connection?.transaction) over(connection); });
+  env.server('__reset', (id, mails) => { const connection = sessions.get(id); if (connection?.transaction && connection.own.mails === mails) over(connection); });
   env.server('__forget', (ids) => {
     for (const id of ids) {
       const connection = sessions.get(id);
