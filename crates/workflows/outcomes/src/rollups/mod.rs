@@ -83,7 +83,7 @@ settings::table! {
         #[in(1d..=36600d)]
         pub days_kept: Duration = days(731),
         /// Series of one minute, hour or day at most: combinations of tenant, campaign, job, pool, source, provider and
-        /// class. What would be one too many is counted under `(other)`. A series takes some 100 octets of the file
+        /// class. What would be one too many is counted under `(other)`. A series takes some 40 octets of the file
         /// for each minute, hour and day in which it was met.
         #[in(1..=1_000_000)]
         pub series_max: usize = 10_000,
