@@ -5,6 +5,7 @@ use super::access::Peer;
 use anyhow::Result;
 use axum::Router;
 use axum::extract::Request;
+use axum::http::{HeaderValue, header};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use net::Stream;
@@ -82,7 +83,17 @@ async fn connection(
     let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
         let mut request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(peer.clone());
-        routes.clone().call(request)
+        // A length may have stood beside it, by which a proxy in front counts: what follows is not read as a request
+        // (RFC 9112 §6.1).
+        let last = request.headers().contains_key(header::TRANSFER_ENCODING);
+        let answer = routes.clone().call(request);
+        async move {
+            let mut answer = answer.await;
+            if let (true, Ok(answer)) = (last, &mut answer) {
+                answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
+            answer
+        }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -404,6 +404,11 @@ impl Tuma {
         self.log()
     }
 
+    /// Where HTTP is spoken.
+    pub fn http_address(&self) -> SocketAddr {
+        self.http
+    }
+
     /// Asks by HTTP with header fields; gives status, head and body.
     pub fn http_with(
         &self,

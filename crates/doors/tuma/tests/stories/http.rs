@@ -3,6 +3,8 @@
 use crate::harness::{Setup, Tuma, has_python, keeping, nobody, python, rules, sink, wait_until};
 use bench::sink::Options;
 use serde_json::{Value, json};
+use std::io::{Read, Write};
+use std::net::TcpStream;
 
 fn text(content: &[u8]) -> String {
     String::from_utf8(content.to_vec()).expect("text")
@@ -340,6 +342,58 @@ fn what_cannot_be_taken_is_refused_with_its_place() {
     assert_eq!(tuma.figure("/recipients/received"), 0);
     assert_eq!(tuma.http("GET", "/v1/messages", "").0, 405);
     assert_eq!(tuma.http("GET", "/v2/messages", "").0, 404);
+}
+
+/// Attack row 52: a request that means two things to two readers is refused, or is the last on its connection; and row
+/// 27: what is packed is not unpacked.
+#[test]
+fn nothing_is_smuggled_in_behind_a_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let tuma = Setup::relay_with(folder.path(), nobody(), "").start();
+    let good =
+        json!({ "from": "a@acme.test", "recipients": ["x@x.test"], "content": { "text": "x" } }).to_string();
+    let host = tuma.http_address();
+    let head = format!("POST /v1/messages HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n");
+    let smuggled = format!("{head}Content-Length: {}\r\n\r\n{good}", good.len());
+    // All that comes back until the server closes.
+    let told = |octets: &str| {
+        let mut stream = TcpStream::connect(host).unwrap();
+        let _ = stream.write_all(octets.as_bytes());
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    for (fields, body) in [
+        ("Content-Length: 0\r\nContent-Length: 5\r\n", ""),
+        ("Content-Length: +5\r\n", ""),
+        ("Content-Length: 5, 5\r\n", ""),
+        ("Content-Length: 0x5\r\n", ""),
+        ("Content-Length : 5\r\n", ""),
+        ("Transfer-Encoding: chunked, identity\r\n", ""),
+        ("Transfer-Encoding: xchunked\r\n", ""),
+        ("Transfer-Encoding : chunked\r\n", "0\r\n\r\n"),
+        ("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n", "0\r\n\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "fffffffffffffffff\r\nx\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "-1\r\nx\r\n"),
+        ("Transfer-Encoding: chunked\r\n", "3\r\nabcdef\r\n0\r\n\r\n"),
+    ] {
+        let answer = told(&format!("{head}{fields}\r\n{body}{smuggled}"));
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{fields:?}: {answer}");
+        assert!(!answer.contains("HTTP/1.1 2"), "{fields:?}: {answer}");
+    }
+    let (status, _, answer) = tuma.http_with(
+        "POST",
+        "/v1/messages",
+        &[("Content-Type", "application/json"), ("Content-Encoding", "gzip")],
+        "\u{1f}\u{8b}\u{8}",
+    );
+    assert!((400..500).contains(&status), "{answer}");
+    assert_eq!(tuma.figure("/recipients/received"), 0);
+    // Without tricks it is a good request.
+    let (status, _, answer) =
+        tuma.http_with("POST", "/v1/messages", &[("Content-Type", "application/json")], &good);
+    assert!((200..300).contains(&status), "{answer}");
 }
 
 /// Makes a key; gives its token.
