@@ -11,6 +11,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use tracing::warn;
 
 /// The version of the tables.
 const VERSION: i64 = 1;
@@ -84,7 +85,12 @@ impl Store {
             self.known.clear();
         }
         let folded = written.map_err(broken)?;
-        self.clean(config, now.0 / 1_000).map_err(broken)?;
+        // What was added is in the file: to call this a failure would have it added again.
+        if let Err(error) = self.clean(config, now.0 / 1_000) {
+            self.numbers.clear();
+            self.known.clear();
+            warn!(%error, "old counters over time cannot be removed");
+        }
         Ok(folded)
     }
 

@@ -187,3 +187,19 @@ fn a_file_that_is_none_of_ours_is_refused() {
     let failure = Rollups::open(folder.path(), &config()).unwrap_err().to_string();
     assert!(failure.contains("version 7"), "{failure}");
 }
+
+#[test]
+fn what_is_in_the_file_is_not_added_again_because_old_rows_could_not_be_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let rollups = Rollups::open(folder.path(), &RollupsConfig { minutes_kept: days(1), ..config() }).unwrap();
+    let other = rusqlite::Connection::open(folder.path().join("stats.sqlite")).unwrap();
+    other
+        .execute_batch("CREATE TRIGGER kept BEFORE DELETE ON counts BEGIN SELECT RAISE(FAIL, 'kept'); END;")
+        .unwrap();
+    rollups.observe(&[record(Kind::Delivered, 0, "a")]);
+    for _ in 0..3 {
+        let found = ask(&rollups, Span::Day, &[], true);
+        assert_eq!(found[0].sums[Kind::Delivered as usize], 1);
+    }
+    assert_eq!(rollups.figures().failed, 0);
+}
