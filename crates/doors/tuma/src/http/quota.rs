@@ -9,7 +9,7 @@ use super::Http;
 use super::refusal::Refusal;
 use mail::UnixMillis;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use tenants::{Counted, Quota};
 
 const HOUR_MS: u64 = 3_600_000;
@@ -38,13 +38,18 @@ struct Entry {
 
 /// Counters of the tenants that have a limit: as many as there are tenants.
 #[derive(Default)]
-pub(super) struct Quotas(Mutex<HashMap<String, Entry>>);
+pub(super) struct Quotas {
+    table: Mutex<HashMap<String, Entry>>,
+    /// Held from the count to the write: who counts on what is written in advance must find it written, and an older
+    /// write must not come after a newer one.
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
 
 impl Quotas {
     /// As they were written.
     pub(super) fn of(written: BTreeMap<String, Quota>) -> Self {
         let entry = |(name, written): (String, Quota)| (name, Entry { counted: written, written });
-        Self(Mutex::new(written.into_iter().map(entry).collect()))
+        Self { table: Mutex::new(written.into_iter().map(entry).collect()), ..Self::default() }
     }
 
     /// Counts recipients of a tenant, all of them or none.
@@ -58,9 +63,19 @@ impl Quotas {
         let tenants = http.tenants();
         let Some(config) = tenants.get(name) else { return Ok(()) };
         let limits = [config.recipients_per_hour_max, config.recipients_per_day_max];
+        if limits == [None, None] {
+            return Ok(());
+        }
+        let turn = self.turn.clone().lock_owned().await;
         let Some(ahead) = self.count(name, limits, recipients, super::access::wall())? else { return Ok(()) };
         let (store, line) = (http.store.clone(), [(name.to_owned(), ahead)]);
-        let written = tokio::task::spawn_blocking(move || store.write_quotas(&line)).await;
+        // The turn goes with the write: a client that goes away ends this, and not the write.
+        let written = tokio::task::spawn_blocking(move || {
+            let written = store.write_quotas(&line);
+            drop(turn);
+            written
+        })
+        .await;
         if let Ok(Err(error)) = &written {
             // Mail is not held up for it: the limit holds as long as this process lives.
             tracing::error!(%error, tenant = name, "what a tenant has handed in could not be written");
@@ -76,10 +91,7 @@ impl Quotas {
         recipients: u64,
         now: UnixMillis,
     ) -> Result<Option<Quota>, Refusal> {
-        if limits == [None, None] {
-            return Ok(None);
-        }
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = table.entry(name.to_owned()).or_default();
         entry.counted = of_now(entry.counted, now);
         let Quota { hour, day } = &mut entry.counted;
@@ -119,18 +131,18 @@ impl Quotas {
 
     /// What a tenant has counted by now.
     pub(super) fn counted(&self, name: &str, now: UnixMillis) -> Quota {
-        let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         of_now(table.get(name).map(|entry| entry.counted).unwrap_or_default(), now)
     }
 
     /// Forgets a tenant that is no more.
     pub(super) fn forget(&self, name: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.table.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
     /// What all have counted, for a stop.
     pub(super) fn all(&self) -> Vec<(String, Quota)> {
-        let table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         table.iter().map(|(name, entry)| (name.clone(), entry.counted)).collect()
     }
 }
